@@ -1,0 +1,57 @@
+"""The transducer loss as an ONNX function: Graves 2012, section 2.4."""
+
+from onnxscript import FLOAT, graph, script
+from onnxscript import opset18 as op
+from onnxscript.values import Opset
+
+ours = Opset("exportable_losses", 1)
+
+
+@script(ours, default_opset=op)
+def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: int):
+    """Costs [B] of targets [B, U] under logits [B, T, U+1, V]; infinite where none aligns.
+
+    The lattice is walked by diagonals n = t + u, whose nodes depend on the diagonal before alone.
+    Behind an item's last frame nothing is emitted: (T, U) keeps its probability, all else has
+    none, so that the total stands at U of the last diagonal.
+    """
+    log_probs = op.LogSoftmax(logits, axis=-1)
+    never = op.CastLike(op.Constant(value_float=float("-inf")), logits)
+    certain = op.CastLike(0.0, logits)
+
+    # the label that leaves each u
+    blank = op.Constant(value_int=blank_index)
+    is_label = op.Range(0, op.Squeeze(op.Shape(targets, start=1)), 1) < op.Unsqueeze(target_lengths, [1])
+    column = op.Shape(op.Unsqueeze(input_lengths, [1]))
+    labels = op.Concat(op.Where(is_label, targets, blank), op.Expand(blank, column), axis=1)
+    nodes = op.Shape(logits, start=0, end=3)
+    label_index = op.Expand(op.Unsqueeze(labels, [1]), nodes)
+    label = op.Squeeze(op.GatherElements(log_probs, op.Unsqueeze(label_index, [3]), axis=3), [3])
+    no_label = op.Gather(log_probs, blank, axis=3)
+
+    # frame t of the node at place u of diagonal n, and which nodes there are
+    frames = op.Squeeze(op.Shape(logits, start=1, end=2))
+    places = op.Squeeze(op.Shape(logits, start=2, end=3))
+    u = op.Range(0, places, 1)
+    t = op.Unsqueeze(op.Range(0, frames + places - 1, 1), [1]) - u
+    item_frames = op.Unsqueeze(input_lengths, [1, 2])
+    item_labels = op.Unsqueeze(target_lengths, [1, 2])
+    inside = op.And(op.And(t >= 0, t < item_frames), u <= item_labels)
+    ended = op.And(t >= item_frames, u == item_labels)
+    frame = op.Expand(op.Clip(t, 0, frames - 1), op.Shape(inside))
+    stay = op.Where(inside, op.GatherElements(no_label, frame, axis=1), op.Where(ended, certain, never))
+    emits = op.And(inside, u < item_labels)
+    emit = op.Where(emits, op.GatherElements(label, frame, axis=1), never)
+
+    @graph()
+    def step(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
+        # alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms
+        stayed = alpha + stay
+        emitted = op.Slice(op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1])
+        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
+        return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+
+    first = op.Where(u == 0, certain, never)
+    start = op.Expand(op.Unsqueeze(first, [0]), op.Shape(labels))
+    alpha = op.Scan(start, stay, emit, body=step, num_scan_inputs=2, scan_input_axes=[1, 1])
+    return op.Neg(op.Squeeze(op.GatherElements(alpha, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))

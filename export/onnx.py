@@ -1,0 +1,176 @@
+"""Export to ONNX."""
+
+import contextlib
+import itertools
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import ir
+from torch import Tensor, nn
+
+import exportable_losses
+from exportable_losses import catalog
+from exportable_losses.contract import Contract
+
+from .functions import function_proto
+from .metadata import KEY, describe
+from .testdata import write_test_data
+from .translations import translations
+
+# A size for each letter of a trace: no two alike, so that two dimensions never look like one.
+_PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+
+
+def to_onnx(
+    module: nn.Module, path: str | os.PathLike[str], inputs: Mapping[str, Tensor] | None = None
+) -> onnx.ModelProto:
+    """Write `module` to `path` as an ONNX graph, with test data beside it.
+
+    Every size is dynamic. Operators of this package are nodes of the domain `exportable_losses`
+    whose bodies in standard operators are in the file, so that any runtime computes them. Names of
+    inputs and outputs are the catalog's. ONNX's test data goes to ``test_data_set_0`` in the folder
+    of `path`: give each graph a folder of its own to keep both together.
+
+    Args:
+        module: a module of the catalog.
+        path: the file to write, by custom ``.onnx``.
+        inputs: example inputs by name. They decide which optional inputs the graph has, the dtypes
+            and the number of dimensions, and they become the test data; the catalog's example
+            without them.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        TypeError: the module is not a row of the catalog.
+        ValueError: an input that the row does not have, or that does not fit.
+
+    Example:
+        >>> import exportable_losses as el, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "ctc_loss.onnx")
+        >>> model = to_onnx(el.CTCLoss(blank_index=0), path)
+        >>> [value.name for value in model.graph.input]
+        ['log_probs', 'targets', 'input_lens', 'target_lens']
+    """
+    about = describe(module)
+    entry = catalog.find(module)
+    assert entry is not None  # describe has checked it
+    settings = catalog.settings_of(module)
+    if inputs is None:
+        inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
+    inputs = _in_order(entry.contract, inputs)
+    outputs = _as_tuple(module(**inputs))
+    model = _trace(module, entry.contract, inputs)
+    _attach_bodies(model)
+    model.metadata_props.add(key=KEY, value=about)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    named = dict(zip(entry.outputs, outputs, strict=True))
+    write_test_data(Path(path).parent / "test_data_set_0", inputs, named)
+    return model
+
+
+def _in_order(contract: Contract, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    known = [entry.name for entry in contract.inputs]
+    unknown = sorted(set(inputs) - set(known))
+    missing = [e.name for e in contract.inputs if not e.optional and e.name not in inputs]
+    if unknown or missing:
+        got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
+        raise ValueError(f"inputs: {got}, expected {', '.join(known)}")
+    return {name: inputs[name] for name in known if inputs.get(name) is not None}
+
+
+def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    return tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
+
+
+def _trace(module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """The graph of `module`, every size dynamic whatever the sizes of `inputs` are."""
+    letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
+    primes = iter(_PRIMES)
+    sizes = {letter: next(primes) for letter in dict.fromkeys(_base(t) for t in itertools.chain(*letters.values()))}
+    example, dynamic = {}, {}
+    for name, terms in letters.items():
+        shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
+        example[name] = torch.zeros(shape, dtype=inputs[name].dtype)
+        dynamic[name] = {i: torch.export.Dim.DYNAMIC for i, term in enumerate(terms) if not term.isdigit()}
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            (),
+            kwargs=example,
+            dynamic_shapes=dynamic,
+            input_names=list(example),
+            output_names=list(contract.outputs),
+            opset_version=18,
+            custom_translation_table=translations(),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return _tidy(program.model, letters)
+
+
+def _base(term: str) -> str:
+    return term.partition("+")[0]
+
+
+def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
+    """Name dimensions by their letters and drop what the exporter notes for itself."""
+    named: dict[str, str] = {}
+    for value in model.graph.inputs:
+        assert value.name is not None and value.shape is not None
+        for size, term in zip(value.shape, letters[value.name], strict=True):
+            if isinstance(size, ir.SymbolicDim):
+                named.setdefault(str(size.value), term)
+    for value in itertools.chain(model.graph.inputs, *(node.outputs for node in model.graph.all_nodes())):
+        value.metadata_props.clear()
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value)) if isinstance(s, ir.SymbolicDim) else s
+                for s in value.shape
+            )
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.ir_version = 8
+    proto = ir.to_proto(model)
+    for proto_input in proto.graph.input:
+        for dim, term in zip(proto_input.type.tensor_type.shape.dim, letters[proto_input.name], strict=True):
+            if not term.isdigit():
+                dim.dim_param = term
+    proto.producer_name = "exportable-losses"
+    proto.producer_version = exportable_losses.__version__
+    return proto
+
+
+def _attach_bodies(model: onnx.ModelProto) -> None:
+    """Put the function behind each node of our domain into the file."""
+    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.value_info)}
+    for node in model.graph.node:
+        if node.domain == KEY and node.op_type not in {f.name for f in model.functions}:
+            model.functions.append(function_proto(node.op_type, types[node.input[0]]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself (missing torchvision, its progress, deprecations)."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

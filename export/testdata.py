@@ -1,0 +1,30 @@
+"""ONNX's standard test data: ``input_0.pb`` … and ``output_0.pb`` … in a folder."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from torch import Tensor
+
+
+def write_test_data(folder: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Write inputs and outputs to `folder`, in order, replacing what was there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        for i, (name, tensor) in enumerate(tensors.items()):
+            proto = numpy_helper.from_array(tensor.detach().cpu().numpy(), name)
+            (folder / f"{kind}_{i}.pb").write_bytes(proto.SerializeToString())
+
+
+def read_test_data(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The inputs and the outputs in `folder`, by name."""
+    found: dict[str, dict[str, np.ndarray]] = {"input": {}, "output": {}}
+    for kind, arrays in found.items():
+        for i in range(len(list(folder.glob(f"{kind}_*.pb")))):
+            proto = onnx.TensorProto.FromString((folder / f"{kind}_{i}.pb").read_bytes())
+            arrays[proto.name] = numpy_helper.to_array(proto)
+    return found["input"], found["output"]

@@ -1,0 +1,50 @@
+"""How our torch operators become nodes of our domain."""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import torch
+from onnxscript.values import Op, Opset
+
+from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
+
+from .functions import DOMAIN, VERSION
+
+_FLOATS = ["tensor(float)", "tensor(double)"]
+_LATTICE_INPUTS = ("targets", "input_lengths", "target_lengths")
+
+
+def _node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
+    """An operator of our domain; types are ``T`` for floats or an ONNX type."""
+    schema = onnx.defs.OpSchema(
+        name,
+        DOMAIN,
+        VERSION,
+        inputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in inputs.items()],
+        outputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in outputs.items()],
+        type_constraints=[("T", _FLOATS, "")],
+        attributes=[onnx.defs.OpSchema.Attribute(a, onnx.defs.OpSchema.AttrType.INT, "") for a in attributes],
+    )
+    return Op(Opset(DOMAIN, VERSION), name, schema)
+
+
+def _lattice(name: str, scores: str) -> Callable[..., Any]:
+    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
+    node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
+
+    def translate(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int) -> Any:
+        return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
+
+    return translate
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """The table that `torch.onnx.export` takes as `custom_translation_table`."""
+    assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
+    ours = torch.ops.exportable_losses
+    return {
+        ours.ctc_loss.default: _lattice("CTCLoss", "log_probs"),
+        ours.transducer_loss.default: _lattice("TransducerLoss", "logits"),
+        ours.best_permutation.default: lambda costs: assignment(costs),
+    }

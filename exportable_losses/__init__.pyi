@@ -1,0 +1,37 @@
+from . import catalog as catalog
+from . import functional as functional
+from . import speechbrain as speechbrain
+from .autoencoder import AutoencoderLoss as AutoencoderLoss
+from .autoencoder import AutoencoderLossDetails as AutoencoderLossDetails
+from .autoencoder import VariationalAutoencoderLoss as VariationalAutoencoderLoss
+from .autoencoder import VariationalAutoencoderLossDetails as VariationalAutoencoderLossDetails
+from .classification import BCEWithLogitsLoss as BCEWithLogitsLoss
+from .classification import ClassificationError as ClassificationError
+from .classification import KLDivLoss as KLDivLoss
+from .classification import NLLLoss as NLLLoss
+from .contrastive import ContrastiveLoss as ContrastiveLoss
+from .ctc import CTCLoss as CTCLoss
+from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
+from .distillation import CTCDistillationLoss as CTCDistillationLoss
+from .distillation import NLLDistillationLoss as NLLDistillationLoss
+from .margin import AdditiveAngularMargin as AdditiveAngularMargin
+from .margin import AngularMargin as AngularMargin
+from .margin import LogSoftmaxWrapper as LogSoftmaxWrapper
+from .masking import LengthMask as LengthMask
+from .masking import MaskedLoss as MaskedLoss
+from .masking import ReduceLoss as ReduceLoss
+from .masking import SourceMask as SourceMask
+from .masking import Truncate as Truncate
+from .regression import DistanceDiffLoss as DistanceDiffLoss
+from .regression import L1Loss as L1Loss
+from .regression import MSELoss as MSELoss
+from .separation import PITLoss as PITLoss
+from .separation import PITSISNRLoss as PITSISNRLoss
+from .separation import PITSNRLoss as PITSNRLoss
+from .separation import SISNRLoss as SISNRLoss
+from .separation import SNRLoss as SNRLoss
+from .sharpness import Laplacian as Laplacian
+from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
+from .transducer import TransducerLoss as TransducerLoss
+
+__version__: str

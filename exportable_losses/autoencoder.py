@@ -1,0 +1,121 @@
+"""Autoencoder losses whose every term is an output."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_choice, check_inputs
+from .contract import Contract, Input
+from .masking import LENGTH, reduce_masked
+
+AUTOENCODER = Contract(
+    (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH), ("loss", "rec_loss"), ("rec", "targets")
+)
+VARIATIONAL = Contract(
+    (Input("rec", "B T *"), Input("mean", "B L Z?"), Input("log_var", "B L Z?"), Input("targets", "B T *"), LENGTH),
+    ("loss", "rec_loss", "dist_loss", "weighted_dist_loss"),
+    ("rec", "mean", "log_var", "targets"),
+)
+
+
+class AutoencoderLossDetails(NamedTuple):
+    """What `AutoencoderLoss` returns: `loss` and `rec_loss`, the same number."""
+
+    loss: Tensor
+    rec_loss: Tensor
+
+
+class VariationalAutoencoderLossDetails(NamedTuple):
+    """What `VariationalAutoencoderLoss` returns: the loss and the terms that it is the sum of."""
+
+    loss: Tensor
+    rec_loss: Tensor
+    dist_loss: Tensor
+    weighted_dist_loss: Tensor
+
+
+def reduce_details(loss: Tensor, length: Tensor | None, len_dim: int, reduction: str) -> Tensor:
+    """Reduce over the frames along `len_dim`; SpeechBrain's mask here has no epsilon."""
+    return reduce_masked(loss.moveaxis(len_dim, 1), length, reduction, 0.0)
+
+
+class AutoencoderLoss(nn.Module):
+    """The reconstruction loss of an autoencoder.
+
+    Args:
+        rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
+        len_dim: the dimension that `length` is relative to.
+        reduction: as in `regression.l1_loss`.
+
+    Forward takes `rec` and `targets` `[B, T, *]` and `length` `[B]`, relative, optional. It returns
+    `AutoencoderLossDetails`.
+
+    Example:
+        >>> import torch
+        >>> loss = AutoencoderLoss(reduction="mean")
+        >>> loss(torch.tensor([[0.8, 1.0]]), torch.tensor([[0.9, 1.1]])).loss
+        tensor(0.0100)
+    """
+
+    def __init__(self, rec_loss: nn.Module | None = None, len_dim: int = 1, reduction: str = "batchmean") -> None:
+        super().__init__()
+        self.rec_loss = nn.MSELoss(reduction="none") if rec_loss is None else rec_loss
+        self.len_dim = len_dim
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, rec: Tensor, targets: Tensor, length: Tensor | None = None) -> AutoencoderLossDetails:
+        if not torch.jit.is_scripting():
+            check_inputs(AUTOENCODER, {"rec": rec, "targets": targets, "length": length})
+        loss = reduce_details(self.rec_loss(targets, rec), length, self.len_dim, self.reduction)
+        return AutoencoderLossDetails(loss, loss)
+
+
+class VariationalAutoencoderLoss(nn.Module):
+    """The negative evidence lower bound of a variational autoencoder.
+
+    Kingma and Welling 2013, "Auto-Encoding Variational Bayes", equation 10,
+    https://arxiv.org/abs/1312.6114, with a weight on the divergence from the prior.
+
+    Args:
+        rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
+        len_dim: the dimension that `length` is relative to.
+        dist_loss_weight: the weight of the divergence.
+        reduction: as in `regression.l1_loss`.
+
+    Forward takes `rec` `[B, T, *]`, `mean` and `log_var` `[B, L, Z]` or `[B, L]`, `targets`
+    `[B, T, *]` and `length` `[B]`, relative, optional. It returns
+    `VariationalAutoencoderLossDetails`.
+
+    Example:
+        >>> import torch
+        >>> loss = VariationalAutoencoderLoss(dist_loss_weight=0.5, reduction="mean")
+        >>> x = torch.tensor([[0.8, 1.0]])
+        >>> loss(x, torch.zeros(1, 2), torch.zeros(1, 2), x).loss
+        tensor(0.)
+    """
+
+    def __init__(
+        self,
+        rec_loss: nn.Module | None = None,
+        len_dim: int = 1,
+        dist_loss_weight: float = 0.001,
+        reduction: str = "batchmean",
+    ) -> None:
+        super().__init__()
+        self.rec_loss = nn.MSELoss(reduction="none") if rec_loss is None else rec_loss
+        self.len_dim = len_dim
+        self.dist_loss_weight = dist_loss_weight
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(
+        self, rec: Tensor, mean: Tensor, log_var: Tensor, targets: Tensor, length: Tensor | None = None
+    ) -> VariationalAutoencoderLossDetails:
+        if not torch.jit.is_scripting():
+            given = {"rec": rec, "mean": mean, "log_var": log_var, "targets": targets, "length": length}
+            check_inputs(VARIATIONAL, given)
+        rec_loss = reduce_details(self.rec_loss(targets, rec), length, self.len_dim, self.reduction)
+        divergence = -0.5 * (1 + log_var - mean * mean - log_var.exp())
+        dist_loss = reduce_details(divergence, length, self.len_dim, self.reduction)
+        weighted = self.dist_loss_weight * dist_loss
+        return VariationalAutoencoderLossDetails(rec_loss + weighted, rec_loss, dist_loss, weighted)

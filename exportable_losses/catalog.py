@@ -1,0 +1,224 @@
+"""The catalog: one entry per row, under the name SpeechBrain gives it.
+
+The command line, the exporter, the tests, the benchmarks and the README's table walk it. Nothing
+lists the rows a second time.
+
+Example:
+    >>> from exportable_losses import catalog
+    >>> entry = catalog.get("l1_loss")
+    >>> entry.module(reduction="batch")(**entry.example_inputs(B=2)).shape
+    torch.Size([2])
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import (
+    autoencoder,
+    classification,
+    contrastive,
+    ctc,
+    distillation,
+    margin,
+    masking,
+    regression,
+    separation,
+    sharpness,
+    transducer,
+)
+from .contract import Contract, Input
+from .masking import frame_mask
+
+# The sizes of an example where none is given: large enough that no size is 1, no two that may
+# differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
+_SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row.
+
+    Args:
+        name: SpeechBrain's name for it.
+        type: the class of the module.
+        contract: what it takes and returns.
+    """
+
+    name: str
+    type: type[nn.Module]
+    contract: Contract
+
+    def module(self, **settings: Any) -> nn.Module:
+        """The module; every setting has a default."""
+        return self.type(**settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The names of the module's settings with their defaults."""
+        return {p.name: p.default for p in _settings(self.type)}
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of what the documentation says."""
+        text = inspect.getdoc(self.type) or ""
+        if text.startswith("`"):  # a module around a function: the sentence stands there
+            function = getattr(inspect.getmodule(self.type), text.split("`")[1])
+            text = inspect.getdoc(function) or ""
+        return text.partition("\n\n")[0].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs in the order of `forward`."""
+        return self.contract.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return self.contract.outputs
+
+    @property
+    def differentiable(self) -> tuple[str, ...]:
+        """The inputs that a gradient flows to."""
+        return self.contract.differentiable
+
+    def example_inputs(self, seed: int = 0, *, blank_index: int = 0, **sizes: int | None) -> dict[str, Tensor]:
+        """Random inputs that are legal, of any size.
+
+        Args:
+            seed: the same seed gives the same tensors.
+            blank_index: the class that no label is.
+            sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
+
+        Raises:
+            ValueError: a letter that the row does not have.
+        """
+        chosen: dict[str, int | None] = {**_SIZES, "N": sizes.get("T", _SIZES["T"]), **sizes}
+        letters = {term.partition("+")[0] for entry in self.inputs for term in _terms(entry, {})}
+        unknown = sorted(set(sizes) - letters)
+        if unknown:
+            raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {', '.join(sorted(letters))}")
+        generator = torch.Generator().manual_seed(seed)
+        return {entry.name: _random(entry, chosen, blank_index, generator) for entry in self.inputs}
+
+
+def names() -> list[str]:
+    """The names of all rows."""
+    return list(_ENTRIES)
+
+
+def get(name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        KeyError: there is none; the message lists those there are.
+    """
+    if name not in _ENTRIES:
+        raise KeyError(f"no row {name!r}, expected one of {', '.join(_ENTRIES)}")
+    return _ENTRIES[name]
+
+
+def find(module: nn.Module) -> Entry | None:
+    """The entry whose module this is, or None."""
+    return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """What `module`, a row's, was made with."""
+    return {p.name: getattr(module, p.name) for p in _settings(type(module))}
+
+
+def _settings(kind: type[nn.Module]) -> list[inspect.Parameter]:
+    if kind.__init__ is nn.Module.__init__:
+        return []
+    return list(inspect.signature(kind).parameters.values())
+
+
+def _terms(entry: Input, chosen: dict[str, int | None]) -> list[str]:
+    """The dimensions of an example: optional ones where they have a size, one for ``*``."""
+    terms = ["X0" if term == "*" else term for term in entry.dims.split()]
+    return [t.rstrip("?") for t in terms if not (t.endswith("?") and chosen.get(t[:-1], 1) is None)]
+
+
+def _size(term: str, chosen: dict[str, int | None]) -> int:
+    letter, _, more = term.partition("+")
+    size = int(letter) if letter.isdigit() else chosen[letter]
+    if size is None:
+        raise ValueError(f"{letter}: got None, expected a size; the dimension is not optional")
+    return size + int(more or 0)
+
+
+def _random(entry: Input, chosen: dict[str, int | None], blank_index: int, generator: torch.Generator) -> Tensor:
+    shape = [_size(term, chosen) for term in _terms(entry, chosen)]
+    kind = entry.legal
+    if kind == "index":
+        classes = _size(entry.below, chosen)
+        if entry.lengths:  # labels of a lattice: anything but the blank
+            return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
+        return torch.randint(classes, shape, generator=generator)
+    if kind == "count":
+        return torch.randint(1, _size(entry.below, chosen) + 1, shape, generator=generator)
+    if kind.startswith("relative_length"):
+        return _lengths(shape[0], generator)
+    if kind == "mask":
+        mask = frame_mask(_lengths(shape[0], generator), shape[1]).reshape(*shape[:2], *(1 for _ in shape[2:]))
+        return mask.float().expand(shape).clone()
+    if kind in ("binary", "one_hot"):
+        classes = shape[-1] if kind == "one_hot" else 2
+        drawn = torch.randint(classes, shape[:-1] if kind == "one_hot" else shape, generator=generator)
+        return torch.eye(classes)[drawn] if kind == "one_hot" else drawn.float()
+    if kind == "cosine":
+        return 1.8 * torch.rand(shape, generator=generator) - 0.9
+    if kind == "position":
+        return 10 * torch.rand(shape, generator=generator)
+    normal = torch.randn(shape, generator=generator)
+    if kind == "log_probability":
+        return normal.log_softmax(-1)
+    return normal.softmax(-1) if kind == "probability" else normal
+
+
+def _lengths(batch: int, generator: torch.Generator) -> Tensor:
+    """Relative lengths of a padded batch: the longest is 1, the others at least half of it."""
+    lengths = 0.5 + 0.5 * torch.rand(batch, generator=generator)
+    lengths[:1] = 1.0
+    return lengths
+
+
+_ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("l1_loss", regression.L1Loss, regression.PAIR),
+        Entry("mse_loss", regression.MSELoss, regression.PAIR),
+        Entry("classification_error", classification.ClassificationError, classification.ERROR),
+        Entry("nll_loss", classification.NLLLoss, classification.LOG_PROBABILITIES),
+        Entry("bce_loss", classification.BCEWithLogitsLoss, classification.BINARY),
+        Entry("kldiv_loss", classification.KLDivLoss, classification.LOG_PROBABILITIES),
+        Entry("distance_diff_loss", regression.DistanceDiffLoss, regression.DISTANCE),
+        Entry("ctc_loss", ctc.CTCLoss, ctc.CTC),
+        Entry("transducer_loss", transducer.TransducerLoss, transducer.TRANSDUCER),
+        Entry("ctc_loss_kd", distillation.CTCDistillationLoss, distillation.CTC_KD),
+        Entry("ce_kd", distillation.CrossEntropyDistillationLoss, distillation.CE_KD),
+        Entry("nll_loss_kd", distillation.NLLDistillationLoss, distillation.NLL_KD),
+        Entry("PitWrapper", separation.PITLoss, separation.PIT),
+        Entry("get_si_snr_with_pitwrapper", separation.PITSISNRLoss, separation.PIT_SI_SNR),
+        Entry("get_snr_with_pitwrapper", separation.PITSNRLoss, separation.PIT_SNR),
+        Entry("cal_si_snr", separation.SISNRLoss, separation.RATIO),
+        Entry("cal_snr", separation.SNRLoss, separation.RATIO),
+        Entry("AngularMargin", margin.AngularMargin, margin.MARGIN),
+        Entry("AdditiveAngularMargin", margin.AdditiveAngularMargin, margin.MARGIN),
+        Entry("LogSoftmaxWrapper", margin.LogSoftmaxWrapper, margin.SOFTMAX),
+        Entry("ContrastiveLoss", contrastive.ContrastiveLoss, contrastive.CONTRASTIVE),
+        Entry("AutoencoderLoss", autoencoder.AutoencoderLoss, autoencoder.AUTOENCODER),
+        Entry("VariationalAutoencoderLoss", autoencoder.VariationalAutoencoderLoss, autoencoder.VARIATIONAL),
+        Entry("Laplacian", sharpness.Laplacian, sharpness.LAPLACIAN),
+        Entry("LaplacianVarianceLoss", sharpness.LaplacianVarianceLoss, sharpness.VARIANCE),
+        Entry("truncate", masking.Truncate, masking.TRUNCATE),
+        Entry("compute_masked_loss", masking.MaskedLoss, masking.MASKED_LOSS),
+        Entry("compute_length_mask", masking.LengthMask, masking.LENGTH_MASK),
+        Entry("reduce_loss", masking.ReduceLoss, masking.REDUCE_LOSS),
+        Entry("get_mask", masking.SourceMask, masking.SOURCE_MASK),
+    )
+}

@@ -1,0 +1,40 @@
+"""Checks of eager calls: settings when a module is made, inputs when it is called."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .contract import Contract
+
+REDUCTIONS = ("mean", "sum", "batch", "batchmean", "none")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...] = REDUCTIONS) -> str:
+    """Return `value`.
+
+    Raises:
+        ValueError: it is not among `choices`.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def check_inputs(contract: Contract, tensors: dict[str, Tensor | None], **settings: Any) -> None:
+    """Hold what an eager call was given to the row's contract.
+
+    Shapes are checked on every device. Values (lengths, indices) are checked on the CPU only,
+    so that a GPU is never made to wait; a NaN passes through into the loss. A trace, an export
+    and a compiled graph are not checked: there, values do not exist yet.
+
+    Raises:
+        ValueError: names the argument, what came and what was expected.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    given = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
+    values = all(type(tensor) is Tensor and tensor.device.type == "cpu" for tensor in given.values())
+    checked = {entry.name for entry in contract.inputs if entry.bounded} if values else set()
+    arrays = {name: tensor.numpy() if name in checked else tensor for name, tensor in given.items()}
+    contract.check(arrays, settings, values=values)

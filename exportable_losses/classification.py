@@ -1,0 +1,356 @@
+"""Classification losses and the classification error, at the level of frames or of items."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from .checks import check_choice, check_inputs
+from .contract import Contract, Input
+from .masking import LENGTH, reduce_masked, truncate
+
+
+def _class_contract(name: str, legal: str, differentiable: bool = True) -> Contract:
+    inputs = (Input(name, "B T? C", legal), Input("targets", "B N?", "index", below="C"), LENGTH)
+    return Contract(inputs, differentiable=(name,) if differentiable else (), aligned=("T", "N"))
+
+
+ERROR = _class_contract("probabilities", "probability", differentiable=False)
+LOG_PROBABILITIES = _class_contract("log_probabilities", "log_probability")
+BINARY = Contract(
+    (Input("inputs", "B * 1?"), Input("targets", "B *", "binary"), LENGTH), differentiable=("inputs", "targets")
+)
+
+
+def classification_error(
+    probabilities: Tensor,
+    targets: Tensor,
+    length: Tensor | None = None,
+    allowed_len_diff: int = 3,
+    reduction: str = "mean",
+) -> Tensor:
+    """The share of items or frames whose most probable class is not the target.
+
+    Args:
+        probabilities: `[B, C]` or `[B, T, C]`, or any scores of classes.
+        targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
+        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        reduction: as in `regression.l1_loss`.
+
+    Returns:
+        A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` 1.0 at each error, 0.0 elsewhere.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> probabilities = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
+        >>> classification_error(probabilities, torch.tensor([[1, 1]]))
+        tensor(0.5000)
+    """
+    if targets.dim() == probabilities.dim() - 2:  # the targets of a batch of one, as SpeechBrain's example has them
+        targets = targets.unsqueeze(0)
+    if not torch.jit.is_scripting():
+        given = {"probabilities": probabilities, "targets": targets, "length": length}
+        check_inputs(ERROR, given, allowed_len_diff=allowed_len_diff)
+    if probabilities.dim() == 3:
+        probabilities, targets = truncate(probabilities, targets, allowed_len_diff)
+    wrong = (probabilities.argmax(-1) != targets).to(probabilities.dtype)
+    return reduce_masked(wrong, length, reduction)
+
+
+def nll_loss(
+    log_probabilities: Tensor,
+    targets: Tensor,
+    length: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    allowed_len_diff: int = 3,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-likelihood of the target classes.
+
+    With label smoothing it is `(1 - s) * nll - s * mean(log_probabilities)`, the mean over
+    classes (Pereyra et al. 2017, https://arxiv.org/abs/1701.06548).
+
+    Args:
+        log_probabilities: `[B, C]` or `[B, T, C]`.
+        targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
+        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        label_smoothing: s, in [0, 1).
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        weight: a weight for each class `[C]`. ``mean`` divides by the number of frames, not by
+            the weights, as SpeechBrain does.
+        reduction: as in `regression.l1_loss`.
+
+    Returns:
+        A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` a loss for each target.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> log_probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+        >>> nll_loss(log_probabilities, torch.tensor([1, 1]))
+        tensor(1.2040)
+    """
+    if not torch.jit.is_scripting():
+        given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
+        check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
+    if log_probabilities.dim() == 3:
+        log_probabilities, targets = truncate(log_probabilities, targets, allowed_len_diff)
+    targets = targets.long()
+    loss = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if weight is not None:
+        loss = loss * weight.to(loss.dtype)[targets]
+    if label_smoothing > 0:
+        loss = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean(-1)
+    return reduce_masked(loss, length, reduction)
+
+
+def bce_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    length: Tensor | None = None,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: str = "mean",
+    allowed_len_diff: int = 3,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The binary cross-entropy of logits.
+
+    Label smoothing on sequences moves the targets towards one half: `(1 - s) * y + s / 2`. On
+    one logit per item `[B]` it is what SpeechBrain computes there, `(1 - s) * loss - s * sum(inputs)`;
+    on sequences SpeechBrain fails.
+
+    Args:
+        inputs: logits `[B]`, `[B, 1]`, `[B, T]`, `[B, T, 1]` or `[B, T, C]`.
+        targets: `[B]`, `[B, N]` or `[B, N, C]`, of any dtype; the longer of the two is cut.
+        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        weight: multiplies the loss of each element; `[B]` is one weight per item.
+        pos_weight: multiplies the positive part; one value, or one for each class `[C]`.
+        reduction: as in `regression.l1_loss`.
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        label_smoothing: s, in [0, 1).
+
+    Returns:
+        A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` a loss for each target (`[B, 1]`
+        for one logit per item, as SpeechBrain does).
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside (0, 1], or `length` is given with
+            one logit per item.
+
+    Example:
+        >>> import torch
+        >>> bce_loss(torch.tensor([10.0, -6.0]), torch.tensor([1, 0]))
+        tensor(0.0013)
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(BINARY, {"inputs": inputs, "targets": targets, "length": length}, allowed_len_diff=allowed_len_diff)
+    if inputs.dim() == targets.dim() + 1:
+        inputs = inputs.squeeze(-1)
+    targets = targets.to(inputs.dtype)
+    by_item = inputs.dim() == 1
+    if by_item:
+        if length is not None:
+            raise ValueError("length: got lengths with one input per item, expected inputs of two dimensions or more")
+        inputs, targets = inputs.unsqueeze(-1), targets.unsqueeze(-1)
+    inputs, targets = truncate(inputs, targets, allowed_len_diff)
+    if label_smoothing > 0 and not by_item:
+        targets = (1 - label_smoothing) * targets + label_smoothing / 2
+    loss = binary_cross_entropy_with_logits(inputs, targets, pos_weight=pos_weight, reduction="none")
+    if weight is not None:
+        loss = loss * (weight.unsqueeze(-1) if weight.dim() == 1 else weight)
+    if label_smoothing > 0 and by_item:
+        loss = (1 - label_smoothing) * loss - label_smoothing * inputs.sum()
+    return reduce_masked(loss, length, reduction)
+
+
+def kldiv_loss(
+    log_probabilities: Tensor,
+    targets: Tensor,
+    length: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    allowed_len_diff: int = 3,
+    pad_idx: int = 0,
+    reduction: str = "mean",
+    mask_length: bool = False,
+) -> Tensor:
+    """The Kullback-Leibler divergence from smoothed targets. Without smoothing it is `nll_loss`.
+
+    The smoothed target gives `1 - s` to the true class and `s / (C - 1)` to each other one.
+
+    SpeechBrain's smoothed values are followed by default: targets equal to `pad_idx` count as
+    padding, `length` is not read, ``mean`` and ``sum`` both give the sum, and ``batch`` divides
+    each item's sum by its *relative* length. With `mask_length` the loss of each frame is reduced
+    over the frames that are within `length` and not `pad_idx`, as every other loss here does.
+
+    Args:
+        log_probabilities: `[B, C]` or `[B, T, C]`.
+        targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
+        length: relative lengths `[B]` in (0, 1].
+        label_smoothing: s, in [0, 1).
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        pad_idx: the target that stands for padding, read when smoothing only.
+        reduction: see above; ``none`` gives `[B * T, C]` when smoothing.
+        mask_length: whether smoothed losses are reduced over the frames that count.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C, a length is outside (0, 1], or
+            ``batch`` is asked for without `length` when smoothing.
+
+    Example:
+        >>> import torch
+        >>> log_probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+        >>> kldiv_loss(log_probabilities, torch.tensor([1, 1]))
+        tensor(1.2040)
+    """
+    if label_smoothing <= 0:
+        return nll_loss(
+            log_probabilities, targets, length, allowed_len_diff=allowed_len_diff, reduction=reduction
+        )
+    if not torch.jit.is_scripting():
+        given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
+        check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
+    if log_probabilities.dim() == 2:
+        log_probabilities, targets = log_probabilities.unsqueeze(1), targets.unsqueeze(1)
+    log_probabilities, targets = truncate(log_probabilities, targets, allowed_len_diff)
+    divergence = _smoothed_divergence(log_probabilities, targets, label_smoothing)
+    padding = targets == pad_idx
+    divergence = divergence.masked_fill(padding.unsqueeze(-1), 0.0)
+    if mask_length:
+        return _reduce_over_targets(divergence.sum(-1), ~padding, length, reduction)
+    if reduction == "batch":
+        if length is None:
+            raise ValueError("length: got None, expected relative lengths for reduction='batch'")
+        return divergence.flatten(1).sum(1) / length
+    if reduction == "none":
+        return divergence.flatten(0, 1)
+    return divergence.sum() / divergence.shape[0] if reduction == "batchmean" else divergence.sum()
+
+
+def _smoothed_divergence(log_probabilities: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """`t * (log t - log p)` for the smoothed targets t: `[B, T, C]`."""
+    classes = log_probabilities.shape[-1]
+    is_target = targets.long().unsqueeze(-1) == torch.arange(classes, device=targets.device)
+    rest = torch.full_like(log_probabilities[:1, :1, :1], label_smoothing) / (classes - 1)
+    target = torch.where(is_target, 1 - label_smoothing, rest)
+    return target * (target.log() - log_probabilities)
+
+
+def _reduce_over_targets(loss: Tensor, counts: Tensor, length: Tensor | None, reduction: str) -> Tensor:
+    """Reduce `[B, T]` over the frames that count and are within `length`."""
+    share = reduce_masked(counts.to(loss.dtype), length, reduction)
+    loss = reduce_masked(loss, length, reduction)
+    return loss / share if reduction == "mean" or reduction == "batch" else loss
+
+
+class ClassificationError(nn.Module):
+    """`classification_error` as a module: settings here, tensors in forward."""
+
+    def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
+        super().__init__()
+        self.allowed_len_diff = allowed_len_diff
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        return classification_error(probabilities, targets, length, self.allowed_len_diff, self.reduction)
+
+
+class NLLLoss(nn.Module):
+    """`nll_loss` as a module: settings here (`weight` is a buffer), tensors in forward."""
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        allowed_len_diff: int = 3,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.allowed_len_diff = allowed_len_diff
+        self.register_buffer("weight", weight)
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, log_probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        return nll_loss(
+            log_probabilities,
+            targets,
+            length,
+            self.label_smoothing,
+            self.allowed_len_diff,
+            self.weight,
+            self.reduction,
+        )
+
+
+class BCEWithLogitsLoss(nn.Module):
+    """`bce_loss` as a module: settings here (`weight`, `pos_weight` are buffers), tensors in forward."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
+        reduction: str = "mean",
+        allowed_len_diff: int = 3,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+        self.reduction = check_choice("reduction", reduction)
+        self.allowed_len_diff = allowed_len_diff
+        self.label_smoothing = label_smoothing
+
+    def forward(self, inputs: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        return bce_loss(
+            inputs,
+            targets,
+            length,
+            self.weight,
+            self.pos_weight,
+            self.reduction,
+            self.allowed_len_diff,
+            self.label_smoothing,
+        )
+
+
+class KLDivLoss(nn.Module):
+    """`kldiv_loss` as a module: settings here, tensors in forward."""
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        allowed_len_diff: int = 3,
+        pad_idx: int = 0,
+        reduction: str = "mean",
+        mask_length: bool = False,
+    ) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.allowed_len_diff = allowed_len_diff
+        self.pad_idx = pad_idx
+        self.reduction = check_choice("reduction", reduction)
+        self.mask_length = mask_length
+
+    def forward(self, log_probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        return kldiv_loss(
+            log_probabilities,
+            targets,
+            length,
+            self.label_smoothing,
+            self.allowed_len_diff,
+            self.pad_idx,
+            self.reduction,
+            self.mask_length,
+        )

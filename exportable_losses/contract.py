@@ -1,0 +1,235 @@
+"""What a row takes and returns, and the check of it. No torch here: the runtime reads it too.
+
+A `Contract` names the inputs and outputs of a row, their dimensions by letter and the values
+that are legal. Eager modules check it before they compute, an exported file carries it as
+metadata, and the runtime checks arrays against what the file says.
+
+Dimensions are written as a string: ``"B T C"`` three dimensions, ``"B T? C"`` two or three
+(every ``?`` of a row is there, or none), ``"B T *"`` two or more
+(``X0``, ``X1`` are the letters of what ``*`` stands for), ``"B T U+1 V"`` one more
+than ``U``, ``"B * 1?"`` a last dimension of size 1 where the tensor has one more than the other
+``*`` inputs. A letter stands for one size throughout a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+FLOATING = {
+    "real": "any number",
+    "log_probability": "log-probabilities",
+    "probability": "probabilities",
+    "signal": "samples of a signal; integers are taken too",
+    "cosine": "cosines in [-1, 1]",
+    "binary": "0 or 1, or anything between",
+    "one_hot": "one row of zeros and a single one per item",
+    "mask": "0 or 1",
+    "position": "non-negative positions",
+    "relative_length": "relative lengths in (0, 1]",
+    "relative_length_or_zero": "relative lengths in [0, 1]",
+}
+INTEGER = {
+    "index": "class indices",
+    "count": "integer lengths",
+}
+LEGAL = FLOATING | INTEGER
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a row.
+
+    Args:
+        name: the argument's name in `forward`.
+        dims: its dimensions by letter, see the module's text.
+        legal: which values are legal, a key of `LEGAL`.
+        optional: whether `forward` runs without it.
+        below: the letter of the size that bounds an index or a count.
+        lengths: the input with the relative lengths of this one, when only the values within
+            them have to be legal.
+    """
+
+    name: str
+    dims: str
+    legal: str = "real"
+    optional: bool = False
+    below: str = ""
+    lengths: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the example: ``"float32"`` or ``"int64"``."""
+        return "int64" if self.legal in INTEGER else "float32"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether some numbers are illegal here (a NaN aside)."""
+        return self.legal in INTEGER or self.legal.startswith("relative_length")
+
+    def letters(self, rank: int, spare: bool = False) -> list[str]:
+        """The letters of the dimensions for a tensor of `rank`, ``*`` spelled out.
+
+        `spare` says whether the last dimension, a ``1?`` behind ``*``, is there.
+        """
+        letters = self.dims.split()
+        if "*" in letters and letters[-1] == "1?":
+            letters = letters[:-1] + ["1"] * spare
+        if "*" in letters:
+            at = letters.index("*")
+            letters[at : at + 1] = [f"X{i}" for i in range(rank - len(letters) + 1)]
+        if rank < len(letters):
+            letters = [letter for letter in letters if not letter.endswith("?")]
+        if rank != len(letters):
+            raise ValueError(
+                f"{self.name}: got {rank} dimensions, expected the dimensions ({', '.join(self.dims.split())})"
+            )
+        return [letter.rstrip("?") for letter in letters]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The inputs and outputs of a row.
+
+    Args:
+        inputs: in the order of `forward`.
+        outputs: the names of what it returns.
+        differentiable: the inputs that a gradient flows to.
+        aligned: two letters whose sizes may differ by `allowed_len_diff`.
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...] = ("loss",)
+    differentiable: tuple[str, ...] = ()
+    aligned: tuple[str, str] | tuple[()] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract as what JSON can hold."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Contract:
+        """The contract that `to_json` wrote."""
+        return Contract(
+            tuple(Input(**entry) for entry in data["inputs"]),
+            tuple(data["outputs"]),
+            tuple(data["differentiable"]),
+            tuple(data["aligned"]),
+        )
+
+    def letters(self, ranks: Mapping[str, int]) -> dict[str, list[str]]:
+        """The letters of each input's dimensions, for the inputs that `ranks` has.
+
+        Raises:
+            ValueError: a tensor has a wrong number of dimensions.
+        """
+        most = max((r for name, r in ranks.items() if self._starred(name)), default=0)
+        least = min((r for name, r in ranks.items() if self._starred(name)), default=0)
+        return {
+            entry.name: entry.letters(ranks[entry.name], spare=ranks[entry.name] == most == least + 1)
+            for entry in self.inputs
+            if entry.name in ranks
+        }
+
+    def _starred(self, name: str) -> bool:
+        return any(entry.name == name and "*" in entry.dims for entry in self.inputs)
+
+    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """The size behind each letter.
+
+        Raises:
+            ValueError: a shape has a wrong rank, or two shapes disagree.
+        """
+        sizes: dict[str, int] = {}
+        origin: dict[str, str] = {}
+        for name, letters in self.letters({name: len(shape) for name, shape in shapes.items()}).items():
+            for axis, (letter, size) in enumerate(zip(letters, shapes[name], strict=True)):
+                letter, _, extra = letter.partition("+")
+                more = int(extra or 0)
+                expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, size - more) + more
+                if size != expected:
+                    raise ValueError(
+                        f"{name}: got size {size} along dimension {axis} ({letter}), expected "
+                        f"{expected}" + (f", the size in {origin[letter]}" if letter in origin else "")
+                    )
+                origin.setdefault(letter, name)
+        return sizes
+
+    def check(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        settings: Mapping[str, Any],
+        *,
+        refuse_nan: bool = False,
+        values: bool = True,
+    ) -> None:
+        """Raise a clear error where `arrays` are not what the row takes.
+
+        Args:
+            arrays: what came, by name. Anything with a `shape` where `values` is false.
+            settings: the row's settings; `blank_index` and `allowed_len_diff` are read.
+            refuse_nan: whether a NaN is an error.
+            values: whether to look at values; shapes are always looked at.
+
+        Raises:
+            ValueError: names the input, what came and what was expected.
+        """
+        sizes = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})
+        if self.aligned:
+            self._check_aligned(sizes, int(settings.get("allowed_len_diff", 3)))
+        if not values:
+            return
+        for entry in self.inputs:
+            array = arrays.get(entry.name)
+            if array is None:
+                continue
+            if refuse_nan and array.dtype.kind == "f":
+                _refuse(entry.name, array, np.isnan(array), LEGAL[entry.legal])
+            if entry.legal == "relative_length":
+                _refuse(entry.name, array, ~((array > 0) & (array <= 1)), LEGAL[entry.legal])
+            elif entry.legal == "relative_length_or_zero":
+                _refuse(entry.name, array, ~((array >= 0) & (array <= 1)), LEGAL[entry.legal])
+            elif entry.legal == "count":
+                most = sizes[entry.below]
+                _refuse(entry.name, array, (array < 0) | (array > most), f"integer lengths in [0, {most}]")
+            elif entry.legal == "index":
+                _check_indices(entry, array, sizes, arrays.get(entry.lengths), settings)
+
+    def _check_aligned(self, sizes: Mapping[str, int], allowed: int) -> None:
+        one, other = (sizes.get(letter) for letter in self.aligned)
+        if one is None or other is None or abs(one - other) <= allowed:
+            return
+        first, second = (
+            next(e.name for e in self.inputs if letter in e.dims.replace("?", "").split())
+            for letter in self.aligned
+        )
+        raise ValueError(
+            f"{second}: got length {other} where {first} has {one}, expected a difference of at "
+            f"most allowed_len_diff={allowed}"
+        )
+
+
+def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> None:
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"{name}: got {array[where]} at {list(where)}, expected {expected}")
+
+
+def _check_indices(
+    entry: Input,
+    array: np.ndarray,
+    sizes: Mapping[str, int],
+    lengths: np.ndarray | None,
+    settings: Mapping[str, Any],
+) -> None:
+    within = np.ones(array.shape, bool)
+    if lengths is not None:  # what lies behind an item's length is padding and may be anything
+        within = np.arange(array.shape[1])[None] < np.round(lengths * array.shape[1])[:, None]
+    outside = (array < 0) | (array >= sizes[entry.below])
+    _refuse(entry.name, array, within & outside, f"an index in [0, {sizes[entry.below] - 1}]")
+    blank = settings.get("blank_index")
+    if blank is not None:
+        _refuse(entry.name, array, within & (array == blank), f"labels other than blank_index={blank}")

@@ -1,0 +1,51 @@
+"""The contrastive loss of wav2vec 2.0."""
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_inputs
+from .contract import Contract, Input
+
+CONTRASTIVE = Contract(
+    (Input("x", "B T C"), Input("y", "B T C"), Input("negs", "N B T C")),
+    ("loss", "accuracy"),
+    ("x", "y", "negs"),
+)
+
+
+class ContrastiveLoss(nn.Module):
+    """Tell the true quantised frame from distractors by cosine similarity.
+
+    Baevski et al. 2020, "wav2vec 2.0", equation 3, https://arxiv.org/abs/2006.11477. The loss is
+    summed over frames. A negative that equals the positive is left out.
+
+    Args:
+        logit_temp: the temperature that divides the similarities.
+
+    Forward takes `x`, context vectors `[B, T, C]`, `y`, true vectors `[B, T, C]`, and `negs`,
+    distractors `[N, B, T, C]`. It returns the loss and the accuracy (the share of frames whose
+    positive is the most similar), both scalars.
+
+    Example:
+        >>> import torch
+        >>> x = torch.eye(3).unsqueeze(0)
+        >>> loss, accuracy = ContrastiveLoss(0.1)(x, x, x.roll(1, 1).unsqueeze(0))
+        >>> accuracy
+        tensor(1.)
+    """
+
+    def __init__(self, logit_temp: float = 0.1) -> None:
+        super().__init__()
+        self.logit_temp = logit_temp
+
+    def forward(self, x: Tensor, y: Tensor, negs: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            check_inputs(CONTRASTIVE, {"x": x, "y": y, "negs": negs})
+        positive = torch.cosine_similarity(x, y, dim=-1).unsqueeze(0)
+        negatives = torch.cosine_similarity(x.unsqueeze(0), negs, dim=-1)
+        negatives = negatives.masked_fill((y == negs).all(-1), float("-inf"))
+        similarities = torch.cat([positive, negatives]) / self.logit_temp
+        loss = -similarities.log_softmax(0)[0].sum()
+        # argmax takes the first of equals, so the positive wins a tie
+        accuracy = (similarities.argmax(0) == 0).to(x.dtype).mean()
+        return loss, accuracy

@@ -1,0 +1,180 @@
+"""Losses of a student against a teacher."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .checks import check_inputs
+from .contract import Contract, Input
+from .ctc import reduce_ctc
+from .masking import absolute_length
+
+CTC_KD = Contract(
+    (
+        Input("log_probs", "B T C", "log_probability"),
+        Input("targets", "B T C", "probability"),
+        Input("input_lens", "B", "relative_length"),
+    ),
+    differentiable=("log_probs",),
+)
+CE_KD = Contract((Input("inp", "N C", "log_probability"), Input("target", "N C", "probability")), differentiable=("inp", "target"))
+NLL_KD = Contract(
+    (
+        Input("probabilities", "B T C", "log_probability"),
+        Input("targets", "B T C", "probability"),
+        Input("rel_lab_lengths", "B", "relative_length"),
+    ),
+    differentiable=("probabilities", "targets"),
+)
+
+
+def greedy_labels(scores: Tensor, lengths: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
+    """The labels on the best path of each item: repetitions merged, blanks removed.
+
+    Args:
+        scores: `[B, T, C]`.
+        lengths: frames per item `[B]`, int64.
+        blank_index: the class of the blank.
+
+    Returns:
+        Labels `[B, T]`, zero behind each item's last, and their number `[B]`, int64 both.
+    """
+    best = scores.argmax(-1)
+    before = torch.nn.functional.pad(best[:, :-1], [1, 0], value=float(blank_index))
+    frame = torch.arange(best.shape[1], device=best.device)
+    kept = (best != before) & (best != blank_index) & (frame < lengths.unsqueeze(1))
+    # a kept label goes to the place counted up to it; what is not kept adds zero somewhere
+    place = (kept.long().cumsum(1) - 1).clamp(min=0)
+    return torch.zeros_like(best).scatter_add(1, place, best * kept.long()), kept.long().sum(1)
+
+
+class CTCDistillationLoss(nn.Module):
+    """The CTC loss of a student against the greedy labels of a teacher.
+
+    Gao et al. 2020, "Distilling Knowledge from Ensembles of Acoustic Models for Joint
+    CTC-Attention End-to-End Speech Recognition", https://arxiv.org/abs/2005.09310. The mean of
+    the costs per label; a target that cannot be aligned counts as zero.
+
+    Args:
+        blank_index: the class of the blank.
+
+    Forward takes `log_probs` of the student `[B, T, C]`, `targets`, the teacher's scores
+    `[B, T, C]`, and `input_lens`, relative lengths `[B]` in (0, 1]. It returns a scalar.
+
+    Raises:
+        ValueError: the shapes do not fit, or a length is outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> teacher = torch.eye(3)[[1, 1, 0, 2]].unsqueeze(0)
+        >>> CTCDistillationLoss()((0.9 * teacher + 0.1 / 3).log(), teacher, torch.tensor([1.0]))
+        tensor(0.1027)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    def __init__(self, blank_index: int = 0) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.custom_ops = False
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor) -> Tensor:
+        blank_index = self.blank_index
+        input_lengths = absolute_length(input_lens, log_probs.shape[1])
+        labels, label_lengths = greedy_labels(targets, input_lengths, blank_index)
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                costs = torch.ops.exportable_losses.ctc_loss(
+                    log_probs, labels, input_lengths, label_lengths, blank_index
+                )
+            else:
+                costs = ops.ctc_costs(log_probs, labels, input_lengths, label_lengths, blank_index, True)
+        else:
+            check_inputs(CTC_KD, {"log_probs": log_probs, "targets": targets, "input_lens": input_lens})
+            costs = torch.ops.exportable_losses.ctc_loss(
+                log_probs, labels, input_lengths, label_lengths, blank_index
+            )
+        return reduce_ctc(costs, label_lengths, "mean", True)
+
+
+def ctc_loss_kd(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    blank_index: int,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """`CTCDistillationLoss` as a function; `device` is taken because SpeechBrain's is, and not read."""
+    return CTCDistillationLoss(blank_index)(log_probs, targets, input_lens)
+
+
+def ce_kd(inp: Tensor, target: Tensor) -> Tensor:
+    """The cross-entropy of each row: minus the sum of `target * inp` over classes.
+
+    Args:
+        inp: the student's log-probabilities `[N, C]`.
+        target: the teacher's probabilities `[N, C]`.
+
+    Returns:
+        `[N]`.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> ce_kd(torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.5, 0.5]]))
+        tensor([1.5000])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(CE_KD, {"inp": inp, "target": target})
+    return -(target * inp).sum(1)
+
+
+def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor) -> Tensor:
+    """`ce_kd` averaged over the frames within each item's length.
+
+    Gao et al. 2020, https://arxiv.org/abs/2005.09310. The number of frames is
+    `round(length * T)` here, as in SpeechBrain.
+
+    Args:
+        probabilities: the student's `[B, T, C]`; log-probabilities for a cross-entropy.
+        targets: the teacher's probabilities `[B, T, C]`.
+        rel_lab_lengths: relative lengths `[B]` in (0, 1].
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the shapes do not fit, or a length is outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[[0.8, 0.2], [0.2, 0.8]]])
+        >>> teacher = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
+        >>> nll_loss_kd(student, teacher, torch.tensor([1.0]))
+        tensor(-0.7400)
+    """
+    if not torch.jit.is_scripting():
+        given = {"probabilities": probabilities, "targets": targets, "rel_lab_lengths": rel_lab_lengths}
+        check_inputs(NLL_KD, given)
+    frame = torch.arange(targets.shape[1], device=targets.device)
+    counts = frame < absolute_length(rel_lab_lengths, targets.shape[1]).unsqueeze(1)
+    loss = -(targets * probabilities).sum(-1).masked_fill(~counts, 0.0)
+    return loss.sum() / counts.to(loss.dtype).sum()
+
+
+class CrossEntropyDistillationLoss(nn.Module):
+    """`ce_kd` as a module. Forward takes `inp` and `target`."""
+
+    def forward(self, inp: Tensor, target: Tensor) -> Tensor:
+        return ce_kd(inp, target)
+
+
+class NLLDistillationLoss(nn.Module):
+    """`nll_loss_kd` as a module. Forward takes `probabilities`, `targets` and `rel_lab_lengths`."""
+
+    def forward(self, probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor) -> Tensor:
+        return nll_loss_kd(probabilities, targets, rel_lab_lengths)

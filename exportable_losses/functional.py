@@ -1,0 +1,33 @@
+"""The losses as functions, under the names, argument names and defaults of SpeechBrain."""
+
+from .classification import bce_loss, classification_error, kldiv_loss, nll_loss
+from .ctc import ctc_loss
+from .distillation import ce_kd, ctc_loss_kd, nll_loss_kd
+from .masking import compute_length_mask, compute_masked_loss, get_mask, reduce_loss, truncate
+from .regression import distance_diff_loss, l1_loss, mse_loss
+from .separation import cal_si_snr, cal_snr, get_si_snr_with_pitwrapper, get_snr_with_pitwrapper
+from .transducer import transducer_loss
+
+__all__ = [
+    "bce_loss",
+    "cal_si_snr",
+    "cal_snr",
+    "ce_kd",
+    "classification_error",
+    "compute_length_mask",
+    "compute_masked_loss",
+    "ctc_loss",
+    "ctc_loss_kd",
+    "distance_diff_loss",
+    "get_mask",
+    "get_si_snr_with_pitwrapper",
+    "get_snr_with_pitwrapper",
+    "kldiv_loss",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "nll_loss_kd",
+    "reduce_loss",
+    "transducer_loss",
+    "truncate",
+]

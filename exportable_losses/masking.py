@@ -1,0 +1,309 @@
+"""Length masks, truncation and reduction: what every masked loss is made of."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_choice, check_inputs
+from .contract import Contract, Input
+
+LENGTH = Input("length", "B", "relative_length", optional=True)
+MASK_SHAPES = ("targets", "predictions", "loss")
+
+LENGTH_MASK = Contract((Input("data", "B T *"), LENGTH), ("mask",))
+TRUNCATE = Contract(
+    (Input("predictions", "B T *"), Input("targets", "B N *")),
+    ("predictions_out", "targets_out"),
+    ("predictions", "targets"),
+    aligned=("T", "N"),
+)
+MASKED_LOSS = Contract(
+    (Input("predictions", "B T *"), Input("targets", "B T *"), LENGTH), differentiable=("predictions", "targets")
+)
+REDUCE_LOSS = Contract((Input("loss", "B T *"), Input("mask", "B T *", "mask")), ("reduced",), ("loss",))
+SOURCE_MASK = Contract((Input("source", "T E? B C"), Input("source_lengths", "B", "count", below="T")), ("mask",))
+
+
+def frame_mask(length: Tensor, size: int, epsilon: float = 1e-6) -> Tensor:
+    """Whether each of `size` frames lies within an item's relative `length`: bool `[B, size]`."""
+    frames = torch.arange(size, device=length.device).to(length.dtype)
+    return frames.unsqueeze(0) < (length * size - epsilon).unsqueeze(1)
+
+
+def absolute_length(relative: Tensor, size: int) -> Tensor:
+    """Relative lengths in units of frames or labels, rounded: int64, the shape of `relative`."""
+    return (relative * size).round().long()
+
+
+def as_floating(x: Tensor) -> Tensor:
+    """`x` itself, or its values as float32 where it holds integers."""
+    return x if x.is_floating_point() else x.float()
+
+
+def reduce_masked(loss: Tensor, length: Tensor | None, reduction: str, epsilon: float = 1e-6) -> Tensor:
+    """Reduce a loss `[B, T, *]` over the frames within `length`.
+
+    ``mean`` is the sum over what counts divided by its number, ``batch`` the same for each item,
+    ``batchmean`` the sum divided by B. ``sum`` and ``none`` give the masked loss itself: that is
+    what SpeechBrain 1.1.2 returns for ``sum``.
+    """
+    if length is None:
+        if reduction == "mean":
+            return loss.mean()
+        if reduction == "batch":
+            return loss.reshape(loss.shape[0], -1).mean(1)
+        return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
+    mask = frame_mask(length, loss.shape[1], epsilon)
+    frames = mask.to(loss.dtype).sum(1)
+    for size in loss.shape[2:]:
+        mask = mask.unsqueeze(-1)
+        frames = frames * size
+    loss = loss.masked_fill(~mask, 0.0)
+    if reduction == "mean":
+        return loss.sum() / frames.sum()
+    if reduction == "batch":
+        return loss.reshape(loss.shape[0], -1).sum(1) / frames
+    return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
+
+
+def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int = 1) -> Tensor:
+    """The mask of what lies within each item's length, in the shape and dtype of `data`.
+
+    Args:
+        data: `[B, T, *]`, any dtype; only its shape and dtype matter.
+        length: relative lengths `[B]` in (0, 1]; everything counts without it.
+        len_dim: the dimension of `data` that `length` is relative to.
+
+    Returns:
+        Ones and zeros in the shape and dtype of `data`: one where
+        `frame < length * size - 1e-6`, as in SpeechBrain 1.1.2.
+
+    Raises:
+        ValueError: `length` is not of shape `[B]` or outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> compute_length_mask(torch.zeros(2, 4), torch.tensor([1.0, 0.5]))
+        tensor([[1., 1., 1., 1.],
+                [1., 1., 0., 0.]])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(LENGTH_MASK, {"data": data, "length": length})
+    if length is None:
+        return torch.ones_like(data)
+    mask = frame_mask(length, data.shape[len_dim])
+    for _ in range(data.dim() - 2):
+        mask = mask.unsqueeze(-1)
+    return mask.transpose(1, len_dim).to(data.dtype).expand_as(data).clone()
+
+
+def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) -> tuple[Tensor, Tensor]:
+    """Cut the longer of two tensors along dimension 1.
+
+    Args:
+        predictions: `[B, T, *]`.
+        targets: `[B, N, *]`.
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+
+    Returns:
+        Both, with `min(T, N)` frames.
+
+    Raises:
+        ValueError: T and N differ by more than `allowed_len_diff`.
+
+    Example:
+        >>> import torch
+        >>> a, b = truncate(torch.zeros(2, 7, 3), torch.zeros(2, 6))
+        >>> a.shape, b.shape
+        (torch.Size([2, 6, 3]), torch.Size([2, 6]))
+    """
+    if torch.jit.is_scripting():
+        if abs(predictions.shape[1] - targets.shape[1]) > allowed_len_diff:
+            raise ValueError("targets: length differs from predictions by more than allowed_len_diff")
+        shorter = min(predictions.shape[1], targets.shape[1])
+    else:
+        pair = {"predictions": predictions, "targets": targets}
+        check_inputs(TRUNCATE, pair, allowed_len_diff=allowed_len_diff)
+        shorter = torch.sym_min(predictions.shape[1], targets.shape[1])
+    return predictions[:, :shorter], targets[:, :shorter]
+
+
+def reduce_loss(
+    loss: Tensor,
+    mask: Tensor,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    predictions: Tensor | None = None,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """Reduce a loss that has been masked already.
+
+    Args:
+        loss: `[B, *]`, zero where `mask` is.
+        mask: ones and zeros in the shape of `loss`.
+        reduction: ``mean``, ``batch``, ``batchmean``; ``sum`` and ``none`` return `loss`.
+        label_smoothing: the weight of the mean prediction that is subtracted, in [0, 1).
+        predictions: log-probabilities `[B, C, *]`, needed for label smoothing only.
+        targets: `[B, *]`, not read; taken because SpeechBrain passes it.
+
+    Returns:
+        A scalar, `[B]` for ``batch``, the shape of `loss` for ``sum`` and ``none``.
+
+    Raises:
+        ValueError: label smoothing without `predictions`.
+
+    Example:
+        >>> import torch
+        >>> reduce_loss(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]]))
+        tensor(2.)
+    """
+    if label_smoothing > 0:
+        if predictions is None:
+            raise ValueError("predictions: got None, expected log-probabilities since label_smoothing > 0")
+        loss = (1 - label_smoothing) * loss - label_smoothing * predictions.mean(1) * mask
+    if reduction == "mean":
+        return loss.sum() / mask.sum()
+    if reduction == "batch":
+        return loss.reshape(loss.shape[0], -1).sum(1) / mask.reshape(mask.shape[0], -1).sum(1)
+    return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
+
+
+def compute_masked_loss(
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    predictions: Tensor,
+    targets: Tensor,
+    length: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    mask_shape: str = "targets",
+    reduction: str = "mean",
+) -> Tensor:
+    """Reduce what `loss_fn` gives over the frames within `length`.
+
+    Args:
+        loss_fn: takes `predictions` and `targets`, returns a loss for each element.
+        predictions: `[B, T, *]`.
+        targets: `[B, T, *]`.
+        length: relative lengths `[B]` in (0, 1]; everything counts without it.
+        label_smoothing: see `reduce_loss`.
+        mask_shape: ``targets``, ``predictions`` or ``loss``: whose shape the mask takes.
+        reduction: see `reduce_loss`.
+
+    Raises:
+        ValueError: an unknown `mask_shape`, or a `length` that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import l1_loss
+        >>> l1 = lambda a, b: l1_loss(a, b, reduction="none")
+        >>> x, y = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 9.0, 9.0]])
+        >>> compute_masked_loss(l1, x, y, torch.tensor([0.5]))
+        tensor(1.)
+    """
+    check_choice("mask_shape", mask_shape, MASK_SHAPES)
+    loss = loss_fn(predictions, targets)
+    shaped = {"targets": targets, "predictions": predictions, "loss": loss}[mask_shape]
+    mask = compute_length_mask(shaped, length)
+    return reduce_loss(loss * mask, mask, reduction, label_smoothing, predictions, targets)
+
+
+def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
+    """The mask of the samples within each item's integer length.
+
+    Args:
+        source: `[T, B, C]` or `[T, E, B, C]`; only its shape and dtype matter.
+        source_lengths: samples per item `[B]`, integers.
+
+    Returns:
+        Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source`.
+
+    Raises:
+        ValueError: `source_lengths` does not have one entry for each item.
+
+    Example:
+        >>> import torch
+        >>> get_mask(torch.zeros(3, 2, 1), torch.tensor([1, 3])).squeeze(-1)
+        tensor([[1., 1.],
+                [0., 1.],
+                [0., 1.]])
+    """
+    if not torch.jit.is_scripting() and source.shape[-2] != source_lengths.shape[0]:
+        raise ValueError(
+            f"source_lengths: got {source_lengths.shape[0]} lengths, expected one for each of the "
+            f"{source.shape[-2]} items in source"
+        )
+    samples = torch.arange(source.shape[0], device=source.device)
+    for _ in range(source.dim() - 1):
+        samples = samples.unsqueeze(-1)
+    return (samples < source_lengths.unsqueeze(-1)).to(source.dtype) * torch.ones_like(source[..., :1])
+
+
+class LengthMask(nn.Module):
+    """`compute_length_mask` as a module. Forward takes `data` and `length`."""
+
+    def __init__(self, len_dim: int = 1) -> None:
+        super().__init__()
+        self.len_dim = len_dim
+
+    def forward(self, data: Tensor, length: Tensor | None = None) -> Tensor:
+        return compute_length_mask(data, length, self.len_dim)
+
+
+class Truncate(nn.Module):
+    """`truncate` as a module. Forward takes `predictions` and `targets`, returns both."""
+
+    def __init__(self, allowed_len_diff: int = 3) -> None:
+        super().__init__()
+        self.allowed_len_diff = allowed_len_diff
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return truncate(predictions, targets, self.allowed_len_diff)
+
+
+class MaskedLoss(nn.Module):
+    """`compute_masked_loss` as a module.
+
+    Args:
+        loss_fn: a module that takes predictions and targets and reduces nothing; the L1 loss
+            without one.
+        mask_shape: whose shape the mask takes.
+        reduction: see `reduce_loss`.
+    """
+
+    def __init__(
+        self, loss_fn: nn.Module | None = None, mask_shape: str = "targets", reduction: str = "mean"
+    ) -> None:
+        super().__init__()
+        self.loss_fn = nn.L1Loss(reduction="none") if loss_fn is None else loss_fn
+        self.mask_shape = check_choice("mask_shape", mask_shape, MASK_SHAPES)
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, predictions: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        loss = self.loss_fn(predictions, targets)
+        shaped = targets
+        if self.mask_shape == "predictions":
+            shaped = predictions
+        elif self.mask_shape == "loss":
+            shaped = loss
+        mask = compute_length_mask(shaped, length)
+        return reduce_loss(loss * mask, mask, self.reduction)
+
+
+class ReduceLoss(nn.Module):
+    """`reduce_loss` as a module, without label smoothing. Forward takes `loss` and `mask`."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, loss: Tensor, mask: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_inputs(REDUCE_LOSS, {"loss": loss, "mask": mask})
+        return reduce_loss(loss, mask, self.reduction)
+
+
+class SourceMask(nn.Module):
+    """`get_mask` as a module. Forward takes `source` and `source_lengths`."""
+
+    def forward(self, source: Tensor, source_lengths: Tensor) -> Tensor:
+        return get_mask(source, source_lengths)

@@ -1,0 +1,122 @@
+"""The transducer lattice in plain torch, one diagonal at a time.
+
+Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section 2.4,
+https://arxiv.org/abs/1211.3711. A node (t, u) says that u labels were emitted before frame t. A
+blank leads to (t + 1, u), the next label to (t, u + 1). All nodes of a diagonal n = t + u
+depend on the diagonal before it alone, so one step is a few vector operations.
+
+A node behind an item's last frame emits nothing: (T, U) keeps its probability and every other
+one has none. So the total stands at u = U of the last diagonal, however long the item is.
+"""
+
+import torch
+from torch import Tensor
+
+
+def log_zero() -> float:
+    """Stands for log 0; finite, so that no difference of two is a NaN, in values or gradients."""
+    return -1e30
+
+
+def transducer_costs(
+    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> Tensor:
+    """Minus the log-probability of each target, summed over its alignments: `[B]`.
+
+    Args:
+        logits: `[B, T, U+1, V]`, normalised here.
+        targets: `[B, U]`; what lies behind an item's length is not read.
+        input_lengths: frames per item `[B]`, int64.
+        target_lengths: labels per item `[B]`, int64.
+        blank_index: the class of the blank.
+    """
+    labels = _labels(targets, target_lengths, blank_index)
+    stay, emit = _arcs(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    alpha = torch.full_like(stay[:, 0], log_zero())
+    alpha[:, 0] = 0.0
+    for n in range(stay.shape[1]):
+        alpha = _forward(alpha, stay[:, n], emit[:, n])
+    return _cost(alpha, target_lengths)
+
+
+def transducer_costs_and_grad(
+    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The costs `[B]` and the gradient of each cost in `logits`, `[B, T, U+1, V]`.
+
+    It is `softmax * occupation of the node - occupation of the arc`, and zero where the cost is
+    infinite.
+    """
+    log_probs = logits.log_softmax(-1)
+    labels = _labels(targets, target_lengths, blank_index)
+    stay, emit = _arcs(log_probs, labels, input_lengths, target_lengths, blank_index)
+    diagonals = stay.shape[1]
+    alphas = [torch.full_like(stay[:, 0], log_zero())]
+    alphas[0][:, 0] = 0.0
+    for n in range(diagonals):
+        alphas.append(_forward(alphas[-1], stay[:, n], emit[:, n]))
+    last = torch.arange(stay.shape[2], device=stay.device) == target_lengths.unsqueeze(1)
+    betas = [torch.where(last, 0.0, log_zero()).to(stay.dtype)]
+    for n in range(diagonals - 1, -1, -1):
+        betas.append(torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n]))
+    alpha = torch.stack(alphas[:-1], 1)
+    beta = torch.stack(betas[-2::-1], 1)
+    costs = _cost(alphas[-1], target_lengths)
+    total = torch.where(costs.isinf(), float("inf"), -costs)[:, None, None]
+    stays = _unskew((alpha + stay + beta - total).exp(), log_probs.shape[1])
+    emits = _unskew((alpha + emit + _shift_left(beta) - total).exp(), log_probs.shape[1])
+    grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1))
+    grad[..., blank_index] -= stays
+    return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))
+
+
+def _labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
+    """The label that leaves each u, the blank where there is none: `[B, U+1]`."""
+    padded = torch.nn.functional.pad(targets.long(), [0, 1])
+    emitted = torch.arange(padded.shape[1], device=targets.device) < target_lengths.unsqueeze(1)
+    return torch.where(emitted, padded, blank_index)
+
+
+def _at_labels(labels: Tensor, like: Tensor) -> Tensor:
+    return labels.unsqueeze(1).unsqueeze(-1).expand(-1, like.shape[1], -1, -1)
+
+
+def _arcs(
+    log_probs: Tensor, labels: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of the two arcs out of each node, by diagonal: `[B, T+U, U+1]` each."""
+    u = torch.arange(labels.shape[1], device=labels.device)
+    diagonals = log_probs.shape[1] + labels.shape[1] - 1
+    t = torch.arange(diagonals, device=labels.device).unsqueeze(1) - u
+    frame = t.clamp(0, log_probs.shape[1] - 1).expand(log_probs.shape[0], -1, -1)
+    frames, lengths = input_lengths[:, None, None], target_lengths[:, None, None]
+    inside = (t >= 0) & (t < frames) & (u <= lengths)
+    emit = log_probs.gather(-1, _at_labels(labels, log_probs)).squeeze(-1).gather(1, frame)
+    stay = log_probs[..., blank_index].gather(1, frame)
+    ended = torch.where((t >= frames) & (u == lengths), 0.0, log_zero()).to(stay.dtype)
+    return (
+        torch.where(inside, stay.clamp(min=log_zero()), ended),
+        torch.where(inside & (u < lengths), emit.clamp(min=log_zero()), log_zero()),
+    )
+
+
+def _forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
+    """alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms."""
+    emitted = torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
+    return torch.logaddexp(alpha + stay, emitted)
+
+
+def _shift_left(beta: Tensor) -> Tensor:
+    return torch.nn.functional.pad(beta[..., 1:], [0, 1], value=log_zero())
+
+
+def _unskew(by_diagonal: Tensor, frames: int) -> Tensor:
+    """From `[B, T+U, U+1]` by diagonal to `[B, T, U+1]` by frame."""
+    u = torch.arange(by_diagonal.shape[2], device=by_diagonal.device)
+    n = torch.arange(frames, device=by_diagonal.device).unsqueeze(1) + u
+    return by_diagonal.gather(1, n.expand(by_diagonal.shape[0], -1, -1))
+
+
+def _cost(alpha: Tensor, target_lengths: Tensor) -> Tensor:
+    cost = -alpha.gather(1, target_lengths.unsqueeze(1)).squeeze(1)
+    return torch.where(cost > -log_zero() / 10, float("inf"), cost)

@@ -1,0 +1,236 @@
+"""Losses of source separation: signal-to-noise ratios and permutation-invariant training."""
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .checks import check_inputs
+from .contract import Contract, Input
+from .masking import as_floating
+
+PIT = Contract((Input("preds", "B * S"), Input("targets", "B * S")), ("loss", "permutations"), ("preds", "targets"))
+RATIO = Contract(
+    (Input("source", "T E? B C", "signal"), Input("estimate_source", "T E? B C", "signal")),
+    differentiable=("source", "estimate_source"),
+)
+PIT_SI_SNR = Contract(
+    (Input("source", "B T S", "signal"), Input("estimate_source", "B T S", "signal")),
+    differentiable=("source", "estimate_source"),
+)
+PIT_SNR = Contract(
+    (Input("source", "B T E S", "signal"), Input("estimate_source", "B T E S", "signal")),
+    differentiable=("source", "estimate_source"),
+)
+
+
+def _zero_mean(signal: Tensor) -> Tensor:
+    """`signal` around its mean, time last: sums along contiguous memory are fast and accurate."""
+    signal = as_floating(signal).movedim(0, -1).contiguous()
+    return signal - signal.mean(-1, keepdim=True)
+
+
+def _energy(signal: Tensor) -> Tensor:
+    return (signal * signal).sum(-1)
+
+
+def _decibels(signal: Tensor, noise: Tensor, epsilon: float = 1e-8) -> Tensor:
+    return 10 * torch.log10(_energy(signal) / (_energy(noise) + epsilon) + epsilon)
+
+
+def _si_snr(source: Tensor, estimate_source: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """For signals `[T, *]` the scale-invariant ratio `[*]`, in decibels."""
+    target, estimate = _zero_mean(source), _zero_mean(estimate_source)
+    scale = (estimate * target).sum(-1) / (_energy(target) + epsilon)
+    projection = scale.unsqueeze(-1) * target
+    return _decibels(projection, estimate - projection)
+
+
+def _snr(source: Tensor, estimate_source: Tensor) -> Tensor:
+    """For signals `[T, *]` the ratio `[*]`, in decibels."""
+    target, estimate = _zero_mean(source), _zero_mean(estimate_source)
+    return _decibels(target, estimate - target)
+
+
+def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
+    """Minus the scale-invariant signal-to-noise ratio, in decibels.
+
+    Le Roux et al. 2019, "SDR - half-baked or well done?", equation 3,
+    https://arxiv.org/abs/1811.02508; both signals are made zero-mean first.
+
+    Args:
+        source: the true signals `[T, B, C]`, integers are taken too.
+        estimate_source: the estimates `[T, B, C]`.
+
+    Returns:
+        `[1, B, C]`.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0).reshape(8, 1, 1)
+        >>> cal_si_snr(t.sin(), t.sin() + 0.1 * t.cos())
+        tensor([[[-20.2049]]])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
+    return -_si_snr(source, estimate_source).unsqueeze(0)
+
+
+def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
+    """Minus the signal-to-noise ratio, in decibels, for each channel.
+
+    Both signals are made zero-mean first.
+
+    Args:
+        source: the true signals `[T, E, B, C]` (E channels) or `[T, B, C]`, integers are taken too.
+        estimate_source: the estimates, the same shape.
+
+    Returns:
+        `[1, E, B, C]` or `[1, B, C]`.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0).reshape(8, 1, 1)
+        >>> cal_snr(t.sin(), 0.9 * t.sin())
+        tensor([[[-20.]]])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
+    return -_snr(source, estimate_source).unsqueeze(0)
+
+
+def _best_assignment(costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean cost `[B]` of the cheapest assignment, and the assignment `[B, S]`.
+
+    `costs` `[B, S, S]` has target i and prediction j at (i, j).
+    """
+    if torch.jit.is_scripting():
+        permutations = ops.best_permutation(costs.detach())
+    else:
+        permutations = torch.ops.exportable_losses.best_permutation(costs.detach())
+    return costs.gather(2, permutations.unsqueeze(-1)).squeeze(-1).mean(1), permutations
+
+
+def _pairs(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Every prediction beside every target: `[..., S, S]`, target i and prediction j at (i, j)."""
+    pair = torch.broadcast_tensors(preds.unsqueeze(-2), targets.unsqueeze(-1))
+    return pair[0], pair[1]
+
+
+class PITLoss(nn.Module):
+    """A loss under the best assignment of predictions to targets.
+
+    Yu et al. 2017, "Permutation Invariant Training of Deep Models for Speaker-Independent
+    Multi-talker Speech Separation", https://arxiv.org/abs/1607.00325. The assignment comes from a
+    dynamic programme over subsets: 2^S steps where there are S! permutations.
+
+    Args:
+        base_loss: a module of predictions and targets that reduces nothing; the squared error
+            without one.
+
+    Forward takes `preds` and `targets` `[B, *, S]`, sources last. It returns the loss `[B]`, a mean
+    over everything but B, and the permutations `[B, S]` (int64): prediction `p[b, i]` belongs to
+    target i.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> targets = torch.arange(12.0).reshape(1, 4, 3)
+        >>> loss, permutations = PITLoss()(targets[..., [2, 0, 1]], targets)
+        >>> loss, permutations
+        (tensor([0.]), tensor([[1, 2, 0]]))
+    """
+
+    def __init__(self, base_loss: nn.Module | None = None) -> None:
+        super().__init__()
+        self.base_loss = nn.MSELoss(reduction="none") if base_loss is None else base_loss
+
+    def forward(self, preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            check_inputs(PIT, {"preds": preds, "targets": targets})
+        sources = preds.shape[-1]
+        prediction, target = _pairs(preds, targets)
+        loss = self.base_loss(prediction, target)
+        return _best_assignment(loss.reshape(preds.shape[0], -1, sources, sources).mean(1))
+
+
+def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
+    """Minus the SI-SNR under the best assignment of estimates to sources, in decibels: `[B]`.
+
+    Args:
+        source: `[B, T, S]`, integers are taken too.
+        estimate_source: `[B, T, S]`.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0)
+        >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)
+        >>> get_si_snr_with_pitwrapper(source, source[..., [1, 0]] + 0.1) < -60
+        tensor([True])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(PIT_SI_SNR, {"source": source, "estimate_source": estimate_source})
+    # SpeechBrain hands the sources to its wrapper as predictions
+    pair = _pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
+    return _best_assignment(_si_snr(pair[0], pair[1]).neg())[0]
+
+
+def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
+    """Minus the SNR under the best assignment of estimates to sources, in decibels: `[B]`.
+
+    Args:
+        source: `[B, T, E, S]` with E channels, integers are taken too.
+        estimate_source: `[B, T, E, S]`.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0)
+        >>> source = torch.stack([t.sin(), t.cos()], -1).reshape(1, 8, 1, 2)
+        >>> get_snr_with_pitwrapper(source, 0.9 * source[..., [1, 0]])
+        tensor([-20.])
+    """
+    if not torch.jit.is_scripting():
+        check_inputs(PIT_SNR, {"source": source, "estimate_source": estimate_source})
+    pair = _pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
+    return _best_assignment(_snr(pair[0], pair[1]).mean(1).neg())[0]
+
+
+class SISNRLoss(nn.Module):
+    """`cal_si_snr` as a module. Forward takes `source` and `estimate_source`."""
+
+    def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
+        return cal_si_snr(source, estimate_source)
+
+
+class SNRLoss(nn.Module):
+    """`cal_snr` as a module. Forward takes `source` and `estimate_source`."""
+
+    def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
+        return cal_snr(source, estimate_source)
+
+
+class PITSISNRLoss(nn.Module):
+    """`get_si_snr_with_pitwrapper` as a module. Forward takes `source` and `estimate_source`."""
+
+    def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
+        return get_si_snr_with_pitwrapper(source, estimate_source)
+
+
+class PITSNRLoss(nn.Module):
+    """`get_snr_with_pitwrapper` as a module. Forward takes `source` and `estimate_source`."""
+
+    def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
+        return get_snr_with_pitwrapper(source, estimate_source)

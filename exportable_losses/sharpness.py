@@ -1,0 +1,106 @@
+"""The Laplacian of spectrograms and the loss on its variance, against blur."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from .checks import check_choice, check_inputs
+from .contract import Contract, Input
+from .masking import LENGTH, frame_mask
+
+LAPLACIAN = Contract((Input("data", "B C? H W"),), ("laplacian",), ("data",))
+VARIANCE = Contract((Input("predictions", "B C? H W"), LENGTH), differentiable=("predictions",))
+
+
+class Laplacian(nn.Module):
+    """The discrete Laplacian of images: each pixel against the sum of its neighbours.
+
+    Args:
+        kernel_size: the side of the square kernel, odd.
+        dtype: of the kernel; it is cast to the data's.
+
+    Forward takes `data` `[B, H, W]` or `[B, C, H, W]` and returns the same with `kernel_size - 1`
+    less in height and width.
+
+    Raises:
+        ValueError: `kernel_size` is even or below 3.
+
+    Example:
+        >>> import torch
+        >>> Laplacian(3)(torch.eye(3).unsqueeze(0))
+        tensor([[[6.]]])
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel_size: int = 3, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number from 3 on")
+        self.kernel_size = kernel_size
+        self.dtype = dtype
+        self.register_buffer("kernel", self.get_kernel())
+
+    @torch.jit.unused
+    def get_kernel(self) -> Tensor:
+        """The kernel `[1, 1, kernel_size, kernel_size]`: minus one around a middle that makes it sum to zero."""
+        kernel = -torch.ones(1, 1, self.kernel_size, self.kernel_size, dtype=self.dtype)
+        kernel[0, 0, self.kernel_size // 2, self.kernel_size // 2] = self.kernel_size**2 - 1.0
+        return kernel
+
+    def forward(self, data: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_inputs(LAPLACIAN, {"data": data})
+        images = data.reshape(-1, 1, data.shape[-2], data.shape[-1])
+        images = conv2d(images, self.kernel.to(data.dtype))
+        if data.dim() == 3:
+            return images.squeeze(1)
+        return images.reshape(data.shape[0], data.shape[1], images.shape[2], images.shape[3])
+
+
+class LaplacianVarianceLoss(nn.Module):
+    """Minus the variance of the Laplacian: the sharper the image, the lower.
+
+    Args:
+        kernel_size: the side of the Laplacian's kernel.
+        len_dim: the dimension that `length` is relative to.
+        reduction: ``batch`` for a variance per item, ``mean`` for one over all that counts.
+
+    Forward takes `predictions` `[B, H, W]` or `[B, C, H, W]` and `length` `[B]`, relative, optional.
+    It returns a scalar, or `[B]` for ``batch``. The variance is the unbiased one, over what lies
+    within `length` after the Laplacian.
+
+    Example:
+        >>> import torch
+        >>> LaplacianVarianceLoss()(torch.arange(32.0).square().reshape(1, 8, 4))
+        tensor(-0.)
+    """
+
+    def __init__(self, kernel_size: int = 3, len_dim: int = 1, reduction: str = "mean") -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.len_dim = len_dim
+        self.reduction = check_choice("reduction", reduction, ("mean", "batch"))
+        self.laplacian = Laplacian(kernel_size)
+
+    def forward(self, predictions: Tensor, length: Tensor | None = None) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_inputs(VARIANCE, {"predictions": predictions, "length": length})
+        values = self.laplacian(predictions).moveaxis(self.len_dim, 1)
+        counts = torch.ones_like(values)
+        if length is not None:
+            mask = frame_mask(length, values.shape[1])
+            for _ in range(values.dim() - 2):
+                mask = mask.unsqueeze(-1)
+            counts = counts * mask.to(values.dtype)
+        if self.reduction == "batch":
+            return -_variance(values.flatten(1), counts.flatten(1))
+        return -_variance(values.reshape(1, -1), counts.reshape(1, -1)).squeeze(0)
+
+
+def _variance(values: Tensor, counts: Tensor) -> Tensor:
+    """The unbiased variance of each row of `values` over where `counts` is one: `[rows]`."""
+    number = counts.sum(1)
+    mean = (values * counts).sum(1) / number
+    deviation = (values - mean.unsqueeze(1)) * counts
+    return (deviation * deviation).sum(1) / (number - 1)

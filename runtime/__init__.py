@@ -1,0 +1,6 @@
+"""Run exported losses anywhere: numpy and onnxruntime only, no torch."""
+
+from .parity import compare
+from .session import LossSession
+
+__all__ = ["LossSession", "compare"]

@@ -1,0 +1,71 @@
+"""How far two computations of the same outputs are apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest differences of one output.
+
+    Args:
+        output: its name.
+        absolute: the largest absolute difference.
+        relative: the largest difference relative to the expected value.
+        ulp: the largest difference in units in the last place of the expected value.
+        scale: the largest magnitude expected.
+        shapes_agree: whether the shapes are equal; without that every difference is infinite.
+    """
+
+    output: str
+    absolute: float
+    relative: float
+    ulp: float
+    scale: float
+    shapes_agree: bool = True
+
+    def within(self, rtol: float = 2e-5, atol: float = 2e-5) -> bool:
+        """Whether it is no more than `atol` or `rtol` of the largest magnitude."""
+        return self.shapes_agree and self.absolute <= max(atol, rtol * self.scale)
+
+
+def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> list[Difference]:
+    """A parity report: the largest differences of each output.
+
+    Equal infinities and equal NaNs differ by nothing; an infinity or NaN on one side alone differs
+    infinitely.
+
+    Args:
+        got: outputs by name, from a runtime.
+        expected: outputs by name, from eager torch say.
+
+    Raises:
+        ValueError: the names differ.
+
+    Example:
+        >>> import numpy as np
+        >>> [d] = compare({"loss": np.float32(1.0)}, {"loss": np.float32(1.5)})
+        >>> d.absolute, d.relative
+        (0.5, 0.3333333333333333)
+    """
+    if set(got) != set(expected):
+        raise ValueError(f"got: {', '.join(sorted(got))}, expected {', '.join(sorted(expected))}")
+    return [_difference(name, np.asarray(got[name]), np.asarray(expected[name])) for name in expected]
+
+
+def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Difference:
+    if got.shape != expected.shape:
+        return Difference(output, np.inf, np.inf, np.inf, 0.0, shapes_agree=False)
+    floating = expected.dtype if expected.dtype.kind == "f" else np.dtype(np.float64)
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gap = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
+        relative = np.where(same, 0.0, gap / np.abs(b))
+        spacing = np.spacing(np.abs(expected.astype(floating))).astype(np.float64)
+        ulp = np.where(same, 0.0, gap / spacing)
+    finite = np.abs(b[np.isfinite(b)])
+    largest = [float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)]
+    return Difference(output, *largest)

@@ -1,0 +1,114 @@
+"""A session that runs one exported graph and checks what the graph cannot."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+
+from exportable_losses.contract import Contract
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+
+class LossSession:
+    """An exported loss in ONNX Runtime.
+
+    Args:
+        path: the ``.onnx`` file.
+        native: whether this package's operator library computes the lattices: ``True`` demands it,
+            ``False`` refuses it, ``"auto"`` takes it where it is installed.
+        providers: ONNX Runtime's execution providers in order of preference; the CPU without them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: `native` is true and no library is installed.
+
+    Example:
+        A file from ``exportable-losses export l1_loss --out losses``::
+
+            session = LossSession("losses/l1_loss/l1_loss.onnx")
+            session(predictions=a, targets=b, length=lengths)["loss"]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        native: Literal["auto"] | bool = "auto",
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"path: got {os.fspath(path)}, expected an .onnx file")
+        if native is True:
+            raise RuntimeError("native: got True, but no operator library is installed; use native='auto'")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=list(providers or ["CPUExecutionProvider"])
+        )
+        self.outputs = [value.name for value in self._session.get_outputs()]
+        self._values = {value.name: value for value in self._session.get_inputs()}
+        self.metadata: dict[str, Any] = json.loads(
+            self._session.get_modelmeta().custom_metadata_map.get("exportable_losses", "{}")
+        )
+        self._contract = Contract.from_json(self.metadata["contract"]) if self.metadata else Contract(())
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the inputs that the graph has."""
+        return list(self._values)
+
+    def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph.
+
+        Args:
+            arrays: one for each input, by name. Dtypes are cast where no value can change.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            TypeError: an input is unknown or missing, or its dtype does not fit.
+            ValueError: a shape or a value does not fit; the message names the input, what came
+                and what was expected.
+        """
+        feed = self.checked(arrays)
+        return dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
+
+    def checked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`arrays` cast to what the graph takes, after every check."""
+        unknown = sorted(set(arrays) - set(self._values))
+        missing = [name for name in self._values if name not in arrays]
+        if unknown or missing:
+            got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
+            raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
+        feed = {name: _cast(name, np.asarray(arrays[name]), value.type) for name, value in self._values.items()}
+        for name, array in feed.items():
+            rank = len(self._values[name].shape)
+            if array.ndim != rank:
+                raise ValueError(f"{name}: got shape {list(array.shape)}, expected {rank} dimensions")
+        self._contract.check(feed, self.metadata.get("settings", {}), refuse_nan=True)
+        return feed
+
+
+def _cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+    """`array` in the dtype that the graph takes, where that changes no value."""
+    wanted = np.dtype(_DTYPES[kind])
+    if array.dtype == wanted:
+        return array
+    safe = np.can_cast(array.dtype, wanted, "safe")
+    if not safe and array.dtype.kind in "iu" and wanted.kind in "fiu":
+        safe = bool((array.astype(wanted).astype(array.dtype) == array).all())
+    if not safe:
+        raise TypeError(f"{name}: got {array.dtype}, expected {wanted} (or what casts to it without loss)")
+    return array.astype(wanted)
