@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common
 import torch
-from onnxscript import ir
+from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
 
 import exportable_losses
@@ -114,9 +116,32 @@ def _trace(module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor]) 
             custom_translation_table=translations(),
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
     assert program is not None
+    _simplify(program.model)
     return _tidy(program.model, letters)
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold constants and drop what is not used.
+
+    The exporter's own optimizer does this too, but takes `x + 1e-8` for `x + 0` and drops the
+    addition (the constants of its rewrite rules match within 1e-8).
+    """
+    ir.passes.common.InlinePass()(model)
+    fold_constants_ir(model, onnx_shape_inference=True)
+    for tidy in (
+        ir.passes.common.RemoveUnusedNodesPass,
+        ir.passes.common.RemoveUnusedFunctionsPass,
+        ir.passes.common.RemoveUnusedOpsetsPass,
+        ir.passes.common.LiftConstantsToInitializersPass,
+        ir.passes.common.DeduplicateInitializersPass,
+        ir.passes.common.CommonSubexpressionEliminationPass,
+        ir.passes.common.OutputFixPass,
+        ir.passes.common.NameFixPass,
+    ):
+        tidy()(model)
 
 
 def _base(term: str) -> str:

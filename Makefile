@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all a newcomer needs; each makes .venv first where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The package as one tree, for tools that read files and not the installed package.
+TREE := build/tree/exportable_losses
+
+.PHONY: demo test lint bench venv clean tree
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps rapidocr-onnxruntime
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+test: venv
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: venv tree
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=build/tree $(BIN)/lint-imports
+
+bench: venv
+	$(BIN)/exportable-losses bench
+
+tree:
+	rm -rf build/tree && mkdir -p $(TREE)
+	ln -s $(CURDIR)/exportable_losses/* $(CURDIR)/export $(CURDIR)/runtime $(TREE)/
+
+clean:
+	rm -rf $(VENV) build losses demo
