@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-
 import logging
 import os
 import re
@@ -98,7 +97,9 @@ def _trace(module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor]) 
     """The graph of `module`, every size dynamic whatever the sizes of `inputs` are."""
     letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
     primes = iter(_PRIMES)
-    sizes = {letter: next(primes) for letter in dict.fromkeys(_base(t) for t in itertools.chain(*letters.values()))}
+    sizes = {
+        letter: next(primes) for letter in dict.fromkeys(_base(t) for t in itertools.chain(*letters.values()))
+    }
     example, dynamic = {}, {}
     for name, terms in letters.items():
         shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
@@ -152,7 +153,8 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
     """Name dimensions by their letters and drop what the exporter notes for itself."""
     named: dict[str, str] = {}
     for value in model.graph.inputs:
-        assert value.name is not None and value.shape is not None
+        assert value.name is not None
+        assert value.shape is not None
         for size, term in zip(value.shape, letters[value.name], strict=True):
             if isinstance(size, ir.SymbolicDim):
                 named.setdefault(str(size.value), term)
@@ -160,7 +162,9 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
         value.metadata_props.clear()
         if value.shape is not None:
             value.shape = ir.Shape(
-                re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value)) if isinstance(s, ir.SymbolicDim) else s
+                re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value))
+                if isinstance(s, ir.SymbolicDim)
+                else s
                 for s in value.shape
             )
     for node in model.graph.all_nodes():

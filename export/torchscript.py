@@ -32,7 +32,7 @@ def to_torchscript(module: nn.Module, path: str | os.PathLike[str], *, custom_op
     about = describe(module)
     module = copy.deepcopy(module).eval()
     if hasattr(module, "custom_ops"):
-        module.custom_ops = custom_ops
+        module.custom_ops = custom_ops  # type: ignore[assignment]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         torch.jit.save(torch.jit.script(module), str(path), _extra_files={f"{KEY}.json": about})

@@ -33,7 +33,9 @@ def _lattice(name: str, scores: str) -> Callable[..., Any]:
     inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
     node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
 
-    def translate(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int) -> Any:
+    def translate(
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
+    ) -> Any:
         return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
 
     return translate

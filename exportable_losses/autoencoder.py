@@ -13,7 +13,13 @@ AUTOENCODER = Contract(
     (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH), ("loss", "rec_loss"), ("rec", "targets")
 )
 VARIATIONAL = Contract(
-    (Input("rec", "B T *"), Input("mean", "B L Z?"), Input("log_var", "B L Z?"), Input("targets", "B T *"), LENGTH),
+    (
+        Input("rec", "B T *"),
+        Input("mean", "B L Z?"),
+        Input("log_var", "B L Z?"),
+        Input("targets", "B T *"),
+        LENGTH,
+    ),
     ("loss", "rec_loss", "dist_loss", "weighted_dist_loss"),
     ("rec", "mean", "log_var", "targets"),
 )
@@ -58,7 +64,9 @@ class AutoencoderLoss(nn.Module):
         tensor(0.0100)
     """
 
-    def __init__(self, rec_loss: nn.Module | None = None, len_dim: int = 1, reduction: str = "batchmean") -> None:
+    def __init__(
+        self, rec_loss: nn.Module | None = None, len_dim: int = 1, reduction: str = "batchmean"
+    ) -> None:
         super().__init__()
         self.rec_loss = nn.MSELoss(reduction="none") if rec_loss is None else rec_loss
         self.len_dim = len_dim

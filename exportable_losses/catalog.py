@@ -85,7 +85,9 @@ class Entry:
         """The inputs that a gradient flows to."""
         return self.contract.differentiable
 
-    def example_inputs(self, seed: int = 0, *, blank_index: int = 0, **sizes: int | None) -> dict[str, Tensor]:
+    def example_inputs(
+        self, seed: int = 0, *, blank_index: int = 0, **sizes: int | None
+    ) -> dict[str, Tensor]:
         """Random inputs that are legal, of any size.
 
         Args:
@@ -100,7 +102,8 @@ class Entry:
         letters = {term.partition("+")[0] for entry in self.inputs for term in _terms(entry, {})}
         unknown = sorted(set(sizes) - letters)
         if unknown:
-            raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {', '.join(sorted(letters))}")
+            known = ", ".join(sorted(letters))
+            raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {known}")
         generator = torch.Generator().manual_seed(seed)
         return {entry.name: _random(entry, chosen, blank_index, generator) for entry in self.inputs}
 
@@ -151,7 +154,9 @@ def _size(term: str, chosen: dict[str, int | None]) -> int:
     return size + int(more or 0)
 
 
-def _random(entry: Input, chosen: dict[str, int | None], blank_index: int, generator: torch.Generator) -> Tensor:
+def _random(
+    entry: Input, chosen: dict[str, int | None], blank_index: int, generator: torch.Generator
+) -> Tensor:
     shape = [_size(term, chosen) for term in _terms(entry, chosen)]
     kind = entry.legal
     if kind == "index":
@@ -164,7 +169,9 @@ def _random(entry: Input, chosen: dict[str, int | None], blank_index: int, gener
     if kind.startswith("relative_length"):
         return _lengths(shape[0], generator)
     if kind == "mask":
-        mask = frame_mask(_lengths(shape[0], generator), shape[1]).reshape(*shape[:2], *(1 for _ in shape[2:]))
+        mask = frame_mask(_lengths(shape[0], generator), shape[1]).reshape(
+            *shape[:2], *(1 for _ in shape[2:])
+        )
         return mask.float().expand(shape).clone()
     if kind in ("binary", "one_hot"):
         classes = shape[-1] if kind == "one_hot" else 2

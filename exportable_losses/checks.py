@@ -1,5 +1,6 @@
 """Checks of eager calls: settings when a module is made, inputs when it is called."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...] = REDUCTIONS) -
     return value
 
 
-def check_inputs(contract: Contract, tensors: dict[str, Tensor | None], **settings: Any) -> None:
+def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **settings: Any) -> None:
     """Hold what an eager call was given to the row's contract.
 
     Shapes are checked on every device. Values (lengths, indices) are checked on the CPU only,
@@ -36,5 +37,7 @@ def check_inputs(contract: Contract, tensors: dict[str, Tensor | None], **settin
     given = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
     values = all(type(tensor) is Tensor and tensor.device.type == "cpu" for tensor in given.values())
     checked = {entry.name for entry in contract.inputs if entry.bounded} if values else set()
-    arrays = {name: tensor.numpy() if name in checked else tensor for name, tensor in given.items()}
+    arrays: dict[str, Any] = {
+        name: tensor.numpy() if name in checked else tensor for name, tensor in given.items()
+    }
     contract.check(arrays, settings, values=values)

@@ -17,7 +17,8 @@ def _class_contract(name: str, legal: str, differentiable: bool = True) -> Contr
 ERROR = _class_contract("probabilities", "probability", differentiable=False)
 LOG_PROBABILITIES = _class_contract("log_probabilities", "log_probability")
 BINARY = Contract(
-    (Input("inputs", "B * 1?"), Input("targets", "B *", "binary"), LENGTH), differentiable=("inputs", "targets")
+    (Input("inputs", "B * 1?"), Input("targets", "B *", "binary"), LENGTH),
+    differentiable=("inputs", "targets"),
 )
 
 
@@ -49,7 +50,9 @@ def classification_error(
         >>> classification_error(probabilities, torch.tensor([[1, 1]]))
         tensor(0.5000)
     """
-    if targets.dim() == probabilities.dim() - 2:  # the targets of a batch of one, as SpeechBrain's example has them
+    if (
+        targets.dim() == probabilities.dim() - 2
+    ):  # the targets of a batch of one, as SpeechBrain's example has them
         targets = targets.unsqueeze(0)
     if not torch.jit.is_scripting():
         given = {"probabilities": probabilities, "targets": targets, "length": length}
@@ -150,14 +153,20 @@ def bce_loss(
         tensor(0.0013)
     """
     if not torch.jit.is_scripting():
-        check_inputs(BINARY, {"inputs": inputs, "targets": targets, "length": length}, allowed_len_diff=allowed_len_diff)
+        check_inputs(
+            BINARY,
+            {"inputs": inputs, "targets": targets, "length": length},
+            allowed_len_diff=allowed_len_diff,
+        )
     if inputs.dim() == targets.dim() + 1:
         inputs = inputs.squeeze(-1)
     targets = targets.to(inputs.dtype)
     by_item = inputs.dim() == 1
     if by_item:
         if length is not None:
-            raise ValueError("length: got lengths with one input per item, expected inputs of two dimensions or more")
+            raise ValueError(
+                "length: got lengths with one input per item, expected inputs of two dimensions or more"
+            )
         inputs, targets = inputs.unsqueeze(-1), targets.unsqueeze(-1)
     inputs, targets = truncate(inputs, targets, allowed_len_diff)
     if label_smoothing > 0 and not by_item:

@@ -84,9 +84,8 @@ class Input:
         if rank < len(letters):
             letters = [letter for letter in letters if not letter.endswith("?")]
         if rank != len(letters):
-            raise ValueError(
-                f"{self.name}: got {rank} dimensions, expected the dimensions ({', '.join(self.dims.split())})"
-            )
+            expected = ", ".join(self.dims.split())
+            raise ValueError(f"{self.name}: got {rank} dimensions, expected the dimensions ({expected})")
         return [letter.rstrip("?") for letter in letters]
 
 

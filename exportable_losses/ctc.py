@@ -91,7 +91,12 @@ class CTCLoss(nn.Module):
                     log_probs, targets, input_lengths, target_lengths, blank_index, self.zero_infinity
                 )
         else:
-            given = {"log_probs": log_probs, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
+            given = {
+                "log_probs": log_probs,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
             check_inputs(CTC, given, blank_index=blank_index)
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, targets, input_lengths, target_lengths, blank_index

@@ -19,7 +19,10 @@ CTC_KD = Contract(
     ),
     differentiable=("log_probs",),
 )
-CE_KD = Contract((Input("inp", "N C", "log_probability"), Input("target", "N C", "probability")), differentiable=("inp", "target"))
+CE_KD = Contract(
+    (Input("inp", "N C", "log_probability"), Input("target", "N C", "probability")),
+    differentiable=("inp", "target"),
+)
 NLL_KD = Contract(
     (
         Input("probabilities", "B T C", "log_probability"),

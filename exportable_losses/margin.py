@@ -118,9 +118,13 @@ class LogSoftmaxWrapper(nn.Module):
     def __init__(self, loss_fn: nn.Module | None = None) -> None:
         super().__init__()
         self.loss_fn = nn.Identity() if loss_fn is None else loss_fn
-        required = [p for p in inspect.signature(self.loss_fn.forward).parameters.values() if p.default is p.empty]
+        required = [
+            p for p in inspect.signature(self.loss_fn.forward).parameters.values() if p.default is p.empty
+        ]
         if len(required) not in (1, 2):
-            raise TypeError(f"loss_fn: got a module of {len(required)} arguments, expected outputs, or outputs and targets")
+            raise TypeError(
+                f"loss_fn: got {len(required)} arguments, expected outputs, or outputs and targets"
+            )
         self.takes_targets = len(required) == 2
 
     def forward(self, outputs: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:

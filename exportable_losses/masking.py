@@ -19,10 +19,13 @@ TRUNCATE = Contract(
     aligned=("T", "N"),
 )
 MASKED_LOSS = Contract(
-    (Input("predictions", "B T *"), Input("targets", "B T *"), LENGTH), differentiable=("predictions", "targets")
+    (Input("predictions", "B T *"), Input("targets", "B T *"), LENGTH),
+    differentiable=("predictions", "targets"),
 )
 REDUCE_LOSS = Contract((Input("loss", "B T *"), Input("mask", "B T *", "mask")), ("reduced",), ("loss",))
-SOURCE_MASK = Contract((Input("source", "T E? B C"), Input("source_lengths", "B", "count", below="T")), ("mask",))
+SOURCE_MASK = Contract(
+    (Input("source", "T E? B C"), Input("source_lengths", "B", "count", below="T")), ("mask",)
+)
 
 
 def frame_mask(length: Tensor, size: int, epsilon: float = 1e-6) -> Tensor:

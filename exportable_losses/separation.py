@@ -8,7 +8,9 @@ from .checks import check_inputs
 from .contract import Contract, Input
 from .masking import as_floating
 
-PIT = Contract((Input("preds", "B * S"), Input("targets", "B * S")), ("loss", "permutations"), ("preds", "targets"))
+PIT = Contract(
+    (Input("preds", "B * S"), Input("targets", "B * S")), ("loss", "permutations"), ("preds", "targets")
+)
 RATIO = Contract(
     (Input("source", "T E? B C", "signal"), Input("estimate_source", "T E? B C", "signal")),
     differentiable=("source", "estimate_source"),

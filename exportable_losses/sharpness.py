@@ -43,7 +43,7 @@ class Laplacian(nn.Module):
 
     @torch.jit.unused
     def get_kernel(self) -> Tensor:
-        """The kernel `[1, 1, kernel_size, kernel_size]`: minus one around a middle that makes it sum to zero."""
+        """The kernel `[1, 1, size, size]`: minus one around a middle that makes it sum to zero."""
         kernel = -torch.ones(1, 1, self.kernel_size, self.kernel_size, dtype=self.dtype)
         kernel[0, 0, self.kernel_size // 2, self.kernel_size // 2] = self.kernel_size**2 - 1.0
         return kernel

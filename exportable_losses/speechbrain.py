@@ -47,7 +47,8 @@ class PitWrapper(_separation.PITLoss):
     Example:
         >>> import torch
         >>> targets = torch.arange(12.0).reshape(1, 4, 3)
-        >>> loss, permutations = PitWrapper(torch.nn.MSELoss(reduction="none"))(targets[..., [2, 0, 1]], targets)
+        >>> wrapper = PitWrapper(torch.nn.MSELoss(reduction="none"))
+        >>> loss, permutations = wrapper(targets[..., [2, 0, 1]], targets)
         >>> permutations
         [(1, 2, 0)]
     """
@@ -143,7 +144,9 @@ class LaplacianVarianceLoss(nn.Module):
         self.len_dim = len_dim
         self.laplacian = Laplacian(kernel_size)
 
-    def forward(self, predictions: Tensor, length: Tensor | None = None, reduction: str | None = None) -> Tensor:
+    def forward(
+        self, predictions: Tensor, length: Tensor | None = None, reduction: str | None = None
+    ) -> Tensor:
         """The loss; ``batch`` gives one per item, anything else one in all."""
         reduction = "batch" if reduction == "batch" else "mean"
         module = _sharpness.LaplacianVarianceLoss(self.laplacian.kernel_size, self.len_dim, reduction)

@@ -76,7 +76,12 @@ class TransducerLoss(nn.Module):
             else:
                 costs = ops.transducer_costs(logits, targets, input_lengths, target_lengths, blank_index)
         else:
-            given = {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
+            given = {
+                "logits": logits,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
             check_inputs(TRANSDUCER, given, blank_index=blank_index)
             costs = torch.ops.exportable_losses.transducer_loss(
                 logits, targets, input_lengths, target_lengths, blank_index

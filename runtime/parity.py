@@ -67,5 +67,7 @@ def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Differenc
         spacing = np.spacing(np.abs(expected.astype(floating))).astype(np.float64)
         ulp = np.where(same, 0.0, gap / spacing)
     finite = np.abs(b[np.isfinite(b)])
-    largest = [float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)]
-    return Difference(output, *largest)
+    absolute, relative_most, ulp_most, scale = (
+        float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)
+    )
+    return Difference(output, absolute, relative_most, ulp_most, scale)

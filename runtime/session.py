@@ -92,7 +92,9 @@ class LossSession:
         if unknown or missing:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
-        feed = {name: _cast(name, np.asarray(arrays[name]), value.type) for name, value in self._values.items()}
+        feed = {
+            name: _cast(name, np.asarray(arrays[name]), value.type) for name, value in self._values.items()
+        }
         for name, array in feed.items():
             rank = len(self._values[name].shape)
             if array.ndim != rank:

@@ -18,7 +18,11 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
     # the state s of the lattice: blanks at even s, the label (s - 1) / 2 at odd s
     blank = op.Constant(value_int=blank_index)
     is_label = op.Range(0, op.Squeeze(op.Shape(targets, start=1)), 1) < op.Unsqueeze(target_lengths, [1])
-    padded = op.Concat(op.Where(is_label, targets, blank), op.Expand(blank, op.Shape(op.Unsqueeze(input_lengths, [1]))), axis=1)
+    padded = op.Concat(
+        op.Where(is_label, targets, blank),
+        op.Expand(blank, op.Shape(op.Unsqueeze(input_lengths, [1]))),
+        axis=1,
+    )
     states = 2 * op.Squeeze(op.Shape(targets, start=1)) + 1
     s = op.Range(0, states, 1)
     front_labels = op.Where(op.Mod(s, 2) == 1, op.Gather(padded, s / 2, axis=1), blank)
@@ -62,7 +66,9 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
         most = op.Max(alpha, one, two, op.Constant(value_float=-3.4028235e38))
         paths = op.Sum(op.Exp(alpha - most), op.Exp(one - most), op.Exp(two - most))
         emitted = op.Concat(
-            op.GatherElements(front, front_labels, axis=1), op.GatherElements(back, back_labels, axis=1), axis=0
+            op.GatherElements(front, front_labels, axis=1),
+            op.GatherElements(back, back_labels, axis=1),
+            axis=0,
         )
         stepped = op.Where(active, op.Sum(op.Log(paths), most, emitted), alpha)
         return (

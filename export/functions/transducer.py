@@ -47,7 +47,9 @@ def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: 
     def step(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
         # alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms
         stayed = alpha + stay
-        emitted = op.Slice(op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1])
+        emitted = op.Slice(
+            op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
+        )
         most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
         return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
 

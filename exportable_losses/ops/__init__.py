@@ -68,6 +68,8 @@ _LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
 _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("exportable_losses::best_permutation", lib=_LIBRARY)
-def _(costs: Tensor) -> Tensor:
-    return costs.new_empty(costs.shape[:2], dtype=torch.int64)
+torch.library.register_fake(
+    "exportable_losses::best_permutation",
+    lambda costs: costs.new_empty(costs.shape[:2], dtype=torch.int64),
+    lib=_LIBRARY,
+)
