@@ -65,7 +65,9 @@ def transducer_costs_and_grad(
     total = torch.where(costs.isinf(), float("inf"), -costs)[:, None, None]
     stays = _unskew((alpha + stay + beta - total).exp(), log_probs.shape[1])
     emits = _unskew((alpha + emit + _shift_left(beta) - total).exp(), log_probs.shape[1])
-    grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1))
+    padding = _padding(stays, input_lengths, target_lengths)
+    stays = stays.masked_fill(padding, 0.0)  # the arcs behind the last frame are of no logit
+    grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
     return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))
 
@@ -98,6 +100,13 @@ def _arcs(
         torch.where(inside, stay.clamp(min=log_zero()), ended),
         torch.where(inside & (u < lengths), emit.clamp(min=log_zero()), log_zero()),
     )
+
+
+def _padding(nodes: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """Whether each of the nodes `[B, T, U+1]` lies behind its item's frames or labels."""
+    t = torch.arange(nodes.shape[1], device=nodes.device).unsqueeze(1)
+    u = torch.arange(nodes.shape[2], device=nodes.device)
+    return (t >= input_lengths[:, None, None]) | (u > target_lengths[:, None, None])
 
 
 def _forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
