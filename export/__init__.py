@@ -1,6 +1,5 @@
 """From a module to files: TorchScript, ONNX, and the test data that proves them."""
 
-from .onnx import to_onnx
-from .torchscript import to_torchscript
+import lazy_loader
 
-__all__ = ["to_onnx", "to_torchscript"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,6 +4,7 @@ Times differ from machine to machine, ratios much less. So each case runs torch 
 turns and reports the medians and their ratio.
 """
 
+import math
 import statistics
 import tempfile
 import time
@@ -69,7 +70,7 @@ class Timing:
     Args:
         row: its name.
         shapes: of the inputs, by name.
-        baseline: what onnxruntime is held against.
+        baseline: what onnxruntime is held against: the eager module, or a function of torch.
         baseline_ms: its time.
         onnxruntime_ms: the time of the exported graph.
     """
@@ -79,6 +80,11 @@ class Timing:
     baseline: str
     baseline_ms: float
     onnxruntime_ms: float
+
+    @property
+    def largest(self) -> str:
+        """The shape of the largest input."""
+        return " ".join(map(str, max(self.shapes.values(), key=math.prod)))
 
     @property
     def ratio(self) -> float:
@@ -167,9 +173,9 @@ def _baseline(row: str, module: nn.Module, inputs: dict[str, Tensor]) -> tuple[s
         frames = absolute_length(inputs["input_lens"], frames_first.shape[0])
         labels = absolute_length(inputs["target_lens"], inputs["targets"].shape[1])
         arguments = (frames_first, inputs["targets"], frames, labels)
-        return "torch.nn.functional.ctc_loss", lambda: nn.functional.ctc_loss(*arguments, reduction="none")
+        return "ctc_loss", lambda: nn.functional.ctc_loss(*arguments, reduction="none")
     if row == "transducer_loss":
-        return "torch.log_softmax", lambda: inputs["logits"].log_softmax(-1)
+        return "log_softmax", lambda: inputs["logits"].log_softmax(-1)
     return "eager", lambda: module(**inputs)
 
 

@@ -1,0 +1,4 @@
+from .onnx import to_onnx as to_onnx
+from .torchscript import to_torchscript as to_torchscript
+
+__all__ = ["to_onnx", "to_torchscript"]
