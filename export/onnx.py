@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def to_onnx(
         inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
     inputs = _in_order(entry.contract, inputs)
     outputs = _as_tuple(module(**inputs))
-    model = _trace(module, entry.contract, inputs)
+    model = _trace(module, entry.contract, inputs, settings)
     _attach_bodies(model)
     model.metadata_props.add(key=KEY, value=about)
     onnx.checker.check_model(model, full_check=True)
@@ -93,18 +93,29 @@ def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
 
 
-def _trace(module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """The graph of `module`, every size dynamic whatever the sizes of `inputs` are."""
+def _trace(
+    module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """The graph of `module`, every size dynamic that no setting fixes, whatever those of `inputs` are."""
     letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
-    primes = iter(_PRIMES)
-    sizes = {
-        letter: next(primes) for letter in dict.fromkeys(_base(t) for t in itertools.chain(*letters.values()))
+    given = contract.sizes({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+    weighted = {n for value in settings.values() if isinstance(value, Tensor) for n in value.shape} - {1}
+    fixed = {
+        letter: size
+        for letter, size in given.items()
+        if size in weighted and not _runs(module, _blank(inputs, letters, {**given, letter: size + 1}))
     }
-    example, dynamic = {}, {}
-    for name, terms in letters.items():
-        shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
-        example[name] = torch.zeros(shape, dtype=inputs[name].dtype)
-        dynamic[name] = {i: torch.export.Dim.DYNAMIC for i, term in enumerate(terms) if not term.isdigit()}
+    primes = (n for n in _PRIMES if n not in fixed.values())
+    sizes = {letter: fixed.get(letter) or next(primes) for letter in given}
+    example = _blank(inputs, letters, sizes)
+    dynamic = {
+        name: {
+            i: torch.export.Dim.DYNAMIC
+            for i, term in enumerate(terms)
+            if not term.isdigit() and _base(term) not in fixed
+        }
+        for name, terms in letters.items()
+    }
     with _quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -121,7 +132,37 @@ def _trace(module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor]) 
         )
     assert program is not None
     _simplify(program.model)
+    _rename(program.model, list(example), contract.outputs)
     return _tidy(program.model, letters)
+
+
+def _blank(
+    inputs: Mapping[str, Tensor], letters: Mapping[str, list[str]], sizes: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Inputs of other sizes; ones, since a length of zero is refused, and zeros for an index."""
+    blank = {}
+    for name, terms in letters.items():
+        shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
+        dtype = inputs[name].dtype
+        blank[name] = (
+            torch.ones(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+        )
+    return blank
+
+
+def _runs(module: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether the sizes of `inputs` fit the module's settings (a weight for each class, say)."""
+    try:
+        module(**inputs)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give back the names that the exporter loses where an output is an input or another output."""
+    for value, name in zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True):
+        value.name = name
 
 
 def _simplify(model: ir.Model) -> None:
@@ -176,7 +217,7 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
     proto = ir.to_proto(model)
     for proto_input in proto.graph.input:
         for dim, term in zip(proto_input.type.tensor_type.shape.dim, letters[proto_input.name], strict=True):
-            if not term.isdigit():
+            if not dim.HasField("dim_value"):
                 dim.dim_param = term
     proto.producer_name = "exportable-losses"
     proto.producer_version = exportable_losses.__version__
