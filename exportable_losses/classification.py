@@ -17,8 +17,9 @@ def _class_contract(name: str, legal: str, differentiable: bool = True) -> Contr
 ERROR = _class_contract("probabilities", "probability", differentiable=False)
 LOG_PROBABILITIES = _class_contract("log_probabilities", "log_probability")
 BINARY = Contract(
-    (Input("inputs", "B * 1?"), Input("targets", "B *", "binary"), LENGTH),
+    (Input("inputs", "B T? * 1?"), Input("targets", "B N? *", "binary"), LENGTH),
     differentiable=("inputs", "targets"),
+    aligned=("T", "N"),
 )
 
 
@@ -164,9 +165,7 @@ def bce_loss(
     by_item = inputs.dim() == 1
     if by_item:
         if length is not None:
-            raise ValueError(
-                "length: got lengths with one input per item, expected inputs of two dimensions or more"
-            )
+            raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
         inputs, targets = inputs.unsqueeze(-1), targets.unsqueeze(-1)
     inputs, targets = truncate(inputs, targets, allowed_len_diff)
     if label_smoothing > 0 and not by_item:
@@ -225,6 +224,7 @@ def kldiv_loss(
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
         check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
+        check_choice("reduction", reduction)
     if log_probabilities.dim() == 2:
         log_probabilities, targets = log_probabilities.unsqueeze(1), targets.unsqueeze(1)
     log_probabilities, targets = truncate(log_probabilities, targets, allowed_len_diff)

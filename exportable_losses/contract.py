@@ -7,8 +7,8 @@ metadata, and the runtime checks arrays against what the file says.
 Dimensions are written as a string: ``"B T C"`` three dimensions, ``"B T? C"`` two or three
 (every ``?`` of a row is there, or none), ``"B T *"`` two or more
 (``X0``, ``X1`` are the letters of what ``*`` stands for), ``"B T U+1 V"`` one more
-than ``U``, ``"B * 1?"`` a last dimension of size 1 where the tensor has one more than the other
-``*`` inputs. A letter stands for one size throughout a row.
+than ``U``, ``"B T? * 1?"`` a last dimension of size 1 where the tensor has one more than the
+other ``*`` inputs. A letter stands for one size throughout a row.
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ class Input:
         """Whether some numbers are illegal here (a NaN aside)."""
         return self.legal in INTEGER or self.legal.startswith("relative_length")
 
+    @property
+    def fixed(self) -> int:
+        """The number of dimensions that are always there."""
+        return sum(term != "*" and not term.endswith("?") for term in self.dims.split())
+
     def letters(self, rank: int, spare: bool = False) -> list[str]:
         """The letters of the dimensions for a tensor of `rank`, ``*`` spelled out.
 
@@ -98,12 +103,14 @@ class Contract:
         outputs: the names of what it returns.
         differentiable: the inputs that a gradient flows to.
         aligned: two letters whose sizes may differ by `allowed_len_diff`.
+        any_rank: whether one ``*`` may stand for more dimensions than another.
     """
 
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...] = ("loss",)
     differentiable: tuple[str, ...] = ()
     aligned: tuple[str, str] | tuple[()] = ()
+    any_rank: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The contract as what JSON can hold."""
@@ -117,6 +124,7 @@ class Contract:
             tuple(data["outputs"]),
             tuple(data["differentiable"]),
             tuple(data["aligned"]),
+            bool(data["any_rank"]),
         )
 
     def letters(self, ranks: Mapping[str, int]) -> dict[str, list[str]]:
@@ -125,16 +133,26 @@ class Contract:
         Raises:
             ValueError: a tensor has a wrong number of dimensions.
         """
-        most = max((r for name, r in ranks.items() if self._starred(name)), default=0)
-        least = min((r for name, r in ranks.items() if self._starred(name)), default=0)
-        return {
-            entry.name: entry.letters(ranks[entry.name], spare=ranks[entry.name] == most == least + 1)
-            for entry in self.inputs
-            if entry.name in ranks
+        given = [entry for entry in self.inputs if entry.name in ranks]
+        starred = [ranks[entry.name] for entry in given if "*" in entry.dims]
+        spare = {
+            entry.name: entry.dims.endswith("1?") and ranks[entry.name] == max(starred) == min(starred) + 1
+            for entry in given
         }
+        letters = {entry.name: entry.letters(ranks[entry.name], spare[entry.name]) for entry in given}
+        if not self.any_rank:
+            self._check_ranks({name: rank - spare[name] for name, rank in ranks.items()})
+        return letters
 
-    def _starred(self, name: str) -> bool:
-        return any(entry.name == name and "*" in entry.dims for entry in self.inputs)
+    def _check_ranks(self, ranks: Mapping[str, int]) -> None:
+        """Every ``*`` of a row stands for as many dimensions; every ``?`` is there, or none."""
+        flexible = [e for e in self.inputs if e.name in ranks and len(e.dims.split()) > e.fixed]
+        for entry in flexible[1:]:
+            first, rank = flexible[0].name, ranks[entry.name]
+            expected = ranks[first] - flexible[0].fixed + entry.fixed
+            if rank != expected:
+                reason = f"where {first} has {ranks[first]}"
+                raise ValueError(f"{entry.name}: got {rank} dimensions, expected {expected} {reason}")
 
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """The size behind each letter.

@@ -17,10 +17,12 @@ TRUNCATE = Contract(
     ("predictions_out", "targets_out"),
     ("predictions", "targets"),
     aligned=("T", "N"),
+    any_rank=True,
 )
 MASKED_LOSS = Contract(
     (Input("predictions", "B T *"), Input("targets", "B T *"), LENGTH),
     differentiable=("predictions", "targets"),
+    any_rank=True,
 )
 REDUCE_LOSS = Contract((Input("loss", "B T *"), Input("mask", "B T *", "mask")), ("reduced",), ("loss",))
 SOURCE_MASK = Contract(
@@ -50,13 +52,20 @@ def reduce_masked(loss: Tensor, length: Tensor | None, reduction: str, epsilon: 
     ``mean`` is the sum over what counts divided by its number, ``batch`` the same for each item,
     ``batchmean`` the sum divided by B. ``sum`` and ``none`` give the masked loss itself: that is
     what SpeechBrain 1.1.2 returns for ``sum``.
+
+    Raises:
+        ValueError: an unknown `reduction`, or a `length` where each item is one loss.
     """
+    if not torch.jit.is_scripting():
+        check_choice("reduction", reduction)
     if length is None:
         if reduction == "mean":
             return loss.mean()
         if reduction == "batch":
             return loss.reshape(loss.shape[0], -1).mean(1)
         return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
+    if loss.dim() < 2:
+        raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
     mask = frame_mask(length, loss.shape[1], epsilon)
     frames = mask.to(loss.dtype).sum(1)
     for size in loss.shape[2:]:
@@ -154,13 +163,15 @@ def reduce_loss(
         A scalar, `[B]` for ``batch``, the shape of `loss` for ``sum`` and ``none``.
 
     Raises:
-        ValueError: label smoothing without `predictions`.
+        ValueError: an unknown `reduction`, or label smoothing without `predictions`.
 
     Example:
         >>> import torch
         >>> reduce_loss(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]]))
         tensor(2.)
     """
+    if not torch.jit.is_scripting():
+        check_choice("reduction", reduction)
     if label_smoothing > 0:
         if predictions is None:
             raise ValueError("predictions: got None, expected log-probabilities since label_smoothing > 0")
@@ -221,7 +232,7 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
         Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source`.
 
     Raises:
-        ValueError: `source_lengths` does not have one entry for each item.
+        ValueError: `source_lengths` does not have one entry for each item, or one outside [0, T].
 
     Example:
         >>> import torch
@@ -230,11 +241,8 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
                 [0., 1.],
                 [0., 1.]])
     """
-    if not torch.jit.is_scripting() and source.shape[-2] != source_lengths.shape[0]:
-        raise ValueError(
-            f"source_lengths: got {source_lengths.shape[0]} lengths, expected one for each of the "
-            f"{source.shape[-2]} items in source"
-        )
+    if not torch.jit.is_scripting():
+        check_inputs(SOURCE_MASK, {"source": source, "source_lengths": source_lengths})
     samples = torch.arange(source.shape[0], device=source.device)
     for _ in range(source.dim() - 1):
         samples = samples.unsqueeze(-1)
@@ -282,6 +290,9 @@ class MaskedLoss(nn.Module):
         self.reduction = check_choice("reduction", reduction)
 
     def forward(self, predictions: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        if not torch.jit.is_scripting():
+            given = {"predictions": predictions, "targets": targets, "length": length}
+            check_inputs(MASKED_LOSS, given)
         loss = self.loss_fn(predictions, targets)
         shaped = targets
         if self.mask_shape == "predictions":

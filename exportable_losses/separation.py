@@ -106,7 +106,7 @@ def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     return -_snr(source, estimate_source).unsqueeze(0)
 
 
-def _best_assignment(costs: Tensor) -> tuple[Tensor, Tensor]:
+def best_assignment(costs: Tensor) -> tuple[Tensor, Tensor]:
     """The mean cost `[B]` of the cheapest assignment, and the assignment `[B, S]`.
 
     `costs` `[B, S, S]` has target i and prediction j at (i, j).
@@ -118,7 +118,7 @@ def _best_assignment(costs: Tensor) -> tuple[Tensor, Tensor]:
     return costs.gather(2, permutations.unsqueeze(-1)).squeeze(-1).mean(1), permutations
 
 
-def _pairs(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def pairs(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Every prediction beside every target: `[..., S, S]`, target i and prediction j at (i, j)."""
     pair = torch.broadcast_tensors(preds.unsqueeze(-2), targets.unsqueeze(-1))
     return pair[0], pair[1]
@@ -158,9 +158,9 @@ class PITLoss(nn.Module):
         if not torch.jit.is_scripting():
             check_inputs(PIT, {"preds": preds, "targets": targets})
         sources = preds.shape[-1]
-        prediction, target = _pairs(preds, targets)
+        prediction, target = pairs(preds, targets)
         loss = self.base_loss(prediction, target)
-        return _best_assignment(loss.reshape(preds.shape[0], -1, sources, sources).mean(1))
+        return best_assignment(loss.reshape(preds.shape[0], -1, sources, sources).mean(1))
 
 
 def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -183,8 +183,8 @@ def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tenso
     if not torch.jit.is_scripting():
         check_inputs(PIT_SI_SNR, {"source": source, "estimate_source": estimate_source})
     # SpeechBrain hands the sources to its wrapper as predictions
-    pair = _pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
-    return _best_assignment(_si_snr(pair[0], pair[1]).neg())[0]
+    pair = pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
+    return best_assignment(_si_snr(pair[0], pair[1]).neg())[0]
 
 
 def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -206,8 +206,8 @@ def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(PIT_SNR, {"source": source, "estimate_source": estimate_source})
-    pair = _pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
-    return _best_assignment(_snr(pair[0], pair[1]).mean(1).neg())[0]
+    pair = pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
+    return best_assignment(_snr(pair[0], pair[1]).mean(1).neg())[0]
 
 
 class SISNRLoss(nn.Module):

@@ -15,6 +15,7 @@ from . import autoencoder as _autoencoder
 from . import separation as _separation
 from . import sharpness as _sharpness
 from .autoencoder import AutoencoderLossDetails, VariationalAutoencoderLossDetails
+from .checks import check_inputs
 from .contrastive import ContrastiveLoss
 from .functional import *  # noqa: F403
 from .functional import __all__ as _functions
@@ -39,10 +40,11 @@ __all__ = [
 
 
 class PitWrapper(_separation.PITLoss):
-    """`PITLoss` that returns its permutations as tuples.
+    """`PITLoss` that returns its permutations as tuples and takes any function as its base loss.
 
     Args:
-        base_loss: takes predictions and targets `[..., S, S]`, reduces nothing.
+        base_loss: takes one item's predictions and targets `[*, S, S]` (so that `cal_si_snr` finds
+            time first), reduces nothing.
 
     Example:
         >>> import torch
@@ -57,7 +59,10 @@ class PitWrapper(_separation.PITLoss):
         super().__init__(base_loss)
 
     def forward(self, preds: Tensor, targets: Tensor) -> tuple[Tensor, list[tuple[int, ...]]]:  # type: ignore[override]
-        loss, permutations = super().forward(preds, targets)
+        check_inputs(_separation.PIT, {"preds": preds, "targets": targets})
+        items = [self.base_loss(*_separation.pairs(*item)) for item in zip(preds, targets, strict=True)]
+        costs = torch.stack([loss.reshape(-1, *loss.shape[-2:]).mean(0) for loss in items])
+        loss, permutations = _separation.best_assignment(costs)
         return loss, [tuple(p) for p in permutations.tolist()]
 
     def reorder_tensor(self, tensor: Tensor, p: Sequence[tuple[int, ...]]) -> Tensor:
