@@ -28,7 +28,6 @@ _SIZES |= {"U": 40, "V": 512, "W": 80, "X0": 80, "Z": 64}
 _SECOND = {"T": 16000, "C": 2}  # of audio, two sources
 _SPEAKERS: dict[str, int | None] = {"B": 256, "C": 5000}
 _CASES: dict[str, Sequence[dict[str, int | None]]] = {
-    "bce_loss": [{"X0": 500}],
     "ctc_loss": [{"T": 1000, "S": 100}, {"B": 1, "S": 60, "C": 64}],
     "transducer_loss": [{"B": 4, "T": 150}],
     "ctc_loss_kd": [{"T": 1000}],

@@ -1,13 +1,16 @@
-"""The commands of `exportable-losses`. Each loads torch only when it runs."""
+"""The commands of `exportable-losses`. Each loads what it needs only when it runs."""
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -20,13 +23,45 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Losses for speech models that compute the same number everywhere.",
 )
-console = Console()
-progress = Console(stderr=True)  # tables and JSON go to stdout, alone
 
 
 def example(line: str) -> str:
     """What stands under the help of a command."""
     return f"Example: exportable-losses {line}"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Say what is wrong and stop: 2 for a wrong call, 1 for a file that is off."""
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def wrong_call(where: str) -> Iterator[None]:
+    """Let a library's complaint about what the user passed end the program without a traceback."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        fail(f"{where}: {str(error).strip().splitlines()[0]}")
+
+
+def rows_of(names: Sequence[str]) -> list[str]:
+    """`names`, without repetitions, if each is a row; else an error that names what is close."""
+    from exportable_losses import catalog
+
+    known = {name.lower(): name for name in catalog.names()}
+    for name in names:
+        if name not in known.values():
+            close = [known[c] for c in difflib.get_close_matches(name.lower(), known)]
+            hint = f"Close to it: {', '.join(close)}. " if close else ""
+            fail(f"there is no row {name}. {hint}`exportable-losses list` shows all.")
+    return list(dict.fromkeys(names))
+
+
+def _steps(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """`items` with a progress bar, where somebody watches; stdout is for results alone."""
+    watcher = Console(stderr=True)
+    yield from track(items, what, console=watcher, transient=True, disable=not watcher.is_terminal)
 
 
 def _version(wanted: bool) -> None:
@@ -44,22 +79,154 @@ def _options(
     pass
 
 
-def rows_of(names: Sequence[str]) -> list[str]:
-    """`names` if each is a row, all rows without any; else an error that names what is close."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("list", epilog=example("list --json"))
+def list_command(as_json: AsJson = False) -> None:
+    """Show every loss and metric: what it takes, what it gives, how it reduces."""
     from exportable_losses import catalog
 
-    known = {name.lower(): name for name in catalog.names()}
-    for name in names:
-        if name not in known.values():
-            close = difflib.get_close_matches(name.lower(), known)
-            hint = f"Did you mean {' or '.join(known[c] for c in close)}? " if close else ""
-            raise typer.BadParameter(f"There is no row {name!r}. {hint}`exportable-losses list` shows all.")
-    return list(names) or catalog.names()
+    from .listing import facts
+
+    rows = [facts(name) for name in catalog.names()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(caption="∂ a gradient flows to it   ? optional   * any dimensions", show_lines=True)
+    table.add_column("row, module")
+    table.add_column("inputs → outputs", no_wrap=True)
+    table.add_column("reductions")
+    for row in rows:
+        what = f"[bold]{row['row']}[/]\n{row['module']}\n[dim]{escape(row['summary'])}[/]"
+        table.add_row(what, _signature(row), ", ".join(row["reductions"]) or "-")
+    Console().print(table)
 
 
-def _steps(items: Sequence[Any], what: str) -> Iterator[Any]:
-    """`items` with a progress bar, where somebody watches."""
-    yield from track(items, what, console=progress, transient=True, disable=not progress.is_terminal)
+def _signature(row: dict[str, Any]) -> str:
+    """The inputs with their dimensions and the outputs, a line each."""
+    lines = [
+        f"{'∂' if each['name'] in row['differentiable'] else ' '} {each['name']}{'?' * each['optional']} "
+        f"\\[{each['dims']}]"
+        for each in row["inputs"]
+    ]
+    return "\n".join([*lines, *(f"→ {name}" for name in row["outputs"])])
+
+
+@app.command("export", epilog=example("export ctc_loss l1_loss --reduction none --out losses"))
+def export_command(
+    rows: Annotated[list[str] | None, typer.Argument(help="Rows of the catalog.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Export every row.")] = False,
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")] = Path("losses"),
+    formats: Annotated[str, typer.Option("--format", help="onnx, torchscript or both.")] = "onnx,torchscript",
+    reduction: Annotated[str | None, typer.Option(help="mean, sum, batch, batchmean or none.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")
+    ] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
+    ] = None,
+) -> None:
+    """Write losses as files that run anywhere, with test data beside them.
+
+    Each row gets a folder of its own. What is there is replaced.
+    """
+    if bool(rows) == every:
+        fail("give either rows to export or --all.")
+    from exportable_losses import catalog
+
+    from .files import parse_settings, parse_sizes, write_row
+    from .validate import FORMATS
+
+    kinds = [kind for kind in formats.split(",") if kind]
+    if not kinds or set(kinds) - set(FORMATS.values()):
+        fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
+    given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
+    names = catalog.names() if every else rows_of(rows or [])
+    jobs = []
+    for name in names:  # every mistake comes out before anything is written
+        with wrong_call(name):
+            chosen = parse_settings(name, given)
+            catalog.get(name).module(**chosen)
+            jobs.append((name, chosen, parse_sizes(sizes or [])))
+    for name, chosen, wanted in _steps(jobs, "Exporting"):
+        with wrong_call(name):
+            write_row(name, out, kinds, chosen, wanted)
+    typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
+
+
+@app.command("validate", epilog=example("validate losses --junit report.xml"))
+def validate_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+    rtol: Annotated[float, typer.Option(min=0.0, help="Allowed, in units of the largest value.")] = 2e-5,
+    atol: Annotated[float, typer.Option(min=0.0, help="Allowed in any case.")] = 2e-5,
+    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
+) -> None:
+    """Run every .onnx and .pt file in a folder on the test data beside it.
+
+    Reads the files only. ONNX files run in ONNX Runtime, TorchScript files in a fresh process that
+    has torch alone. The exit code is 1 where one is off, cannot run or has no test data.
+    """
+    from .validate import validate, write_junit
+
+    with Console(stderr=True).status("Running the files"):
+        checks = validate(folder, rtol=rtol, atol=atol)
+    if junit is not None:
+        with wrong_call("--junit"):
+            write_junit(checks, junit)
+    if not checks:
+        fail(f"there is no .onnx or .pt file in {folder}.", code=1)
+    Console().print(parity_table(checks))
+    wrong = [check for check in checks if not check.ok]
+    for check in wrong:
+        typer.echo(f"{check.row} ({check.format}) {check.output or 'file'}: {check.problem}")
+    typer.echo(f"{len(checks)} outputs checked, {len(wrong) or 'none'} off.")
+    raise typer.Exit(bool(wrong))
+
+
+def parity_table(checks: Sequence[Any]) -> Table:
+    """The checks of `validate`, one per line."""
+    table = Table(caption="ulp: units in the last place")
+    for heading in ("row", "format", "output"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("absolute", "relative", "ulp", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for check in checks:
+        largest = check.difference and (check.difference.absolute, check.difference.relative)
+        numbers = [f"{x:.1e}" if x else "0" for x in largest] if largest else ["-", "-"]
+        ulp = f"{check.difference.ulp:.3g}" if check.difference else "-"
+        mark = "[green]ok[/]" if check.ok else "[bold red]off[/]"
+        table.add_row(check.row, check.format, check.output or "-", *numbers, ulp, mark)
+    return table
+
+
+@app.command("score", epilog=example("score losses/ctc_loss/ctc_loss.onnx --inputs batch.npz"))
+def score_command(
+    graph: Annotated[Path, typer.Argument(metavar="GRAPH.onnx", exists=True, dir_okay=False)],
+    inputs: Annotated[
+        list[Path],
+        typer.Option(exists=True, dir_okay=False, help="Inputs by name; may be repeated."),
+    ],
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the outputs to this .npz.")] = None,
+) -> None:
+    """Run an exported loss on arrays of yours."""
+    from . import score
+
+    with wrong_call(str(graph)):
+        session = score.load(graph)
+    results = {}
+    for path in _steps(inputs, "Scoring"):
+        with wrong_call(str(path)):
+            results[str(path)] = score.score(session, path)
+    table = Table("file", "output", "value")
+    for path, outputs in results.items():
+        for name, array in outputs.items():
+            table.add_row(path, name, score.summary(array))
+    Console().print(table)
+    if out is not None:
+        with wrong_call("--out"):
+            score.write_results(results, out)
 
 
 @app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))
@@ -67,7 +234,7 @@ def bench_command(
     rows: Annotated[str, typer.Option(help="Rows, with commas between; all without it.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of both; all cores without it.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure each case.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time every row in onnxruntime against torch.
 
@@ -77,9 +244,8 @@ def bench_command(
     names = rows_of([name for name in rows.split(",") if name])
     from . import bench
 
-    timings = [
-        bench.measure(case, threads=threads, seconds=seconds) for case in _steps(bench.cases(names), "Timing")
-    ]
+    cases = _steps(bench.cases(names), "Timing")
+    timings = [bench.measure(case, threads=threads, seconds=seconds) for case in cases]
     if as_json:
         typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
         return
@@ -92,4 +258,4 @@ def bench_command(
         ratio = f"{timing.ratio:.2f}" if timing.ratio <= 1 else f"[bold red]{timing.ratio:.2f}[/]"
         times = f"{timing.baseline_ms:.3f}", f"{timing.onnxruntime_ms:.3f}"
         table.add_row(timing.row, timing.largest, timing.baseline, *times, ratio)
-    console.print(table)
+    Console().print(table)

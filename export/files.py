@@ -1,0 +1,107 @@
+"""One folder per row: its graph, its script, and the test data of both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exportable_losses import catalog
+
+from .onnx import to_onnx
+from .testdata import write_test_data
+from .torchscript import to_torchscript
+
+
+def write_row(
+    row: str,
+    folder: Path,
+    formats: Sequence[str] = ("onnx", "torchscript"),
+    settings: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
+
+    What is there is replaced.
+
+    Args:
+        row: its name.
+        folder: where the row's folder goes.
+        formats: which files to write.
+        settings: of the module.
+        sizes: of the test data, by letter.
+
+    Raises:
+        KeyError: there is no such row.
+        TypeError: the row does not have such a setting.
+        ValueError: a setting or a size does not fit.
+    """
+    entry = catalog.get(row)
+    module = entry.module(**settings or {})
+    blank_index = (settings or {}).get("blank_index", 0)
+    inputs = entry.example_inputs(blank_index=blank_index, **sizes or {})
+    try:
+        outputs = module(**inputs)
+    except (RuntimeError, IndexError) as error:  # torch's own words for what does not fit
+        raise ValueError(f"the settings do not fit the test data: {error}") from error
+    path = folder / row / row
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "torchscript" in formats:
+        to_torchscript(module, path.with_suffix(".pt"))
+    if "onnx" in formats:
+        to_onnx(module, path.with_suffix(".onnx"), inputs)
+    else:
+        several = outputs if isinstance(outputs, tuple) else (outputs,)
+        write_test_data(
+            path.parent / "test_data_set_0", inputs, dict(zip(entry.outputs, several, strict=True))
+        )
+
+
+def parse_settings(row: str, given: Sequence[str]) -> dict[str, Any]:
+    """Settings from ``name=value`` strings: numbers, true and false, words, lists for weights.
+
+    Raises:
+        ValueError: it is no setting of the row, or not such a value.
+    """
+    defaults = catalog.get(row).settings
+    settings = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or name not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise ValueError(f"got the setting {item!r}, expected name=value; its settings: {known}")
+        settings[name] = _value(name, text, defaults[name])
+    return settings
+
+
+def parse_sizes(given: Sequence[str]) -> dict[str, int]:
+    """Sizes from ``letter=number`` strings.
+
+    Raises:
+        ValueError: it is not such a string.
+    """
+    sizes = {}
+    for item in given:
+        letter, _, number = item.partition("=")
+        if not number.isdecimal():
+            raise ValueError(f"got the size {item!r}, expected something like B=4")
+        sizes[letter] = int(number)
+    return sizes
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """`text` as what `default` is; a list of numbers becomes a tensor."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is None and isinstance(value, list):
+        return torch.tensor(value, dtype=torch.float32)
+    if default is None or not isinstance(default, (bool, int, float, str)):
+        raise ValueError(f"{name}: can be set in Python only")
+    if type(value) is not type(default):
+        raise ValueError(f"{name}: got {text!r}, expected {type(default).__name__}")
+    return value

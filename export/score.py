@@ -1,0 +1,60 @@
+"""Run one exported loss on arrays from ``.npz`` files."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from exportable_losses.runtime import LossSession
+
+
+def load(path: Path) -> LossSession:
+    """A session of the graph in `path`.
+
+    Raises:
+        ValueError: it is not an ONNX graph that runs here.
+    """
+    try:
+        return LossSession(path)
+    except Exception as error:  # onnxruntime has a type of its own for each way to be broken
+        raise ValueError(str(error)) from error
+
+
+def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
+    """The outputs of `session` for the arrays in `path`, whose names are the inputs'.
+
+    Raises:
+        ValueError: `path` is no ``.npz`` file, or its arrays are not what the graph takes; the
+            message says what came and what was expected.
+    """
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError("not an .npz file of plain arrays") from error
+    try:
+        return session(**arrays)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def write_results(results: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
+    """Write outputs by name, or as ``file/name`` where there are several files."""
+    several = len(results) > 1
+    named = {
+        f"{Path(source).with_suffix('').as_posix()}/{name}" if several else name: array
+        for source, outputs in results.items()
+        for name, array in outputs.items()
+    }
+    with path.open("wb") as file:  # np.savez adds a suffix to a name without one
+        np.savez(file, **named)
+
+
+def summary(array: np.ndarray) -> str:
+    """A number as it is, an array as its mean, least and largest."""
+    if array.size == 1:
+        return f"{array.item():.7g}"
+    if array.size == 0:
+        return f"empty, shape {list(array.shape)}"
+    return f"mean {array.mean():.7g}, from {array.min():.7g} to {array.max():.7g}, shape {list(array.shape)}"
