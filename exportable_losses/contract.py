@@ -197,6 +197,8 @@ class Contract:
         sizes = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})
         if self.aligned:
             self._check_aligned(sizes, int(settings.get("allowed_len_diff", 3)))
+        if "blank_index" in settings:
+            self._check_blank(sizes, int(settings["blank_index"]))
         if not values:
             return
         for entry in self.inputs:
@@ -227,6 +229,11 @@ class Contract:
             f"{second}: got length {other} where {first} has {one}, expected a difference of at "
             f"most allowed_len_diff={allowed}"
         )
+
+    def _check_blank(self, sizes: Mapping[str, int], blank: int) -> None:
+        classes = sizes[self.inputs[0].dims.split()[-1]]  # scores come first, their classes last
+        if not 0 <= blank < classes:
+            raise ValueError(f"blank_index: got {blank}, expected an index in [0, {classes - 1}]")
 
 
 def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> None:

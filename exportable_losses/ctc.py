@@ -78,9 +78,17 @@ class CTCLoss(nn.Module):
         self.custom_ops = False
 
     def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        blank_index = self.blank_index
+        if not torch.jit.is_scripting():
+            given = {
+                "log_probs": log_probs,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(CTC, given, blank_index=blank_index)
         input_lengths = absolute_length(input_lens, log_probs.shape[1])
         target_lengths = absolute_length(target_lens, targets.shape[1])
-        blank_index = self.blank_index
         if torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.ctc_loss(
@@ -91,13 +99,6 @@ class CTCLoss(nn.Module):
                     log_probs, targets, input_lengths, target_lengths, blank_index, self.zero_infinity
                 )
         else:
-            given = {
-                "log_probs": log_probs,
-                "targets": targets,
-                "input_lens": input_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(CTC, given, blank_index=blank_index)
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, targets, input_lengths, target_lengths, blank_index
             )

@@ -85,6 +85,9 @@ class CTCDistillationLoss(nn.Module):
 
     def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
+        if not torch.jit.is_scripting():
+            given = {"log_probs": log_probs, "targets": targets, "input_lens": input_lens}
+            check_inputs(CTC_KD, given, blank_index=blank_index)
         input_lengths = absolute_length(input_lens, log_probs.shape[1])
         labels, label_lengths = greedy_labels(targets, input_lengths, blank_index)
         if torch.jit.is_scripting():
@@ -95,7 +98,6 @@ class CTCDistillationLoss(nn.Module):
             else:
                 costs = ops.ctc_costs(log_probs, labels, input_lengths, label_lengths, blank_index, True)
         else:
-            check_inputs(CTC_KD, {"log_probs": log_probs, "targets": targets, "input_lens": input_lens})
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, labels, input_lengths, label_lengths, blank_index
             )

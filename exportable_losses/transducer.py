@@ -65,9 +65,17 @@ class TransducerLoss(nn.Module):
         self.custom_ops = False
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        blank_index = self.blank_index
+        if not torch.jit.is_scripting():
+            given = {
+                "logits": logits,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(TRANSDUCER, given, blank_index=blank_index)
         input_lengths = absolute_length(input_lens, logits.shape[1])
         target_lengths = absolute_length(target_lens, targets.shape[1])
-        blank_index = self.blank_index
         if torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.transducer_loss(
@@ -76,13 +84,6 @@ class TransducerLoss(nn.Module):
             else:
                 costs = ops.transducer_costs(logits, targets, input_lengths, target_lengths, blank_index)
         else:
-            given = {
-                "logits": logits,
-                "targets": targets,
-                "input_lens": input_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(TRANSDUCER, given, blank_index=blank_index)
             costs = torch.ops.exportable_losses.transducer_loss(
                 logits, targets, input_lengths, target_lengths, blank_index
             )

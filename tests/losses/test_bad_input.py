@@ -1,0 +1,90 @@
+"""Eager modules refuse what they cannot compute, and say so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from bad_input import NAN, BadInput, bad_inputs
+from torch import nn
+
+import exportable_losses as el
+from exportable_losses import catalog
+from exportable_losses import functional as F
+
+CASES = bad_inputs()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.eager], ids=str)
+def test_modules_refuse_the_table(case: BadInput) -> None:
+    module = case.module()
+    module(**case.legal())
+    with pytest.raises(ValueError, match=f"^{case.message}"):
+        module(**case.illegal())
+
+
+@pytest.mark.parametrize(
+    ("row", "name"), [(row, name) for row in catalog.names() for name in catalog.get(row).differentiable]
+)
+def test_a_nan_passes_through_into_the_loss(row: str, name: str) -> None:
+    inputs = catalog.get(row).example_inputs()
+    inputs[name] = torch.full_like(inputs[name], NAN)
+    outputs = catalog.get(row).module()(**inputs)
+    assert any(x.isnan().any() for x in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def test_the_table_reaches_every_row() -> None:
+    assert {case.row for case in CASES} == set(catalog.names())
+
+
+@pytest.mark.parametrize(
+    "row", [name for name in catalog.names() if "reduction" in catalog.get(name).settings]
+)
+def test_unknown_reductions(row: str) -> None:
+    with pytest.raises(ValueError, match=r"^reduction: got 'median', expected one of mean, .*batch"):
+        catalog.get(row).module(reduction="median")
+
+
+X = torch.zeros(2, 4)
+LABELS = torch.zeros(2, dtype=torch.int64)
+LENGTHS = torch.ones(2)
+REFUSED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: F.l1_loss(X, X, reduction="median"), "reduction: got 'median'"),
+    (lambda: F.reduce_loss(X, X, "median"), "reduction: got 'median'"),
+    (lambda: F.kldiv_loss(X, LABELS, label_smoothing=0.1, reduction="median"), "reduction: got 'median'"),
+    (lambda: F.reduce_loss(X, X, label_smoothing=0.1), "predictions: got None"),
+    (lambda: F.kldiv_loss(X, LABELS, label_smoothing=0.1, reduction="batch"), "length: got None"),
+    (lambda: F.nll_loss(X, LABELS, LENGTHS), "length: got lengths where each item is one frame"),
+    (lambda: F.bce_loss(X[:, 0], LENGTHS, LENGTHS), "length: got lengths where each item is one frame"),
+    (lambda: F.compute_masked_loss(nn.L1Loss(), X, X, mask_shape="image"), "mask_shape: got 'image'"),
+    (lambda: el.MaskedLoss(mask_shape="image"), "mask_shape: got 'image'.*targets, predictions, loss"),
+    (lambda: el.Laplacian(4), "kernel_size: got 4, expected an odd number"),
+    (lambda: el.LaplacianVarianceLoss(1), "kernel_size: got 1, expected an odd number"),
+    (lambda: catalog.get("l1_loss").example_inputs(Q=3), "l1_loss: got a size for Q, expected some of"),
+    (lambda: catalog.get("l1_loss").example_inputs(B=None), "B: got None, expected a size"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_settings_and_functions(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+def test_a_wrapped_loss_takes_one_tensor_or_two() -> None:
+    with pytest.raises(
+        TypeError, match=r"^loss_fn: got 3 arguments, expected outputs, or outputs and targets"
+    ):
+        el.LogSoftmaxWrapper(_ThreeInputs())
+
+
+class _ThreeInputs(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x + y + z
+
+
+def test_unknown_rows() -> None:
+    with pytest.raises(KeyError, match="no row 'l2_loss', expected one of l1_loss"):
+        catalog.get("l2_loss")
