@@ -187,17 +187,21 @@ def validate_command(
 
 def parity_table(checks: Sequence[Any]) -> Table:
     """The checks of `validate`, one per line."""
-    table = Table(caption="ulp: units in the last place")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "the largest difference: absolute, relative, in units in the last place"
     for heading in ("row", "format", "output"):
         table.add_column(heading, overflow="fold")
-    for heading in ("absolute", "relative", "ulp", ""):
+    for heading in ("abs", "rel", "ulp", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for check in checks:
-        largest = check.difference and (check.difference.absolute, check.difference.relative)
-        numbers = [f"{x:.1e}" if x else "0" for x in largest] if largest else ["-", "-"]
-        ulp = f"{check.difference.ulp:.3g}" if check.difference else "-"
+        numbers = ["-", "-", "-"]
+        if check.difference is not None:
+            numbers = [
+                f"{x:.0e}" if x else "0" for x in (check.difference.absolute, check.difference.relative)
+            ]
+            numbers.append(f"{check.difference.ulp:.3g}")
         mark = "[green]ok[/]" if check.ok else "[bold red]off[/]"
-        table.add_row(check.row, check.format, check.output or "-", *numbers, ulp, mark)
+        table.add_row(check.row, check.format, check.output or "-", *numbers, mark)
     return table
 
 

@@ -1,0 +1,78 @@
+"""Export every loss, hold every file to its test data, then score a real recogniser.
+
+    make demo
+
+Writes the files to ``losses/`` and a picture to ``demo/recogniser.png``.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import recogniser
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from exportable_losses import catalog
+from exportable_losses.export.commands import parity_table
+from exportable_losses.export.files import write_row
+from exportable_losses.export.validate import validate
+from exportable_losses.runtime import LossSession
+
+LOSSES = Path("losses")
+PICTURE = Path("demo") / "recogniser.png"
+# Nats per line, and infinity where a text has no alignment.
+SETTINGS = {"ctc_loss": {"reduction": "none", "zero_infinity": False}}
+
+console = Console()
+
+
+def export_all() -> None:
+    """Write every row in both formats."""
+    for row in track(catalog.names(), "Exporting 30 rows", console=console):
+        write_row(row, LOSSES, settings=SETTINGS.get(row))
+
+
+def check_all() -> bool:
+    """Run every file on its test data; say whether all are right."""
+    checks = validate(LOSSES)
+    console.print(parity_table(checks))
+    wrong = [check for check in checks if not check.ok]
+    for check in wrong:
+        console.print(f"{check.row} ({check.format}) {check.output}: {check.problem}")
+    console.print(f"{len(checks)} outputs checked, {len(wrong) or 'none'} off.\n")
+    return not wrong
+
+
+def score_recogniser() -> bool:
+    """Print and plot what the recogniser makes of each condition; say whether it makes sense."""
+    session = LossSession(LOSSES / "ctc_loss" / "ctc_loss.onnx")
+    results = list(recogniser.score(session))
+    table = Table(title=f"{len(recogniser.LINES)} lines of text, read by PP-OCRv4")
+    for heading in ("condition", "nats per character", "character error rate", "the first line, as read"):
+        table.add_column(heading)
+    for each in results:
+        table.add_row(each.condition, f"{each.nll:.3f}", f"{each.cer:.1%}", each.example)
+    console.print(table)
+    recogniser.plot(results, PICTURE)
+    if not recogniser.rise_together(results):
+        console.print("The loss and the error rate do not rise together.")
+        return False
+    console.print("The loss of the true text and the error rate rise together.")
+    return True
+
+
+def main() -> int:
+    """The three parts, one after the other."""
+    start = time.perf_counter()
+    export_all()
+    good = check_all() and score_recogniser()
+    console.print(f"\nThat took {time.perf_counter() - start:.0f} s.")
+    console.print(f"Files:   {LOSSES}/")
+    console.print(f"Picture: {PICTURE}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
