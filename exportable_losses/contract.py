@@ -145,13 +145,13 @@ class Contract:
         return letters
 
     def _check_ranks(self, ranks: Mapping[str, int]) -> None:
-        """Every ``*`` of a row stands for as many dimensions; every ``?`` is there, or none."""
+        """Every ``*`` of a row stands for as many dimensions; every other ``?`` is there, or none."""
         flexible = [e for e in self.inputs if e.name in ranks and len(e.dims.split()) > e.fixed]
-        for entry in flexible[1:]:
-            first, rank = flexible[0].name, ranks[entry.name]
-            expected = ranks[first] - flexible[0].fixed + entry.fixed
+        for entry in flexible:
+            first = next(e for e in flexible if ("*" in e.dims) == ("*" in entry.dims))
+            rank, expected = ranks[entry.name], ranks[first.name] - first.fixed + entry.fixed
             if rank != expected:
-                reason = f"where {first} has {ranks[first]}"
+                reason = f"where {first.name} has {ranks[first.name]}"
                 raise ValueError(f"{entry.name}: got {rank} dimensions, expected {expected} {reason}")
 
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
