@@ -58,10 +58,10 @@ def classification_error(
     if not torch.jit.is_scripting():
         given = {"probabilities": probabilities, "targets": targets, "length": length}
         check_inputs(ERROR, given, allowed_len_diff=allowed_len_diff)
+    best = probabilities.argmax(-1)
     if probabilities.dim() == 3:
-        probabilities, targets = truncate(probabilities, targets, allowed_len_diff)
-    wrong = (probabilities.argmax(-1) != targets).to(probabilities.dtype)
-    return reduce_masked(wrong, length, reduction)
+        best, targets = truncate(best, targets, allowed_len_diff)
+    return reduce_masked((best != targets).to(probabilities.dtype), length, reduction)
 
 
 def nll_loss(
@@ -103,14 +103,15 @@ def nll_loss(
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
         check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
-    if log_probabilities.dim() == 3:
-        log_probabilities, targets = truncate(log_probabilities, targets, allowed_len_diff)
     targets = targets.long()
+    average = log_probabilities.mean(-1) if label_smoothing > 0 else log_probabilities[..., 0]
+    if log_probabilities.dim() == 3:  # the gather reads only what it needs: no cut of the large tensor
+        average, targets = truncate(average, targets, allowed_len_diff)
     loss = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     if weight is not None:
         loss = loss * weight.to(loss.dtype)[targets]
     if label_smoothing > 0:
-        loss = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean(-1)
+        loss = (1 - label_smoothing) * loss - label_smoothing * average
     return reduce_masked(loss, length, reduction)
 
 

@@ -67,16 +67,19 @@ def reduce_masked(loss: Tensor, length: Tensor | None, reduction: str, epsilon: 
     if loss.dim() < 2:
         raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
     mask = frame_mask(length, loss.shape[1], epsilon)
-    frames = mask.to(loss.dtype).sum(1)
+    if reduction == "sum" or reduction == "none":
+        for _ in range(loss.dim() - 2):
+            mask = mask.unsqueeze(-1)
+        return loss.masked_fill(~mask, 0.0)
+    count = mask.to(loss.dtype).sum(1)
     for size in loss.shape[2:]:
-        mask = mask.unsqueeze(-1)
-        frames = frames * size
-    loss = loss.masked_fill(~mask, 0.0)
+        count = count * size
+    if loss.dim() > 2:  # within frames first: what is masked is then `[B, T]`
+        loss = loss.flatten(2).sum(2)
+    total = loss.masked_fill(~mask, 0.0).sum(1)
     if reduction == "mean":
-        return loss.sum() / frames.sum()
-    if reduction == "batch":
-        return loss.reshape(loss.shape[0], -1).sum(1) / frames
-    return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
+        return total.sum() / count.sum()
+    return total / count if reduction == "batch" else total.sum() / total.shape[0]
 
 
 def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int = 1) -> Tensor:
@@ -246,7 +249,8 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
     samples = torch.arange(source.shape[0], device=source.device)
     for _ in range(source.dim() - 1):
         samples = samples.unsqueeze(-1)
-    return (samples < source_lengths.unsqueeze(-1)).to(source.dtype) * torch.ones_like(source[..., :1])
+    mask = (samples < source_lengths.unsqueeze(-1)).to(source.dtype)
+    return mask if source.dim() == 3 else mask.repeat(1, source.shape[1], 1, 1)
 
 
 class LengthMask(nn.Module):

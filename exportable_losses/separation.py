@@ -25,10 +25,10 @@ PIT_SNR = Contract(
 )
 
 
-def _zero_mean(signal: Tensor) -> Tensor:
+def _centred(signal: Tensor, time: int) -> Tensor:
     """`signal` around its mean, time last: sums along contiguous memory are fast and accurate."""
-    signal = as_floating(signal).movedim(0, -1).contiguous()
-    return signal - signal.mean(-1, keepdim=True)
+    signal = as_floating(signal).movedim(time, -1).contiguous()
+    return signal - signal.sum(-1, keepdim=True) / signal.shape[-1]
 
 
 def _energy(signal: Tensor) -> Tensor:
@@ -36,21 +36,20 @@ def _energy(signal: Tensor) -> Tensor:
 
 
 def _decibels(signal: Tensor, noise: Tensor, epsilon: float = 1e-8) -> Tensor:
-    return 10 * torch.log10(_energy(signal) / (_energy(noise) + epsilon) + epsilon)
+    return 10 * torch.log10(signal / (noise + epsilon) + epsilon)
 
 
-def _si_snr(source: Tensor, estimate_source: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """For signals `[T, *]` the scale-invariant ratio `[*]`, in decibels."""
-    target, estimate = _zero_mean(source), _zero_mean(estimate_source)
-    scale = (estimate * target).sum(-1) / (_energy(target) + epsilon)
-    projection = scale.unsqueeze(-1) * target
-    return _decibels(projection, estimate - projection)
+def _si_snr(target: Tensor, estimate: Tensor, dot: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """The scale-invariant ratio of centred signals `[*, T]`, given their inner products `[*]`."""
+    energy = _energy(target)
+    scale = dot / (energy + epsilon)
+    noise = estimate - scale.unsqueeze(-1) * target
+    return _decibels(scale * scale * energy, _energy(noise))
 
 
-def _snr(source: Tensor, estimate_source: Tensor) -> Tensor:
-    """For signals `[T, *]` the ratio `[*]`, in decibels."""
-    target, estimate = _zero_mean(source), _zero_mean(estimate_source)
-    return _decibels(target, estimate - target)
+def _snr(target: Tensor, estimate: Tensor) -> Tensor:
+    """The ratio of centred signals `[*, T]`."""
+    return _decibels(_energy(target), _energy(estimate - target))
 
 
 def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -77,7 +76,8 @@ def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
-    return -_si_snr(source, estimate_source).unsqueeze(0)
+    target, estimate = _centred(source, 0), _centred(estimate_source, 0)
+    return -_si_snr(target, estimate, (estimate * target).sum(-1)).unsqueeze(0)
 
 
 def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
-    return -_snr(source, estimate_source).unsqueeze(0)
+    return -_snr(_centred(source, 0), _centred(estimate_source, 0)).unsqueeze(0)
 
 
 def best_assignment(costs: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,15 +152,23 @@ class PITLoss(nn.Module):
 
     def __init__(self, base_loss: nn.Module | None = None) -> None:
         super().__init__()
-        self.base_loss = nn.MSELoss(reduction="none") if base_loss is None else base_loss
+        self.base_loss = base_loss
 
     def forward(self, preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.jit.is_scripting():
             check_inputs(PIT, {"preds": preds, "targets": targets})
-        sources = preds.shape[-1]
+        return best_assignment(self.costs(preds, targets))
+
+    def costs(self, preds: Tensor, targets: Tensor) -> Tensor:
+        """The loss of every prediction j with every target i at (i, j): `[B, S, S]`."""
+        if self.base_loss is None:  # the squared error, sources first: means along contiguous memory
+            prediction = preds.reshape(preds.shape[0], -1, preds.shape[-1]).transpose(1, 2).unsqueeze(1)
+            target = targets.reshape(targets.shape[0], -1, targets.shape[-1]).transpose(1, 2).unsqueeze(2)
+            error = prediction - target
+            return (error * error).mean(-1)
         prediction, target = pairs(preds, targets)
         loss = self.base_loss(prediction, target)
-        return best_assignment(loss.reshape(preds.shape[0], -1, sources, sources).mean(1))
+        return loss.reshape(loss.shape[0], -1, loss.shape[-2], loss.shape[-1]).mean(1)
 
 
 def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -182,9 +190,10 @@ def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tenso
     """
     if not torch.jit.is_scripting():
         check_inputs(PIT_SI_SNR, {"source": source, "estimate_source": estimate_source})
-    # SpeechBrain hands the sources to its wrapper as predictions
-    pair = pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
-    return best_assignment(_si_snr(pair[0], pair[1]).neg())[0]
+    # every source j with every estimate i at (i, j)
+    target, estimate = _centred(source, 1), _centred(estimate_source, 1)
+    dot = estimate @ target.transpose(1, 2)
+    return best_assignment(-_si_snr(target.unsqueeze(1), estimate.unsqueeze(2), dot))[0]
 
 
 def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
@@ -206,8 +215,9 @@ def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(PIT_SNR, {"source": source, "estimate_source": estimate_source})
-    pair = pairs(source.transpose(0, 1), estimate_source.transpose(0, 1))
-    return best_assignment(_snr(pair[0], pair[1]).mean(1).neg())[0]
+    # every source j with every estimate i at (i, j), for each channel
+    target, estimate = _centred(source, 1), _centred(estimate_source, 1)
+    return best_assignment(-_snr(target.unsqueeze(2), estimate.unsqueeze(3)).mean(1))[0]
 
 
 class SISNRLoss(nn.Module):

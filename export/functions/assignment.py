@@ -21,42 +21,37 @@ def BestPermutation(costs):
     taken = op.Mod(sets / bit, 2) == 1
     joined = op.Where(taken, sets, sets + bit)
     batch = op.Shape(costs, end=1)
-    start = op.Expand(op.CastLike(0.0, costs), op.Concat(batch, op.Shape(sets, end=1), axis=0))
+    rows = op.Transpose(costs, perm=[1, 2, 0])  # the batch last: a set is looked up for all items at once
+    start = op.Expand(op.CastLike(0.0, costs), op.Concat(op.Shape(sets, end=1), batch, axis=0))
 
     @graph()
-    def rest_of(rest: FLOAT["B", "M"], joined: INT64["M", "S"], taken: BOOL["M", "S"], row: FLOAT["B", "S"]):
-        cost = op.Gather(rest, joined, axis=1) + op.Unsqueeze(row, [1])
-        cheapest = op.ReduceMin(op.Where(taken, op.Constant(value_float=float("inf")), cost), [2], keepdims=0)
+    def rest_of(
+        rest: FLOAT["M", "B"], joined: INT64["M", "S"], taken: BOOL["M", "S", 1], row: FLOAT["S", "B"]
+    ):
+        cost = op.Gather(rest, joined, axis=0) + row
+        cheapest = op.ReduceMin(op.Where(taken, op.Constant(value_float=float("inf")), cost), [1], keepdims=0)
         return cheapest, op.Identity(joined), op.Identity(taken), op.Identity(rest)
 
     _rest, _joined, _taken, rests = op.Scan(
         start,
         joined,
-        taken,
-        costs,
+        op.Unsqueeze(taken, [2]),
+        rows,
         body=rest_of,
         num_scan_inputs=1,
-        scan_input_axes=[1],
         scan_input_directions=[1],
         scan_output_directions=[1],
     )
 
     @graph()
-    def pick(chosen: INT64["B", 1], bit: INT64["S"], row: FLOAT["B", "S"], rest: FLOAT["B", "M"]):
+    def pick(chosen: INT64[1, "B"], bit: INT64["S", 1], row: FLOAT["S", "B"], rest: FLOAT["M", "B"]):
         used = op.Mod(chosen / bit, 2) == 1
-        cost = row + op.GatherElements(rest, op.Where(used, chosen, chosen + bit), axis=1)
-        best = op.ArgMin(op.Where(used, op.Constant(value_float=float("inf")), cost), axis=1, keepdims=1)
-        return chosen + op.Gather(bit, best), op.Identity(bit), best
+        cost = row + op.GatherElements(rest, op.Where(used, chosen, chosen + bit), axis=0)
+        best = op.ArgMin(op.Where(used, op.Constant(value_float=float("inf")), cost), axis=0, keepdims=1)
+        return chosen + op.Squeeze(op.Gather(bit, best), [2]), op.Identity(bit), best
 
-    none = op.Expand(op.Constant(value_int=0), op.Concat(batch, op.Constant(value_ints=[1]), axis=0))
+    none = op.Expand(op.Constant(value_int=0), op.Concat(op.Constant(value_ints=[1]), batch, axis=0))
     _chosen, _bit, permutations = op.Scan(
-        none,
-        bit,
-        costs,
-        rests,
-        body=pick,
-        num_scan_inputs=2,
-        scan_input_axes=[1, 0],
-        scan_output_axes=[1],
+        none, op.Unsqueeze(bit, [1]), rows, rests, body=pick, num_scan_inputs=2
     )
-    return op.Squeeze(permutations, [2])
+    return op.Transpose(op.Squeeze(permutations, [1]), perm=[1, 0])

@@ -46,15 +46,15 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
     front_active = step_index < op.Unsqueeze(input_lengths, [0])
     back_active = op.And(from_end < op.Unsqueeze(input_lengths, [0]), from_end >= half)
     active = op.Unsqueeze(op.Concat(front_active, back_active, axis=1), [2])
-    front = op.Slice(log_probs, [0], op.Unsqueeze(half, [0]), [1])
-    back = op.Slice(log_probs, op.Unsqueeze(frames - half, [0]), op.Unsqueeze(frames, [0]), [1])
+    by_frame = op.Transpose(log_probs, perm=[1, 0, 2])
+    front = op.Slice(by_frame, [0], op.Unsqueeze(half, [0]), [0])
+    back = op.Slice(by_frame, op.Unsqueeze(frames - half, [0]), op.Unsqueeze(frames, [0]), [0])
 
     @graph()
     def step(
         alpha: FLOAT["N", "L"],
         skip: FLOAT["N", "L"],
-        front_labels: INT64["B", "L"],
-        back_labels: INT64["B", "L"],
+        labels: INT64["N", "L"],
         front: FLOAT["B", "C"],
         back: FLOAT["B", "C"],
         active: BOOL["N", 1],
@@ -65,30 +65,19 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
         two = op.Slice(before, [0], [-2], [1]) + skip
         most = op.Max(alpha, one, two, op.Constant(value_float=-3.4028235e38))
         paths = op.Sum(op.Exp(alpha - most), op.Exp(one - most), op.Exp(two - most))
-        emitted = op.Concat(
-            op.GatherElements(front, front_labels, axis=1),
-            op.GatherElements(back, back_labels, axis=1),
-            axis=0,
-        )
+        emitted = op.GatherElements(op.Concat(front, back, axis=0), labels, axis=1)
         stepped = op.Where(active, op.Sum(op.Log(paths), most, emitted), alpha)
-        return (
-            stepped,
-            op.Identity(skip),
-            op.Identity(front_labels),
-            op.Identity(back_labels),
-        )
+        return stepped, op.Identity(skip), op.Identity(labels)
 
-    ended, _skip, _front, _back = op.Scan(
+    ended, _skip, _labels = op.Scan(
         start,
         skip,
-        front_labels,
-        back_labels,
+        labels,
         front,
         back,
         active,
         body=step,
         num_scan_inputs=3,
-        scan_input_axes=[1, 1, 0],
         scan_input_directions=[0, 1, 0],
     )
 
