@@ -1,0 +1,81 @@
+"""CTC, the transducer and permutation-invariant training by looking at every path there is.
+
+Slow and plain on purpose: what the tests hold the fast ones to.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Labels = tuple[int, ...]
+
+
+def label_sequences(classes: int, blank: int, longest: int) -> list[Labels]:
+    """Every sequence of labels other than the blank, from none to `longest` of them."""
+    labels = [c for c in range(classes) if c != blank]
+    return [s for n in range(longest + 1) for s in itertools.product(labels, repeat=n)]
+
+
+def padded(sequences: list[Labels], width: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Sequences as targets `[B, width]` and their relative lengths `[B]`, zero where `width` is."""
+    targets = torch.full((len(sequences), width), padding)
+    for row, labels in zip(targets, sequences, strict=True):
+        row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
+    return targets, torch.tensor([len(labels) / max(width, 1) for labels in sequences], dtype=torch.float64)
+
+
+def collapse(path: Labels, blank: int) -> Labels:
+    """What a CTC path spells: repetitions merged, blanks removed."""
+    return tuple(c for c, _ in itertools.groupby(path) if c != blank)
+
+
+def ctc_by_enumeration(log_probs: Tensor, labels: Labels, blank: int) -> tuple[Tensor, Tensor]:
+    """The cost of `labels` for one item `[T, C]`, and its gradient in torch's convention `[T, C]`.
+
+    The gradient is `exp(log_probs)` less the share of the paths through each frame's class; zero
+    where no path spells the labels.
+    """
+    frames, classes = log_probs.shape
+    paths = [p for p in itertools.product(range(classes), repeat=frames) if collapse(p, blank) == labels]
+    index = torch.tensor(paths, dtype=torch.int64).reshape(-1, frames)
+    scores = log_probs[torch.arange(frames), index].sum(1)
+    cost = -scores.logsumexp(0)
+    if cost.isinf():
+        return cost, torch.zeros_like(log_probs)
+    taken = torch.nn.functional.one_hot(index, classes).to(scores.dtype)
+    share = ((scores + cost).exp()[:, None, None] * taken).sum(0)
+    return cost, log_probs.exp() - share
+
+
+def transducer_by_enumeration(logits: Tensor, labels: Labels, blank: int) -> Tensor:
+    """The cost of `labels` for one item `[T, U+1, V]`, U being their number; autograd goes through."""
+    log_probs = logits.log_softmax(-1)
+    scores = [sum(log_probs[arc] for arc in path) for path in _transducer_paths(len(logits), labels, blank)]
+    return -torch.stack(scores).logsumexp(0)
+
+
+def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
+    """The arcs (t, u, class) of every path; the last leaves the last frame with a blank."""
+    steps = frames - 1 + len(labels)
+    for emitting in itertools.combinations(range(steps), len(labels)):
+        t = u = 0
+        path = []
+        for step in range(steps):
+            if step in emitting:
+                path.append((t, u, labels[u]))
+                u += 1
+            else:
+                path.append((t, u, blank))
+                t += 1
+        yield [*path, (t, u, blank)]
+
+
+def assignment_by_enumeration(costs: Tensor) -> tuple[Tensor, Labels]:
+    """The least mean cost of `[S, S]` over all permutations, and the first permutation that has it."""
+    sources = len(costs)
+    permutations = list(itertools.permutations(range(sources)))
+    means = costs[torch.arange(sources), torch.tensor(permutations)].mean(1)
+    best = int(means.argmin())
+    return means[best], permutations[best]
