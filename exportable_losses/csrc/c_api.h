@@ -1,0 +1,49 @@
+/* The plain C door: data pointers in, an error message or null out. Every binding that is not ONNX
+ * Runtime's calls these. */
+#pragma once
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define EXPORTABLE_LOSSES_API __declspec(dllexport)
+#else
+#define EXPORTABLE_LOSSES_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Sizes and strides are in elements; a row of classes and the labels of an item are contiguous. */
+typedef struct {
+  const void* scores; /* CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V] */
+  int64_t batch, frames, classes, labels;
+  int64_t item_stride, frame_stride;
+  const int64_t* targets; /* [B, S] or [B, U] */
+  int64_t target_stride;
+  const int64_t* input_lengths;  /* [B] */
+  const int64_t* target_lengths; /* [B] */
+  int64_t blank;
+} exportable_losses_batch;
+
+/* Costs [B], and with grad the gradient of sum(grad_costs * costs), contiguous; grad_costs may be null
+ * for ones. On an error nothing is written and the message is returned; it is valid until this thread's
+ * next call. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_float(const exportable_losses_batch*, const float* grad_costs,
+                                                              float* costs, float* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_double(const exportable_losses_batch*,
+                                                               const double* grad_costs, double* costs, double* grad,
+                                                               int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_float(const exportable_losses_batch*,
+                                                                     const float* grad_costs, float* costs,
+                                                                     float* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_double(const exportable_losses_batch*,
+                                                                      const double* grad_costs, double* costs,
+                                                                      double* grad, int threads);
+
+EXPORTABLE_LOSSES_API const char* exportable_losses_instruction_set(void);
+EXPORTABLE_LOSSES_API const char* exportable_losses_version(void);
+
+#ifdef __cplusplus
+}
+#endif

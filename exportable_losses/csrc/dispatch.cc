@@ -1,0 +1,93 @@
+// Which compiled copy of the losses runs.
+#include <cstdlib>
+#include <cstring>
+
+#include "lattice.h"
+
+#define EXPORTABLE_LOSSES_DECLARE(isa)                                                             \
+  namespace isa {                                                                                  \
+  template <class Real>                                                                            \
+  void ctc(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                        \
+  template <class Real>                                                                            \
+  void transducer(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                 \
+  }
+
+namespace exportable_losses {
+
+EXPORTABLE_LOSSES_DECLARE(baseline)
+#ifdef EXPORTABLE_LOSSES_X86
+EXPORTABLE_LOSSES_DECLARE(avx2)
+EXPORTABLE_LOSSES_DECLARE(avx512)
+#endif
+
+namespace {
+
+enum class Isa { baseline, avx2, avx512 };
+
+Isa best() {
+#ifdef EXPORTABLE_LOSSES_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
+    return Isa::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+#endif
+  return Isa::baseline;
+}
+
+// A variable may ask for less than the machine has, never for more.
+Isa chosen() {
+  const char* wanted = std::getenv("EXPORTABLE_LOSSES_ISA");
+  const Isa most = best();
+  if (wanted == nullptr) return most;
+  if (std::strcmp(wanted, "baseline") == 0) return Isa::baseline;
+  if (std::strcmp(wanted, "avx2") == 0 && most != Isa::baseline) return Isa::avx2;
+  return most;
+}
+
+Isa in_use() {
+  static const Isa isa = chosen();
+  return isa;
+}
+
+}  // namespace
+
+const char* instruction_set() {
+  switch (in_use()) {
+    case Isa::avx512: return "avx512";
+    case Isa::avx2: return "avx2";
+    default: break;
+  }
+#if defined(__aarch64__)
+  return "neon";
+#else
+  return "baseline";
+#endif
+}
+
+#ifdef EXPORTABLE_LOSSES_X86
+#define EXPORTABLE_LOSSES_CALL(call)            \
+  switch (in_use()) {                           \
+    case Isa::avx512: return avx512::call;      \
+    case Isa::avx2: return avx2::call;          \
+    default: return baseline::call;             \
+  }
+#else
+#define EXPORTABLE_LOSSES_CALL(call) return baseline::call;
+#endif
+
+template <class Real>
+void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(ctc(batch, grad_costs, costs, grad, parallel))
+}
+
+template <class Real>
+void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
+}
+
+template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);
+template void ctc(const Batch<double>&, const double*, double*, double*, const Parallel&);
+template void transducer(const Batch<float>&, const float*, float*, float*, const Parallel&);
+template void transducer(const Batch<double>&, const double*, double*, double*, const Parallel&);
+
+}  // namespace exportable_losses

@@ -1,0 +1,44 @@
+// The lattice losses: CTC (Graves et al. 2006) and the transducer (Graves 2012).
+//
+// The core knows memory, sizes and threads; neither torch nor ONNX Runtime. Its doors check what
+// they are given before they call it (see check.h); it reads and writes nothing outside.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace exportable_losses {
+
+// Runs work(i) for every i in [0, count), in any order, on as many threads as the caller has.
+using Parallel = std::function<void(std::int64_t count, const std::function<void(std::int64_t)>& work)>;
+
+// What both losses are given. Lengths are absolute; all sizes are in elements.
+template <class Real>
+struct Batch {
+  const Real* scores;  // CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V]
+  std::int64_t batch, frames, classes;
+  std::int64_t labels;  // S or U: the width of targets
+  std::int64_t item_stride, frame_stride;  // of scores; a row of classes is contiguous
+  const std::int64_t* targets;
+  std::int64_t target_stride;  // between items; an item's labels are contiguous
+  const std::int64_t* input_lengths;
+  const std::int64_t* target_lengths;
+  std::int64_t blank;
+};
+
+// Costs [B] in nats, infinite where no alignment exists. With grad, also the gradient of
+// sum(grad_costs * costs) in the scores, contiguous in their shape; grad_costs may be null for
+// ones. The gradient of an infinite cost is zero. CTC's gradient is torch's: exp(log_probs) minus
+// the occupation of the lattice.
+template <class Real>
+void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel);
+
+template <class Real>
+void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad,
+                const Parallel& parallel);
+
+// The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names
+// a lower one.
+const char* instruction_set();
+
+}  // namespace exportable_losses

@@ -1,0 +1,153 @@
+// Numbers of unbounded range: mantissa * 2^exponent, the exponent a float of its own.
+//
+// A path through a lattice has a probability far below the smallest float, so recursions are
+// commonly run on logarithms, at three exponentials and a logarithm a cell. A mantissa with its own
+// exponent takes none of them, and keeps all bits of the mantissa where a logarithm of -5000
+// has lost twelve to its integer part.
+//
+// Every function is a few branch-free operations on scalars, so that a loop over cells becomes
+// vector code. Compiled once for each instruction set, in a namespace of its own.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace exportable_losses {
+namespace ISA {
+
+template <class Real>
+struct Format;
+
+template <>
+struct Format<float> {
+  using Bits = std::int32_t;
+  static constexpr int mantissa_bits = 23, bias = 127;
+  static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+};
+
+template <>
+struct Format<double> {
+  using Bits = std::int64_t;
+  static constexpr int mantissa_bits = 52, bias = 1023;
+  static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+};
+
+template <class To, class From>
+inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class Real>
+constexpr Real lowest() {
+  return std::numeric_limits<Real>::lowest() / 4;  // the exponent of zero; two of them still add up
+}
+
+// exp(r) for |r| <= ln(2) / 2.
+inline float exp_near_zero(float r) {
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  return p * r * r + r + 1.0f;
+}
+
+inline double exp_near_zero(double r) {
+  double p = 1.0 / 6227020800.0;
+  const double inverse_factorials[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                                       1.0 / 40320,     1.0 / 5040,     1.0 / 720,     1.0 / 120,
+                                       1.0 / 24,        1.0 / 6,        0.5};
+  for (double c : inverse_factorials) p = p * r + c;
+  return p * r * r + r + 1.0;
+}
+
+// 2^n for an integral n <= 0; zero below the range.
+template <class Real>
+inline Real power_of_two(Real n) {
+  using F = Format<Real>;
+  Real biased = n + Real(F::bias);
+  biased = biased > Real(0) ? biased : Real(0);
+  const auto bits = bits_as<typename F::Bits>(biased + F::round_magic) - bits_as<typename F::Bits>(F::round_magic);
+  return bits_as<Real>(static_cast<typename F::Bits>(bits << F::mantissa_bits));
+}
+
+template <class Real>
+struct Wide {
+  Real mantissa, exponent;
+};
+
+// The same number with a mantissa in [1, 2), or zero.
+template <class Real>
+inline Wide<Real> normalised(Real mantissa, Real exponent) {
+  using F = Format<Real>;
+  using Bits = typename F::Bits;
+  const Bits bits = bits_as<Bits>(mantissa);
+  const Real shift = Real((bits >> F::mantissa_bits) - F::bias);
+  const Real one_to_two =
+      bits_as<Real>(static_cast<Bits>((bits & ((Bits(1) << F::mantissa_bits) - 1)) | (Bits(F::bias) << F::mantissa_bits)));
+  const bool zero = mantissa < std::numeric_limits<Real>::min() || exponent <= lowest<Real>();
+  const Real kept = mantissa == mantissa ? one_to_two : mantissa;  // a NaN stays one
+  return {zero ? Real(0) : kept, zero ? lowest<Real>() : exponent + shift};
+}
+
+// exp(x); x may be -inf.
+template <class Real>
+inline Wide<Real> exp_wide(Real x) {
+  using F = Format<Real>;
+  const Real scaled = x * Real(1.4426950408889634074);
+  const Real rounded = (scaled + F::round_magic) - F::round_magic;
+  const Real n = std::abs(scaled) < F::round_magic / 4 ? rounded : scaled;  // beyond, there is no fraction
+  const Real r = (x - n * F::ln2_high) - n * F::ln2_low;
+  const bool zero = x <= lowest<Real>();
+  const bool exact = !(std::abs(scaled) >= F::round_magic / 4);
+  return {zero ? Real(0) : exact ? exp_near_zero(r) : Real(1), zero ? lowest<Real>() : n};
+}
+
+// exp(x) for x <= 0 as a plain number; zero where it underflows.
+template <class Real>
+inline Real exp_negative(Real x) {
+  using F = Format<Real>;
+  const Real least = -Real(F::bias - 1) * Real(0.69314718055994530942);
+  const Real clamped = x > least ? x : least;
+  const Real n = (clamped * Real(1.4426950408889634074) + F::round_magic) - F::round_magic;
+  const Real r = (clamped - n * F::ln2_high) - n * F::ln2_low;
+  const Real value = exp_near_zero(r) * power_of_two(n);
+  return x > least ? value : (x <= least ? Real(0) : x);  // the last keeps a NaN
+}
+
+template <class Real>
+inline Wide<Real> add(Wide<Real> a, Wide<Real> b) {
+  const Real top = a.exponent > b.exponent ? a.exponent : b.exponent;
+  return {a.mantissa * power_of_two(a.exponent - top) + b.mantissa * power_of_two(b.exponent - top), top};
+}
+
+template <class Real>
+inline Wide<Real> multiply(Wide<Real> a, Wide<Real> b) {
+  return normalised(a.mantissa * b.mantissa, a.exponent + b.exponent);
+}
+
+// a * b / c as a plain number, for what is a probability; zero where it underflows.
+template <class Real>
+inline Real share(Wide<Real> a, Wide<Real> b, Wide<Real> c) {
+  const Real exponent = (a.exponent - c.exponent) + b.exponent;
+  const Real small = exponent < Real(1) ? exponent - Real(2) : Real(-1);
+  return a.mantissa * b.mantissa / c.mantissa * power_of_two(small) * Real(4);
+}
+
+template <class Real>
+inline Real minus_log(Wide<Real> x) {
+  if (std::isnan(x.mantissa)) return x.mantissa;
+  if (!(x.mantissa > 0)) return std::numeric_limits<Real>::infinity();
+  return Real(-(double(x.exponent) * 0.69314718055994530942 + std::log(double(x.mantissa))));
+}
+
+}  // namespace ISA
+}  // namespace exportable_losses
