@@ -63,38 +63,62 @@ class CTCItem {
     States<Real> now(memory.data(), labels_), next(memory.data() + States<Real>::size(labels_), labels_);
     begin(now), next.clear(labels_);
     for (std::int64_t t = 0; t < frames_; ++t) {
-      forward(t, now, next);
+      step_forward(t, now, next);
       std::swap(now, next);
     }
     return minus_log(total(now));
   }
 
   // Writes the gradient of the item's frames [0, input_length) to grad.
+  //
+  // The forward states are kept at every sixty-fourth frame only, and computed again a block at a time
+  // when the backward pass gets there: a third more arithmetic, but all of it stays in the cache.
   Real cost_and_grad(Real weight, Real* grad) {
-    const std::int64_t size = States<Real>::size(labels_);
-    std::vector<Real> memory((frames_ + 1) * size);
-    auto alpha = [&](std::int64_t t) { return States<Real>(memory.data() + t * size, labels_); };
-    for (std::int64_t t = 0; t <= frames_; ++t) alpha(t).clear(labels_);
-    begin(alpha(0));
-    for (std::int64_t t = 0; t < frames_; ++t) forward(t, alpha(t), alpha(t + 1));
-    const Wide<Real> all = total(alpha(frames_));
+    const std::int64_t size = States<Real>::size(labels_), blocks = (frames_ + block - 1) / block;
+    std::vector<Real> memory((blocks + block + 4) * size);
+    auto row = [&](std::int64_t i) { return States<Real>(memory.data() + i * size, labels_); };
+    auto checkpoint = [&](std::int64_t i) { return row(i); };
+    auto alpha = [&](std::int64_t t) { return row(blocks + 1 + t % block); };  // behind frame t
+    for (std::int64_t i = 0; i < blocks + block + 4; ++i) row(i).clear(labels_);
+
+    begin(checkpoint(0));
+    for (std::int64_t b = 0; b < blocks; ++b) forward_block(b, checkpoint(b), alpha, checkpoint(b + 1));
+    const Wide<Real> all = total(checkpoint(blocks));
     const Real cost = minus_log(all);
     if (std::isinf(cost)) {
       std::fill(grad, grad + frames_ * classes_, Real(0));
       return cost;
     }
-    std::vector<Real> backward_memory(2 * size), occupied(2 * (labels_ + 1));
-    States<Real> now(backward_memory.data(), labels_), next(backward_memory.data() + size, labels_);
-    end(now), next.clear(labels_);
-    for (std::int64_t t = frames_ - 1; t >= 0; --t) {
-      gradient(t, alpha(t + 1), now, all, weight, occupied.data(), grad + t * classes_);
-      backward(t, now, next);
-      std::swap(now, next);
+    const Wide<Real> normaliser = inverse(all);
+    std::vector<Real> occupied(labels_);
+    States<Real> beta = row(blocks + block + 1), next = row(blocks + block + 2);
+    end(beta);
+    for (std::int64_t b = blocks - 1; b >= 0; --b) {
+      forward_block(b, checkpoint(b), alpha, row(blocks + block + 3));
+      for (std::int64_t t = std::min(frames_, (b + 1) * block) - 1; t >= b * block; --t) {
+        gradient(t, alpha(t), beta, normaliser, weight, occupied.data(), grad + t * classes_);
+        t % 16 == 0 ? backward<true>(t, beta, next) : backward<false>(t, beta, next);
+        std::swap(beta, next);
+      }
     }
     return cost;
   }
 
  private:
+  static constexpr std::int64_t block = 64;
+
+  // From the states before block b to the states behind each of its frames, the last copied to `to`.
+  template <class Alpha>
+  void forward_block(std::int64_t b, States<Real> from, const Alpha& alpha, States<Real> to) {
+    const std::int64_t last = std::min(frames_, (b + 1) * block) - 1;
+    for (std::int64_t t = b * block; t <= last; ++t) {
+      const States<Real> behind = alpha(t);
+      step_forward(t, from, behind);
+      from = behind;
+    }
+    std::copy(from.blank_m, from.blank_m + States<Real>::size(labels_), to.blank_m);
+  }
+
   // Before the first frame all probability is on a blank in front of everything.
   void begin(States<Real> s) {
     s.clear(labels_);
@@ -122,6 +146,11 @@ class CTCItem {
     return exp_wide(y[blank_]);
   }
 
+  void step_forward(std::int64_t t, States<Real> from, States<Real> to) {
+    t % 16 == 15 ? forward<true>(t, from, to) : forward<false>(t, from, to);
+  }
+
+  template <bool normalise>
   void forward(std::int64_t t, States<Real> from, States<Real> to) {
     const Wide<Real> blank = emit(t);
     const std::int64_t labels = labels_;
@@ -131,15 +160,16 @@ class CTCItem {
     for (std::int64_t i = 0; i < labels; ++i) {
       const Wide<Real> stayed = from.blank(i), entered = from.label(i - 1);
       const Wide<Real> either = add(stayed, entered);
-      to.set_blank(i, multiply(either, blank));
+      to.set_blank(i, multiply<Real, normalise>(either, blank));
       const bool s = skip[i];
       const Wide<Real> moved = {s ? either.mantissa : stayed.mantissa, s ? either.exponent : stayed.exponent};
-      to.set_label(i, multiply(add(from.label(i), moved), {em[i], ee[i]}));
+      to.set_label(i, multiply<Real, normalise>(add(from.label(i), moved), {em[i], ee[i]}));
     }
-    to.set_blank(labels, multiply(add(from.blank(labels), from.label(labels - 1)), blank));
+    to.set_blank(labels, multiply<Real, normalise>(add(from.blank(labels), from.label(labels - 1)), blank));
   }
 
   // From what follows frame t, given its state, to what follows the frame before. Uses up `from`.
+  template <bool normalise>
   void backward(std::int64_t t, States<Real> from, States<Real> to) {
     const Wide<Real> blank = emit(t);
     const std::int64_t labels = labels_;
@@ -147,9 +177,9 @@ class CTCItem {
     const unsigned char* skip = may_skip_.data();
     // what each state at t is worth with its own emission
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) from.set_label(i, multiply(from.label(i), {em[i], ee[i]}));
+    for (std::int64_t i = 0; i < labels; ++i) from.set_label(i, multiply<Real, normalise>(from.label(i), {em[i], ee[i]}));
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i <= labels; ++i) from.set_blank(i, multiply(from.blank(i), blank));
+    for (std::int64_t i = 0; i <= labels; ++i) from.set_blank(i, multiply<Real, normalise>(from.blank(i), blank));
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < labels; ++i) {
       const Wide<Real> onward = from.label(i + 1), blank_next = from.blank(i + 1);
@@ -162,15 +192,16 @@ class CTCItem {
     to.set_blank(labels, from.blank(labels));
   }
 
-  void gradient(std::int64_t t, States<Real> alpha, States<Real> beta, Wide<Real> all, Real weight, Real* occupied,
-                Real* grad) {
+  void gradient(std::int64_t t, States<Real> alpha, States<Real> beta, Wide<Real> normaliser, Real weight,
+                Real* occupied, Real* grad) {
     const Real* y = scores_ + t * stride_;
     const std::int64_t labels = labels_, classes = classes_;
     Real on_blank = 0;
     Real* on_label = occupied;
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) on_label[i] = share(alpha.label(i), beta.label(i), all);
-    for (std::int64_t i = 0; i <= labels; ++i) on_blank += share(alpha.blank(i), beta.blank(i), all);
+    for (std::int64_t i = 0; i < labels; ++i) on_label[i] = share(alpha.label(i), beta.label(i), normaliser);
+#pragma omp simd reduction(+ : on_blank)
+    for (std::int64_t i = 0; i <= labels; ++i) on_blank += share(alpha.blank(i), beta.blank(i), normaliser);
 #pragma GCC ivdep
     for (std::int64_t c = 0; c < classes; ++c) grad[c] = weight * exp_negative(y[c]);
     grad[blank_] -= weight * on_blank;

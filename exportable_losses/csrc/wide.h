@@ -46,7 +46,7 @@ inline To bits_as(From from) {
 
 template <class Real>
 constexpr Real lowest() {
-  return std::numeric_limits<Real>::lowest() / 4;  // the exponent of zero; two of them still add up
+  return std::numeric_limits<Real>::lowest() / 64;  // the exponent of zero; dozens of them still add up
 }
 
 // exp(r) for |r| <= ln(2) / 2.
@@ -69,7 +69,7 @@ inline double exp_near_zero(double r) {
   return p * r * r + r + 1.0;
 }
 
-// 2^n for an integral n <= 0; zero below the range.
+// 2^n for an integral n within the range of the format; zero below it.
 template <class Real>
 inline Real power_of_two(Real n) {
   using F = Format<Real>;
@@ -129,17 +129,24 @@ inline Wide<Real> add(Wide<Real> a, Wide<Real> b) {
   return {a.mantissa * power_of_two(a.exponent - top) + b.mantissa * power_of_two(b.exponent - top), top};
 }
 
-template <class Real>
+// Products and sums of a few numbers need no normalising in between: a mantissa has room for some
+// thirty factors of 10. A recursion does it every sixteenth step.
+template <class Real, bool normalise = true>
 inline Wide<Real> multiply(Wide<Real> a, Wide<Real> b) {
-  return normalised(a.mantissa * b.mantissa, a.exponent + b.exponent);
+  const Wide<Real> product = {a.mantissa * b.mantissa, a.exponent + b.exponent};
+  return normalise ? normalised(product.mantissa, product.exponent) : product;
 }
 
-// a * b / c as a plain number, for what is a probability; zero where it underflows.
+// 1 / x for a positive x.
+template <class Real>
+inline Wide<Real> inverse(Wide<Real> x) {
+  return {Real(1) / x.mantissa, -x.exponent};
+}
+
+// a * b * c as a plain number, for what is a probability; zero where it underflows.
 template <class Real>
 inline Real share(Wide<Real> a, Wide<Real> b, Wide<Real> c) {
-  const Real exponent = (a.exponent - c.exponent) + b.exponent;
-  const Real small = exponent < Real(1) ? exponent - Real(2) : Real(-1);
-  return a.mantissa * b.mantissa / c.mantissa * power_of_two(small) * Real(4);
+  return (a.mantissa * c.mantissa) * b.mantissa * power_of_two((a.exponent + c.exponent) + b.exponent);
 }
 
 template <class Real>
