@@ -10,6 +10,8 @@ import onnxruntime
 
 from exportable_losses.contract import Contract
 
+from .native import register
+
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -26,12 +28,13 @@ class LossSession:
     Args:
         path: the ``.onnx`` file.
         native: whether this package's operator library computes the lattices: ``True`` demands it,
-            ``False`` refuses it, ``"auto"`` takes it where it is installed.
+            ``False`` refuses it, ``"auto"`` takes it where it is installed. `library` says which one it is.
         providers: ONNX Runtime's execution providers in order of preference; the CPU without them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: `native` is true and no library is installed.
+        RuntimeError: `native` is true, and no library is installed or it does not load.
+        ValueError: `native` is something else.
 
     Example:
         A file from ``exportable-losses export l1_loss --out losses``::
@@ -49,10 +52,9 @@ class LossSession:
     ) -> None:
         if not os.path.isfile(path):
             raise FileNotFoundError(f"path: got {os.fspath(path)}, expected an .onnx file")
-        if native is True:
-            raise RuntimeError("native: got True, but no operator library is installed; use native='auto'")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        self.library = register(options, native)
         self._session = onnxruntime.InferenceSession(
             os.fspath(path), options, providers=list(providers or ["CPUExecutionProvider"])
         )

@@ -1,0 +1,193 @@
+// ONNX Runtime's door: four operators of the domain `exportable_losses`, for float and double.
+//
+//   CTCLoss(log_probs [B, T, C], targets [B, S], input_lengths [B], target_lengths [B]) -> costs [B]
+//   TransducerLoss(logits [B, T, U+1, V], targets [B, U], input_lengths [B], target_lengths [B]) -> costs [B]
+//   CTCLossGrad, TransducerLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the scores
+//
+// Targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
+// sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
+#include <map>
+#include <mutex>
+
+#include "c_api.h"
+#include "check.h"
+#include "lattice.h"
+#include "ort_host.h"
+
+namespace exportable_losses {
+namespace {
+
+void expect(bool fits, const char* name, const Shape& got, const std::string& expected) {
+  if (!fits) throw std::invalid_argument(std::string(name) + ": got shape " + text(got) + ", expected " + expected);
+}
+
+struct CTC {
+  static constexpr const char *name = "CTCLoss", *name_grad = "CTCLossGrad", *scores = "log_probs";
+  static constexpr std::size_t rank = 3;
+  static constexpr const char *dimensions = "[B, T, C]", *labels = "S";
+
+  static std::int64_t label_count(const Shape&, const Shape& targets) { return targets[1]; }
+  template <class Real, class... Rest>
+  static void compute(const Batch<Real>& batch, Rest... rest) {
+    ctc(batch, rest...);
+  }
+};
+
+struct Transducer {
+  static constexpr const char *name = "TransducerLoss", *name_grad = "TransducerLossGrad", *scores = "logits";
+  static constexpr std::size_t rank = 4;
+  static constexpr const char *dimensions = "[B, T, U+1, V] with U+1 at least 1", *labels = "U";
+
+  static std::int64_t label_count(const Shape& logits, const Shape&) { return logits[2] - 1; }
+  template <class Real, class... Rest>
+  static void compute(const Batch<Real>& batch, Rest... rest) {
+    transducer(batch, rest...);
+  }
+};
+
+// The batch behind the first four inputs, every size and value of it checked.
+template <class Loss, class Real>
+Batch<Real> checked_batch(const Tensor<Real>& scores, const Tensor<std::int64_t>& targets,
+                          const Tensor<std::int64_t>& input_lengths, const Tensor<std::int64_t>& target_lengths,
+                          std::int64_t blank) {
+  const Shape& sizes = scores.shape;
+  expect(sizes.size() == Loss::rank, Loss::scores, sizes, Loss::dimensions);
+  expect(targets.shape.size() == 2, "targets", targets.shape, std::string("[B, ") + Loss::labels + "]");
+  const std::int64_t labels = Loss::label_count(sizes, targets.shape);
+  expect(labels >= 0, Loss::scores, sizes, Loss::dimensions);
+  const std::string because = std::string(", for ") + Loss::scores + " of shape " + text(sizes);
+  const Shape per_item{sizes[0]}, per_label{sizes[0], labels};
+  expect(targets.shape == per_label, "targets", targets.shape, text(per_label) + because);
+  expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
+  expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
+
+  Batch<Real> batch{};
+  batch.scores = scores.data;
+  batch.batch = sizes[0], batch.frames = sizes[1], batch.classes = sizes.back();
+  batch.labels = labels;
+  batch.frame_stride = batch.classes * (Loss::rank == 4 ? sizes[2] : 1);
+  batch.item_stride = batch.frames * batch.frame_stride;
+  batch.targets = targets.data;
+  batch.target_stride = labels;
+  batch.input_lengths = input_lengths.data;
+  batch.target_lengths = target_lengths.data;
+  batch.blank = blank;
+  const std::string wrong = what_is_wrong(batch);
+  if (!wrong.empty()) throw std::invalid_argument(wrong);
+  return batch;
+}
+
+template <class Real>
+constexpr ONNXTensorElementDataType element_type =
+    sizeof(Real) == 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
+
+template <class Loss, class Real, bool with_grad>
+class Kernel {
+ public:
+  Kernel(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
+    if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, "blank_index", &blank_)) {
+      api.ReleaseStatus(status);
+      throw std::invalid_argument("blank_index: got no such attribute, expected an integer");
+    }
+  }
+
+  const OrtApi& api() const { return api_; }
+
+  void compute(const Call& call) const {
+    const auto scores = call.input<Real>(0);
+    const auto batch =
+        checked_batch<Loss>(scores, call.input<std::int64_t>(1), call.input<std::int64_t>(2),
+                            call.input<std::int64_t>(3), blank_);
+    const Shape per_item{batch.batch};
+    const Real* grad_costs = nullptr;
+    if (with_grad) {
+      const auto given = call.input<Real>(4);
+      expect(given.shape == per_item, "grad_costs", given.shape, text(per_item));
+      grad_costs = given.data;
+    }
+    Real* costs = call.output<Real>(0, per_item);
+    Real* grad = with_grad ? call.output<Real>(1, scores.shape) : static_cast<Real*>(nullptr);
+    Loss::compute(batch, grad_costs, costs, grad, call.threads());
+  }
+
+ private:
+  const OrtApi& api_;
+  std::int64_t blank_ = 0;
+};
+
+// The table by which ONNX Runtime knows a kernel. Operators of one name differ in their types.
+template <class Loss, class Real, bool with_grad>
+struct Operator : OrtCustomOp {
+  using Kernel_ = Kernel<Loss, Real, with_grad>;
+
+  Operator() : OrtCustomOp{} {
+    version = EXPORTABLE_LOSSES_ORT_VERSION;
+    GetName = [](const OrtCustomOp*) { return with_grad ? Loss::name_grad : Loss::name; };
+    GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
+    GetInputTypeCount = [](const OrtCustomOp*) { return std::size_t(with_grad ? 5 : 4); };
+    GetInputType = [](const OrtCustomOp*, std::size_t i) {
+      return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    };
+    GetOutputTypeCount = [](const OrtCustomOp*) { return std::size_t(with_grad ? 2 : 1); };
+    GetOutputType = [](const OrtCustomOp*, std::size_t) { return element_type<Real>; };
+    GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) {
+      return INPUT_OUTPUT_REQUIRED;
+    };
+    GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
+    CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+      return guarded(*api, [&] { *kernel = new Kernel_(*api, info); });
+    };
+    KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+      const auto& self = *static_cast<Kernel_*>(kernel);
+      return guarded(self.api(), [&] { self.compute(Call(self.api(), context)); });
+    };
+    KernelDestroy = [](void* kernel) { delete static_cast<Kernel_*>(kernel); };
+    GetStartVersion = [](const OrtCustomOp*) { return 1; };
+    GetEndVersion = [](const OrtCustomOp*) { return 1; };
+  }
+};
+
+template <class Loss, bool with_grad>
+void add(const OrtApi& api, OrtCustomOpDomain* domain) {
+  static const Operator<Loss, float, with_grad> of_float;
+  static const Operator<Loss, double, with_grad> of_double;
+  ask(api.CustomOpDomain_Add(domain, &of_float));
+  ask(api.CustomOpDomain_Add(domain, &of_double));
+}
+
+// The domain with its operators, once for each ONNX Runtime in the process. Sessions point at it and
+// it is never released: nobody tells us when the last of them has gone.
+OrtCustomOpDomain* domain_for(const OrtApi& api) {
+  static std::mutex mutex;
+  static auto& domains = *new std::map<const OrtApi*, OrtCustomOpDomain*>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  OrtCustomOpDomain*& domain = domains[&api];
+  if (domain == nullptr) {
+    OrtCustomOpDomain* made = nullptr;
+    ask(api.CreateCustomOpDomain("exportable_losses", &made));
+    try {
+      add<CTC, false>(api, made), add<CTC, true>(api, made);
+      add<Transducer, false>(api, made), add<Transducer, true>(api, made);
+    } catch (...) {
+      api.ReleaseCustomOpDomain(made);
+      throw;
+    }
+    domain = made;
+  }
+  return domain;
+}
+
+}  // namespace
+}  // namespace exportable_losses
+
+extern "C" EXPORTABLE_LOSSES_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
+                                                                           const OrtApiBase* host) {
+  using namespace exportable_losses;
+  const OrtApi* api = host->GetApi(EXPORTABLE_LOSSES_ORT_VERSION);
+  if (api == nullptr) {  // CreateStatus is as old as the interface
+    const std::string message = std::string("exportable_losses: got ONNX Runtime ") + host->GetVersionString() +
+                                ", expected 1." + std::to_string(EXPORTABLE_LOSSES_ORT_VERSION) + " or later";
+    return host->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+  }
+  return guarded(*api, [&] { ask(api->AddCustomOpDomain(options, domain_for(*api))); });
+}

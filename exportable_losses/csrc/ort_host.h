@@ -1,0 +1,126 @@
+// ONNX Runtime as a kernel sees it: tensors, errors and threads. The plumbing stands here, once.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "lattice.h"
+#include "ort_api.h"
+
+namespace exportable_losses {
+
+using Shape = std::vector<std::int64_t>;
+
+inline std::string text(const Shape& shape) {
+  std::string all;
+  for (const std::int64_t size : shape) all += (all.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + all + "]";
+}
+
+// An error that ONNX Runtime itself reported, on its way back to it.
+struct HostError {
+  OrtStatus* status;
+};
+
+inline void ask(OrtStatus* status) {
+  if (status != nullptr) throw HostError{status};
+}
+
+// Runs what may throw and returns what ONNX Runtime wants instead: nothing crosses the boundary.
+template <class Work>
+OrtStatus* guarded(const OrtApi& api, const Work& work) noexcept {
+  try {
+    work();
+    return nullptr;
+  } catch (const HostError& error) {
+    return error.status;
+  } catch (const std::invalid_argument& error) {
+    return api.CreateStatus(ORT_INVALID_ARGUMENT, error.what());
+  } catch (const std::exception& error) {
+    return api.CreateStatus(ORT_FAIL, error.what());
+  } catch (...) {
+    return api.CreateStatus(ORT_FAIL, "exportable_losses: an unknown error");
+  }
+}
+
+template <class Element>
+struct Tensor {
+  const Element* data;
+  Shape shape;
+};
+
+// What a kernel may ask of the call it is in.
+class Call {
+ public:
+  Call(const OrtApi& api, OrtKernelContext* context) : api_(api), context_(context) {}
+
+  // The input at `index`; ONNX Runtime has checked its element type, and tensors are contiguous there.
+  template <class Element>
+  Tensor<Element> input(std::size_t index) const {
+    const OrtValue* value = nullptr;
+    ask(api_.KernelContext_GetInput(context_, index, &value));
+    if (value == nullptr) throw std::invalid_argument("input " + std::to_string(index) + ": missing");
+    void* data = nullptr;
+    ask(api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+    return {static_cast<const Element*>(data), shape_of(value)};
+  }
+
+  // Memory for the output at `index`, in ONNX Runtime's hands.
+  template <class Element>
+  Element* output(std::size_t index, const Shape& shape) const {
+    OrtValue* value = nullptr;
+    void* data = nullptr;
+    ask(api_.KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
+    ask(api_.GetTensorMutableData(value, &data));
+    return static_cast<Element*>(data);
+  }
+
+  // The session's own threads. An exception in one of them is thrown again here, in the caller's.
+  Parallel threads() const {
+    return [this](std::int64_t count, const std::function<void(std::int64_t)>& work) {
+      if (count <= 0) return;
+      Loop loop{work, {}, {}};
+      const auto n = static_cast<std::size_t>(count);
+      ask(api_.KernelContext_ParallelFor(context_, Loop::step, n, n, &loop));  // n batches: dealt out one by one
+      if (loop.error) std::rethrow_exception(loop.error);
+    };
+  }
+
+ private:
+  struct Loop {
+    const std::function<void(std::int64_t)>& work;
+    std::mutex mutex;
+    std::exception_ptr error;
+
+    static void step(void* data, std::size_t i) noexcept {
+      Loop& loop = *static_cast<Loop*>(data);
+      try {
+        loop.work(static_cast<std::int64_t>(i));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(loop.mutex);
+        loop.error = std::current_exception();
+      }
+    }
+  };
+
+  Shape shape_of(const OrtValue* value) const {
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    ask(api_.GetTensorTypeAndShape(value, &info));
+    std::size_t rank = 0;
+    OrtStatus* status = api_.GetDimensionsCount(info, &rank);
+    Shape shape(rank);
+    if (status == nullptr) status = api_.GetDimensions(info, shape.data(), rank);
+    api_.ReleaseTensorTypeAndShapeInfo(info);
+    ask(status);
+    return shape;
+  }
+
+  const OrtApi& api_;
+  OrtKernelContext* context_;
+};
+
+}  // namespace exportable_losses
