@@ -43,7 +43,8 @@ def _si_snr(target: Tensor, estimate: Tensor, dot: Tensor, epsilon: float = 1e-8
     """The scale-invariant ratio of centred signals `[*, T]`, given their inner products `[*]`."""
     energy = _energy(target)
     scale = dot / (energy + epsilon)
-    noise = estimate - scale.unsqueeze(-1) * target
+    # SpeechBrain's order of operations: the ratio of an exact estimate is all rounding
+    noise = estimate - dot.unsqueeze(-1) * target / (energy + epsilon).unsqueeze(-1)
     return _decibels(scale * scale * energy, _energy(noise))
 
 
