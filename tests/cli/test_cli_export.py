@@ -68,3 +68,9 @@ def test_mistakes_are_one_plain_line(cli, tmp_path, words, message):
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
     assert not (tmp_path / "losses").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = cli("export", "l1_loss", "--format", "torchscript", "--out", tmp_path / "file" / "losses")
+    assert (result.exit_code, result.stderr.startswith("Error: --out: ")) == (2, True)

@@ -99,6 +99,21 @@ def test_the_recogniser_knows_every_character_of_the_lines():
         assert "".join(model.characters[i] for i in classes) == line
 
 
+def test_the_recogniser_sees_white_as_one_and_black_as_minus_one():
+    model, seen = recogniser.Recogniser(), {}
+
+    class Session:
+        def run(self, _, feed):
+            seen.update(feed)
+            return [np.ones((1, 5, 6625))]
+
+    model.session = Session()
+    assert model(np.repeat([[0.0, 1.0]], 48, 0)).shape == (5, 6625)
+    assert seen["x"].shape == (1, 3, 48, 2)
+    assert np.unique(seen["x"][..., 0]) == -1
+    assert np.unique(seen["x"][..., 1]) == 1
+
+
 def test_two_lines_end_to_end(ctc_loss, tmp_path):
     lines = recogniser.LINES[:2]
     clean, blurred, noisy = recogniser.score(ctc_loss, lines)
