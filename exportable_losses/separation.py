@@ -73,7 +73,7 @@ def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
         >>> import torch
         >>> t = torch.arange(8.0).reshape(8, 1, 1)
         >>> cal_si_snr(t.sin(), t.sin() + 0.1 * t.cos())
-        tensor([[[-20.2049]]])
+        tensor([[[-19.3559]]])
     """
     if not torch.jit.is_scripting():
         check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
@@ -99,8 +99,8 @@ def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> t = torch.arange(8.0).reshape(8, 1, 1)
-        >>> cal_snr(t.sin(), 0.9 * t.sin())
-        tensor([[[-20.]]])
+        >>> cal_snr(t.sin(), 0.5 * t.sin())
+        tensor([[[-6.0206]]])
     """
     if not torch.jit.is_scripting():
         check_inputs(RATIO, {"source": source, "estimate_source": estimate_source})
@@ -211,8 +211,8 @@ def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
         >>> import torch
         >>> t = torch.arange(8.0)
         >>> source = torch.stack([t.sin(), t.cos()], -1).reshape(1, 8, 1, 2)
-        >>> get_snr_with_pitwrapper(source, 0.9 * source[..., [1, 0]])
-        tensor([-20.])
+        >>> get_snr_with_pitwrapper(source, 0.5 * source[..., [1, 0]])
+        tensor([-6.0206])
     """
     if not torch.jit.is_scripting():
         check_inputs(PIT_SNR, {"source": source, "estimate_source": estimate_source})
