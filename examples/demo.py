@@ -16,7 +16,7 @@ from rich.table import Table
 
 from exportable_losses import catalog
 from exportable_losses.export.commands import parity_table
-from exportable_losses.export.files import write_row
+from exportable_losses.export.files import prepare, write
 from exportable_losses.export.validate import validate
 from exportable_losses.runtime import LossSession
 
@@ -30,8 +30,8 @@ console = Console()
 
 def export_all() -> None:
     """Write every row in both formats."""
-    for row in track(catalog.names(), "Exporting 30 rows", console=console):
-        write_row(row, LOSSES, settings=SETTINGS.get(row))
+    for row in track(catalog.names(), "Exporting", console=console):
+        write(prepare(row, SETTINGS.get(row)), LOSSES)
 
 
 def check_all() -> bool:

@@ -105,10 +105,14 @@ class Recogniser:
         return np.array([self.characters.index(character) for character in text])
 
     def decode(self, log_probs: np.ndarray) -> str:
-        """The most probable class of each frame, repetitions merged and blanks removed."""
-        best = log_probs.argmax(-1)
-        fresh = best != np.concatenate([[BLANK], best[:-1]])
-        return "".join(self.characters[i] for i in best[fresh])
+        """The text on the best path."""
+        return "".join(self.characters[i] for i in collapse(log_probs.argmax(-1)))
+
+
+def collapse(path: np.ndarray) -> np.ndarray:
+    """The labels of a path of classes: repetitions merged, then blanks removed."""
+    fresh = path != np.concatenate([[BLANK], path[:-1]])
+    return path[fresh & (path != BLANK)]
 
 
 def edits(read: str, text: str) -> int:

@@ -22,12 +22,14 @@ from exportable_losses.masking import absolute_length
 
 from .onnx import to_onnx
 
+Sizes = dict[str, Any]  # by letter: int, or None for a dimension left out
+
 # The size of each letter, and what is different where a row says nothing else. X0 is what `*` is.
-_SIZES: dict[str, int | None] = {"B": 16, "T": 500, "C": 500, "E": None, "H": 500, "L": 500, "S": 2}
-_SIZES |= {"U": 40, "V": 512, "W": 80, "X0": 80, "Z": 64}
-_SECOND = {"T": 16000, "C": 2}  # of audio, two sources
-_SPEAKERS: dict[str, int | None] = {"B": 256, "C": 5000}
-_CASES: dict[str, Sequence[dict[str, int | None]]] = {
+_SIZES: Sizes = {"B": 16, "T": 500, "C": 500, "U": 40, "V": 512, "X0": 80, "H": 500, "W": 80}
+_SIZES |= {"L": 500, "Z": 64, "E": None}
+_SECOND: Sizes = {"T": 16000, "C": 2}  # of two signals
+_SPEAKERS: Sizes = {"B": 256, "C": 5000}
+_CASES: dict[str, Sequence[Sizes]] = {
     "ctc_loss": [{"T": 1000, "S": 100}, {"B": 1, "S": 60, "C": 64}],
     "transducer_loss": [{"B": 4, "T": 150}],
     "ctc_loss_kd": [{"T": 1000}],
@@ -35,15 +37,15 @@ _CASES: dict[str, Sequence[dict[str, int | None]]] = {
     "PitWrapper": [{"S": s, "X0": 16000 // s} for s in (2, 3, 4, 8)],
     "get_si_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
     "get_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s, "E": 1} for s in (2, 8)],
-    "cal_si_snr": [{**_SECOND}],
-    "cal_snr": [{**_SECOND}],
+    "cal_si_snr": [_SECOND],
+    "cal_snr": [_SECOND],
     "AngularMargin": [_SPEAKERS],
     "AdditiveAngularMargin": [_SPEAKERS],
     "LogSoftmaxWrapper": [_SPEAKERS],
     "ContrastiveLoss": [{"B": 4, "T": 100, "C": 256, "N": 100}],
     "Laplacian": [{"C": None}],
     "LaplacianVarianceLoss": [{"C": None}],
-    "get_mask": [{**_SECOND}],
+    "get_mask": [_SECOND],
 }
 
 
@@ -58,7 +60,7 @@ class Case:
     """
 
     row: str
-    sizes: dict[str, int | None] = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -150,7 +152,7 @@ def run(rows: Sequence[str] = (), *, threads: int | None = None, seconds: float 
         yield measure(case, threads=threads, seconds=seconds)
 
 
-def _sizes(row: str, more: dict[str, int | None]) -> dict[str, int | None]:
+def _sizes(row: str, more: Sizes) -> Sizes:
     """The sizes of the letters that `row` has."""
     terms = " ".join(entry.dims for entry in catalog.get(row).inputs).replace("*", "X0").split()
     letters = {term.rstrip("?").partition("+")[0] for term in terms}

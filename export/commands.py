@@ -37,11 +37,13 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 @contextlib.contextmanager
-def wrong_call(where: str) -> Iterator[None]:
+def wrong_call(
+    where: str, kinds: tuple[type[Exception], ...] = (OSError, TypeError, ValueError)
+) -> Iterator[None]:
     """Let a library's complaint about what the user passed end the program without a traceback."""
     try:
         yield
-    except (OSError, TypeError, ValueError) as error:
+    except kinds as error:
         fail(f"{where}: {str(error).strip().splitlines()[0]}")
 
 
@@ -136,7 +138,7 @@ def export_command(
         fail("give either rows to export or --all.")
     from exportable_losses import catalog
 
-    from .files import parse_settings, parse_sizes, write_row
+    from .files import parse_settings, parse_sizes, prepare, write
     from .validate import FORMATS
 
     kinds = [kind for kind in formats.split(",") if kind]
@@ -144,15 +146,13 @@ def export_command(
         fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
-    jobs = []
+    ready = []
     for name in names:  # every mistake comes out before anything is written
         with wrong_call(name):
-            chosen = parse_settings(name, given)
-            catalog.get(name).module(**chosen)
-            jobs.append((name, chosen, parse_sizes(sizes or [])))
-    for name, chosen, wanted in _steps(jobs, "Exporting"):
-        with wrong_call(name):
-            write_row(name, out, kinds, chosen, wanted)
+            ready.append(prepare(name, parse_settings(name, given), parse_sizes(sizes or [])))
+    with wrong_call("--out", (OSError,)):
+        for each in _steps(ready, "Exporting"):
+            write(each, out, kinds)
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
 
 

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from exportable_losses import catalog
 
@@ -14,21 +16,23 @@ from .testdata import write_test_data
 from .torchscript import to_torchscript
 
 
-def write_row(
-    row: str,
-    folder: Path,
-    formats: Sequence[str] = ("onnx", "torchscript"),
-    settings: Mapping[str, Any] | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> None:
-    """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
+@dataclass(frozen=True)
+class Prepared:
+    """A row that is ready to be written: it ran once, on what becomes its test data."""
 
-    What is there is replaced.
+    entry: catalog.Entry
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def prepare(
+    row: str, settings: Mapping[str, Any] | None = None, sizes: Mapping[str, Any] | None = None
+) -> Prepared:
+    """Make a row's module and run it.
 
     Args:
         row: its name.
-        folder: where the row's folder goes.
-        formats: which files to write.
         settings: of the module.
         sizes: of the test data, by letter.
 
@@ -37,25 +41,30 @@ def write_row(
         TypeError: the row does not have such a setting.
         ValueError: a setting or a size does not fit.
     """
-    entry = catalog.get(row)
-    module = entry.module(**settings or {})
-    blank_index = (settings or {}).get("blank_index", 0)
-    inputs = entry.example_inputs(blank_index=blank_index, **sizes or {})
+    entry, settings = catalog.get(row), settings or {}
+    module = entry.module(**settings)
+    inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0), **sizes or {})
     try:
         outputs = module(**inputs)
     except (RuntimeError, IndexError) as error:  # torch's own words for what does not fit
         raise ValueError(f"the settings do not fit the test data: {error}") from error
-    path = folder / row / row
+    several = outputs if isinstance(outputs, tuple) else (outputs,)
+    return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)))
+
+
+def write(prepared: Prepared, folder: Path, formats: Sequence[str] = ("onnx", "torchscript")) -> None:
+    """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
+
+    What is there is replaced.
+    """
+    path = folder / prepared.entry.name / prepared.entry.name
     path.parent.mkdir(parents=True, exist_ok=True)
     if "torchscript" in formats:
-        to_torchscript(module, path.with_suffix(".pt"))
-    if "onnx" in formats:
-        to_onnx(module, path.with_suffix(".onnx"), inputs)
+        to_torchscript(prepared.module, path.with_suffix(".pt"))
+    if "onnx" in formats:  # writes the test data too
+        to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs)
     else:
-        several = outputs if isinstance(outputs, tuple) else (outputs,)
-        write_test_data(
-            path.parent / "test_data_set_0", inputs, dict(zip(entry.outputs, several, strict=True))
-        )
+        write_test_data(path.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
 
 
 def parse_settings(row: str, given: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def load(path: Path) -> LossSession:
     try:
         return LossSession(path)
     except Exception as error:  # onnxruntime has a type of its own for each way to be broken
-        raise ValueError(str(error)) from error
+        raise ValueError(f"not a graph that ONNX Runtime takes: {error}") from error
 
 
 def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
@@ -31,7 +32,7 @@ def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError("not an .npz file of plain arrays") from error
     try:
         return session(**arrays)
@@ -42,11 +43,12 @@ def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
 def write_results(results: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
     """Write outputs by name, or as ``file/name`` where there are several files."""
     several = len(results) > 1
-    named = {
+    named: dict[str, Any] = {
         f"{Path(source).with_suffix('').as_posix()}/{name}" if several else name: array
         for source, outputs in results.items()
         for name, array in outputs.items()
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:  # np.savez adds a suffix to a name without one
         np.savez(file, **named)
 

@@ -1,10 +1,13 @@
 """How our torch operators become nodes of our domain."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnxscript import opset18 as op
 from onnxscript.values import Op, Opset
 
 from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
@@ -41,12 +44,29 @@ def _lattice(name: str, scores: str) -> Callable[..., Any]:
     return translate
 
 
+def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
+    """`aten.scalar_tensor`; the exporter's own takes every number through float32."""
+    if isinstance(s, (int, float)):
+        return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
+    return op.Cast(s, to=dtype)
+
+
+def _log10(x: Any) -> Any:
+    """`aten.log10`; the exporter's own divides by a logarithm of 10 in float32."""
+    return op.Div(op.Log(x), op.Constant(value=ir.tensor(math.log(10), x.dtype)))
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
-    """The table that `torch.onnx.export` takes as `custom_translation_table`."""
+    """The table that `torch.onnx.export` takes as `custom_translation_table`.
+
+    Beside our operators it has those of torch whose translation loses precision in float64.
+    """
     assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     ours = torch.ops.exportable_losses
     return {
         ours.ctc_loss.default: _lattice("CTCLoss", "log_probs"),
         ours.transducer_loss.default: _lattice("TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
+        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.aten.log10.default: _log10,
     }

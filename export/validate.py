@@ -157,7 +157,7 @@ def _compare(run: _Run, got: Arrays | str, rtol: float, atol: float) -> list[Che
     if isinstance(got, str):
         return [Check(run.row, run.format, problem=got)]
     if set(got) != set(run.expected):
-        problem = f"gave {', '.join(got)}, expected {', '.join(run.expected)}"
+        problem = f"gave {', '.join(got)}, expected {', '.join(run.expected) or 'none'}"
         return [Check(run.row, run.format, problem=problem)]
     checks = []
     for difference in compare(got, run.expected):
@@ -178,6 +178,7 @@ def _problem(got: np.ndarray, expected: np.ndarray, difference: Difference, rtol
 
 
 def _line(error: Any) -> str:
-    """The last line of a message, printable: torch and onnxruntime say there what went wrong."""
+    """The line of a message that says what went wrong, printable."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return "".join(c for c in lines[-1].strip() if c.isprintable())
+    telling = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
+    return "".join(c for c in telling.strip() if c.isprintable())

@@ -108,9 +108,9 @@ class LogSoftmaxWrapper(nn.Module):
 
     Example:
         >>> import torch
-        >>> loss = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30.0))
+        >>> loss = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=5.0))
         >>> loss(torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]), torch.tensor([[0], [1]]))
-        tensor(4.0233e-06)
+        tensor(0.0619)
     """
 
     takes_targets: Final[bool]

@@ -221,7 +221,12 @@ def compute_masked_loss(
     loss = loss_fn(predictions, targets)
     shaped = {"targets": targets, "predictions": predictions, "loss": loss}[mask_shape]
     mask = compute_length_mask(shaped, length)
-    return reduce_loss(loss * mask, mask, reduction, label_smoothing, predictions, targets)
+    return reduce_loss(_masked(loss, mask), mask, reduction, label_smoothing, predictions, targets)
+
+
+def _masked(loss: Tensor, mask: Tensor) -> Tensor:
+    """`loss` where `mask` is one, zero elsewhere: an infinity times zero would be a NaN."""
+    return torch.where(mask != 0, loss, 0.0)
 
 
 def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
@@ -304,7 +309,7 @@ class MaskedLoss(nn.Module):
         elif self.mask_shape == "loss":
             shaped = loss
         mask = compute_length_mask(shaped, length)
-        return reduce_loss(loss * mask, mask, self.reduction)
+        return reduce_loss(_masked(loss, mask), mask, self.reduction)
 
 
 class ReduceLoss(nn.Module):

@@ -1,0 +1,76 @@
+"""`export` writes what it says, replaces what was there, and refuses nonsense before it writes."""
+
+import onnx
+import pytest
+import torch
+
+
+def test_writes_a_graph_a_script_and_test_data_for_each_row(exported):
+    found = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
+    assert found == {
+        *(f"ctc_loss/{name}" for name in ("ctc_loss.onnx", "ctc_loss.pt")),
+        *(f"ctc_loss/test_data_set_0/input_{i}.pb" for i in range(4)),
+        "ctc_loss/test_data_set_0/output_0.pb",
+        *(f"PitWrapper/{name}" for name in ("PitWrapper.onnx", "PitWrapper.pt")),
+        *(f"PitWrapper/test_data_set_0/{kind}_{i}.pb" for kind in ("input", "output") for i in range(2)),
+    }
+
+
+def test_settings_reach_the_file_and_old_files_are_replaced(cli, losses):
+    words = ("export", "ctc_loss", "--out", losses, "--format", "torchscript", "--reduction", "none")
+    settings = ("--set", "blank_index=8", "--set", "zero_infinity=false", "--size", "B=2", "--size", "C=9")
+    (losses / "ctc_loss" / "ctc_loss.pt").write_bytes(b"old")
+    (losses / "ctc_loss" / "test_data_set_0" / "input_9.pb").write_bytes(b"old")
+    result = cli(*words, *settings)
+    assert result.exit_code == 0, result.output
+    module = torch.jit.load(losses / "ctc_loss" / "ctc_loss.pt")
+    assert (module.blank_index, module.zero_infinity, module.reduction) == (8, False, "none")
+    data = losses / "ctc_loss" / "test_data_set_0"
+    assert not (data / "input_9.pb").exists()
+    log_probs = onnx.load_tensor(data / "input_0.pb")
+    assert (log_probs.dims[0], log_probs.dims[2]) == (2, 9)
+
+
+def test_a_list_of_numbers_is_a_weight(cli, tmp_path):
+    words = ("--set", "weight=[1, 2, 3]", "--size", "C=3", "--format", "torchscript", "--out", tmp_path)
+    result = cli("export", "nll_loss", *words)
+    assert result.exit_code == 0, result.output
+    module = torch.jit.load(tmp_path / "nll_loss" / "nll_loss.pt")
+    assert module.weight.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either rows to export or --all."),
+        (["l1_loss", "--all"], "give either rows to export or --all."),
+        (["ctc_los"], "there is no row ctc_los. Close to it: ctc_loss, "),
+        (["pitwraper"], "Close to it: PitWrapper. "),
+        (["l1_loss", "--format", "tflite"], "--format: got 'tflite', expected onnx,torchscript or one"),
+        (
+            ["l1_loss", "--reduction", "median"],
+            "l1_loss: reduction: got 'median', expected one of mean, sum,",
+        ),
+        (["cal_snr", "--reduction", "sum"], "cal_snr: got the setting 'reduction=sum'"),
+        (["l1_loss", "--set", "beta=1"], "its settings: allowed_len_diff, reduction"),
+        (["l1_loss", "--set", "allowed_len_diff"], "got the setting 'allowed_len_diff', expected name=value"),
+        (["l1_loss", "--set", "allowed_len_diff=many"], "allowed_len_diff: got 'many', expected int"),
+        (["PitWrapper", "--set", "base_loss=l1"], "PitWrapper: base_loss: can be set in Python only"),
+        (["l1_loss", "--size", "B=two"], "got the size 'B=two', expected something like B=4"),
+        (["l1_loss", "--size", "Q=2"], "l1_loss: got a size for Q"),
+        (["nll_loss", "--set", "weight=[1, 2]"], "nll_loss: "),
+    ],
+)
+def test_mistakes_are_one_plain_line(cli, tmp_path, words, message):
+    result = cli("export", *words, "--out", tmp_path / "losses")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "losses").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = cli("export", "l1_loss", "--format", "torchscript", "--out", tmp_path / "file" / "losses")
+    assert (result.exit_code, result.stderr.startswith("Error: --out: ")) == (2, True)

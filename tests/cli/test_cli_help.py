@@ -1,0 +1,61 @@
+"""The face of the command line: help, version, and what it costs to start."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import exportable_losses
+
+COMMANDS = ("list", "export", "validate", "score", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_of_the_command(cli, command):
+    result = cli(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: exportable-losses {command}" in result.stdout
+
+
+def test_every_command_is_listed(cli):
+    shown = re.findall(r"^│ (\w+) ", cli("--help").stdout, re.MULTILINE)
+    assert shown == list(COMMANDS)
+
+
+def test_version(cli):
+    assert cli("--version").stdout.strip() == exportable_losses.__version__
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_help_loads_neither_torch_nor_onnx():
+    code = """
+import sys
+from exportable_losses.export import cli
+sys.argv = ["exportable-losses", "export", "--help"]
+try:
+    cli.main()
+finally:
+    assert not {"torch", "onnx", "onnxruntime", "numpy"} & set(sys.modules)
+"""
+    done = _python(code)
+    assert done.returncode == 0, done.stderr
+    assert "Example" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["typer", "rich", "torch"])
+def test_a_missing_package_is_one_line_that_says_what_to_install(package):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from exportable_losses.export import cli
+sys.argv = ["exportable-losses", "list"]
+cli.main()
+"""
+    done = _python(code)
+    assert done.returncode == 1
+    wanted = f"{package} is not installed. Try: pip install 'exportable-losses[export]'\n"
+    assert done.stderr == wanted

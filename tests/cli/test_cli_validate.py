@@ -1,0 +1,157 @@
+"""`validate` passes good files and no others."""
+
+import shutil
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from exportable_losses.export.validate import validate
+
+
+def _add(path, amount, at=0):
+    """Add to one number of a tensor file."""
+    proto = onnx.load_tensor(path)
+    array = numpy_helper.to_array(proto).copy()
+    array.flat[at] += amount
+    onnx.save_tensor(numpy_helper.from_array(array, proto.name), path)
+
+
+def test_good_files_pass(cli, exported, tmp_path):
+    report = tmp_path / "reports" / "junit.xml"
+    result = cli("validate", exported, "--junit", report)
+    assert result.exit_code == 0, result.output
+    assert "6 outputs checked, none off." in result.stdout
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("6", "0")
+    named = {(case.get("classname"), case.get("name")) for case in suite}
+    outputs = ("ctc_loss loss", "PitWrapper loss", "PitWrapper permutations")
+    assert named == {(kind, name) for kind in ("onnx", "torchscript") for name in outputs}
+
+
+def test_a_number_that_is_off_fails_in_both_formats(cli, losses, tmp_path):
+    _add(losses / "PitWrapper" / "test_data_set_0" / "output_0.pb", 0.001, at=1)
+    report = tmp_path / "junit.xml"
+    result = cli("validate", losses, "--junit", report)
+    assert result.exit_code == 1
+    assert "6 outputs checked, 2 off." in result.stdout
+    assert "PitWrapper (onnx) loss: off by 0.001" in result.stdout
+    failures = ElementTree.parse(report).getroot().findall(".//failure")
+    assert [failure.get("message") for failure in failures] == ["off by 0.001"] * 2
+
+
+def test_a_whole_number_that_is_off_by_one_fails(graphs):
+    _add(graphs / "PitWrapper" / "test_data_set_0" / "output_1.pb", 1)
+    off = [check for check in validate(graphs) if not check.ok]
+    assert [(check.output, check.problem) for check in off] == [("permutations", "off by 1")]
+
+
+def test_tolerances_decide(cli, graphs):
+    _add(graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb", 0.01)
+    assert cli("validate", graphs).exit_code == 1
+    assert cli("validate", graphs, "--atol", "0.02").exit_code == 0
+    assert cli("validate", graphs, "--rtol", "0.1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (np.zeros(2, np.float32), "has the shape []"),
+        (np.zeros((), np.float64), "is float32, expected float64"),
+    ],
+)
+def test_another_shape_or_dtype_fails(graphs, array, problem):
+    path = graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb"
+    onnx.save_tensor(numpy_helper.from_array(array, "loss"), path)
+    (off,) = [check for check in validate(graphs) if not check.ok]
+    assert problem in off.problem
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"\7" * len(b)])
+def test_a_broken_graph_fails_and_the_others_are_still_checked(cli, graphs, damage):
+    path = graphs / "ctc_loss" / "ctc_loss.onnx"
+    path.write_bytes(damage(path.read_bytes()))
+    result = cli("validate", graphs)
+    assert result.exit_code == 1
+    assert "3 outputs checked, 1 off." in result.stdout
+    assert "ctc_loss (onnx) file: " in result.stdout
+
+
+def test_a_broken_script_fails_and_the_others_are_still_checked(cli, losses):
+    path = losses / "ctc_loss" / "ctc_loss.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    result = cli("validate", losses)
+    assert result.exit_code == 1
+    assert "6 outputs checked, 1 off." in result.stdout
+    assert "ctc_loss (torchscript) file: " in result.stdout
+
+
+def test_a_good_graph_beside_the_test_data_of_another_fails(graphs):
+    shutil.copy(graphs / "ctc_loss" / "ctc_loss.onnx", graphs / "PitWrapper" / "PitWrapper.onnx")
+    (off,) = [check for check in validate(graphs) if not check.ok]
+    assert (off.row, off.problem[:21]) == ("PitWrapper", "inputs: got preds, ex")
+
+
+def test_a_constant_changed_inside_a_graph_fails(graphs):
+    path = graphs / "PitWrapper" / "PitWrapper.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "Sub":  # the squared error of predictions and targets
+            node.op_type = "Add"
+    onnx.save(model, path)
+    assert any(check.output == "loss" and not check.ok for check in validate(graphs))
+
+
+def test_missing_test_data_fail(cli, graphs):
+    shutil.rmtree(graphs / "ctc_loss" / "test_data_set_0")
+    result = cli("validate", graphs)
+    assert result.exit_code == 1
+    assert "ctc_loss (onnx) file: no test_data_set_0 beside it" in result.stdout
+
+
+def test_test_data_without_outputs_fail(graphs):
+    (graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb").unlink()
+    (off,) = [check for check in validate(graphs) if not check.ok]
+    assert (off.row, off.problem) == ("ctc_loss", "gave loss, expected none")
+
+
+def test_broken_test_data_fail(graphs):
+    (graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb").write_bytes(b"\xff\xff")
+    (off,) = [check for check in validate(graphs) if not check.ok]
+    assert off.problem.startswith("test_data_set_0: ")
+
+
+def test_nothing_to_validate_is_an_error(cli, tmp_path):
+    result = cli("validate", tmp_path)
+    assert (result.exit_code, "there is no .onnx or .pt file in" in result.stderr) == (1, True)
+
+
+def test_a_missing_folder_is_a_wrong_call(cli, tmp_path):
+    result = cli("validate", tmp_path / "nowhere")
+    assert (result.exit_code, "does not exist" in result.stderr) == (2, True)
+
+
+def test_reads_the_files_only(graphs):
+    """No catalog and no module is loaded: the files may come from another version."""
+    code = """
+import pathlib, sys
+from exportable_losses.export.validate import validate
+assert all(check.ok for check in validate(pathlib.Path(sys.argv[1])))
+assert not {"exportable_losses.catalog", "exportable_losses.ops"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, str(graphs)], check=True)
+
+
+def test_a_script_that_needs_this_package_fails(losses):
+    """The process that runs TorchScript knows torch alone."""
+    from exportable_losses import CTCLoss
+    from exportable_losses.export import to_torchscript
+
+    to_torchscript(CTCLoss(), losses / "ctc_loss" / "ctc_loss.pt", custom_ops=True)
+    off = [check for check in validate(losses) if not check.ok]
+    assert [(check.row, check.format) for check in off] == [("ctc_loss", "torchscript")]
+    assert "exportable_losses::ctc_loss" in off[0].problem

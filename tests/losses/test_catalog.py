@@ -1,0 +1,46 @@
+"""The catalog tells the truth about its rows."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exportable_losses import catalog, contract
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def test_there_are_thirty_rows() -> None:
+    assert len(catalog.names()) == len(set(catalog.names())) == 30
+
+
+@pytest.mark.parametrize("row", catalog.names())
+def test_the_same_seed_gives_the_same_example(row: str) -> None:
+    entry = catalog.get(row)
+    one, same, other = (entry.example_inputs(seed) for seed in (5, 5, 6))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+    assert [value.name for value in entry.inputs] == list(one)
+    for value in entry.inputs:
+        assert str(one[value.name].dtype) == f"torch.{value.dtype}"
+        assert value.legal in contract.LEGAL
+
+
+@pytest.mark.parametrize("row", catalog.names())
+def test_the_catalog_knows_its_modules(row: str) -> None:
+    entry = catalog.get(row)
+    module = entry.module()
+    assert catalog.find(module) is entry
+    settings = catalog.settings_of(module)
+    assert set(settings) == set(entry.settings)
+    rebuilt = as_tuple(entry.module(**settings)(**entry.example_inputs()))
+    for one, other in zip(rebuilt, as_tuple(module(**entry.example_inputs())), strict=True):
+        assert torch.equal(one, other)
+    assert contract.Contract.from_json(entry.contract.to_json()) == entry.contract
+    assert len(entry.summary) > 20
+    assert entry.summary.endswith(".")
+
+
+def test_a_module_of_ones_own_has_no_row() -> None:
+    assert catalog.find(nn.L1Loss()) is None
