@@ -39,9 +39,14 @@ def ctc_costs(
 
 
 def ctc_costs_and_grad(
-    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The costs `[B]` and the gradient of each cost in `log_probs`, `[B, T, C]`.
+    """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `log_probs`.
 
     The gradient is torch's: `exp(log_probs) - occupation`, the gradient in the logits when
     `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
@@ -52,7 +57,7 @@ def ctc_costs_and_grad(
         frames_first, targets, input_lengths, target_lengths, blank_index
     )
     grad = torch.ops.aten._ctc_loss_backward.Tensor(
-        torch.ones_like(costs),
+        grad_costs,
         frames_first,
         targets,
         input_lengths,

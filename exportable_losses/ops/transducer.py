@@ -40,9 +40,14 @@ def transducer_costs(
 
 
 def transducer_costs_and_grad(
-    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The costs `[B]` and the gradient of each cost in `logits`, `[B, T, U+1, V]`.
+    """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `logits`.
 
     It is `softmax * occupation of the node - occupation of the arc`, and zero where the cost is
     infinite.
@@ -66,7 +71,9 @@ def transducer_costs_and_grad(
     stays = _unskew((alpha + stay + beta - total).exp(), log_probs.shape[1])
     emits = _unskew((alpha + emit + _shift_left(beta) - total).exp(), log_probs.shape[1])
     padding = _padding(stays, input_lengths, target_lengths)
-    stays = stays.masked_fill(padding, 0.0)  # the arcs behind the last frame are of no logit
+    weight = grad_costs[:, None, None]
+    stays = stays.masked_fill(padding, 0.0) * weight  # the arcs behind the last frame are of no logit
+    emits = emits * weight
     grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
     return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))

@@ -1,0 +1,173 @@
+// CTC on the device: Graves et al. 2006, section 4.1. See ../ctc.inc.h for the two rows of states.
+//
+// Two kernels. The first walks the lattice frame by frame, forwards and backwards at once in two
+// blocks; a third block looks for labels that come more than once. The second writes the gradient, a
+// team of lanes a frame.
+#pragma once
+
+#include "lattice.cuh"
+#include "rows.cuh"
+
+namespace exportable_losses {
+namespace on_device {
+
+// Column i has the blank before label i, and label i.
+template <class Real>
+struct alignas(16) States {
+  Wide<Real> blank, label;
+};
+
+// Where a label stands again: each class has one chain, from its first place to its last.
+struct Repeat {
+  bool first;
+  int next;  // 0 behind the last: no label follows itself there
+};
+
+// The workspace.
+template <class Real>
+struct Frames {
+  int width;
+  States<Real>*alphas, *betas;  // of each frame; alphas is null without a gradient
+  Wide<Real>* totals;           // of each item
+  Repeat* repeats;              // of each label
+  States<Real>* flow;           // between strips, for each item and direction
+};
+
+template <class Real>
+struct Emission {
+  Real blank, label;
+};
+
+// The log-probabilities of the blank and of column i's label at frame t.
+template <class Real>
+__device__ inline Emission<Real> emission(const Batch<Real>& x, const Item<Real>& item, int t, int label) {
+  if (t < 0 || t >= item.frames) return {Real(-INFINITY), Real(-INFINITY)};
+  const Real* y = item.scores + t * x.frame_stride;
+  return {y[x.blank], label < 0 ? Real(-INFINITY) : y[label]};
+}
+
+// Whether a path may go from label i - 1 to label i and leave out the blank between them.
+template <class Real>
+__device__ inline bool may_skip(const Item<Real>& item, int i) {
+  return i > 0 && i < item.labels && item.targets[i] != item.targets[i - 1];
+}
+
+template <class Real>
+__device__ inline States<Real> nothing() {
+  return {zero<Real>(), zero<Real>()};
+}
+
+template <class Real>
+__device__ void ctc_forward(const Batch<Real>& x, const Item<Real>& item, States<Real>* alphas, Real* cost,
+                            Wide<Real>* total, States<Real>* flow) {
+  for (int first = 0; first < item.width(); first += blockDim.x) {
+    const int i = first + threadIdx.x, label = item.label(i);
+    const bool skip = may_skip(item, i);
+    Neighbour<States<Real>> before(-1, first, item.width(), flow);
+    // before the first frame all probability is on a blank in front of everything
+    States<Real> s = {one_if<Real>(i == 0), zero<Real>()};
+    auto fetch = [&](int t) { return emission(x, item, t, label); };
+    each_step<8>(item.frames, fetch, [&](int t, const Emission<Real>& y) {
+      const Wide<Real> on_blank = exp_wide(y.blank), on_label = exp_wide(y.label);
+      const Wide<Real> entered = before.hand_on(t, s, nothing<Real>()).label;
+      const Wide<Real> either = add(s.blank, entered);
+      s.label = multiply(add(s.label, skip ? either : s.blank), on_label);
+      s.blank = multiply(either, on_blank);
+      if (alphas && i < item.width()) alphas[int64_t(t) * (x.labels + 1) + i] = s;
+    });
+    // behind the last frame an alignment is complete on the last blank or the last label
+    const Wide<Real> last_label = before.hand_on(item.frames, s, nothing<Real>()).label;
+    if (i == item.labels) {
+      const Wide<Real> all = add(s.blank, last_label);
+      *cost = minus_log(all);
+      if (alphas) *total = all;
+    }
+    __syncthreads();  // the next strip begins with the first buffer again
+  }
+}
+
+// betas[t] is what follows frame t, given the state there.
+template <class Real>
+__device__ void ctc_backward(const Batch<Real>& x, const Item<Real>& item, States<Real>* betas, States<Real>* flow) {
+  for (int first = (item.width() - 1) / blockDim.x * blockDim.x; first >= 0; first -= blockDim.x) {
+    const int i = first + threadIdx.x, label = item.label(i);
+    const bool skip = may_skip(item, i + 1);
+    Neighbour<States<Real>> behind(1, first, item.width(), flow);
+    States<Real> s = {one_if<Real>(i == item.labels), one_if<Real>(i == item.labels - 1)};
+    auto fetch = [&](int step) { return emission(x, item, item.frames - 1 - step, label); };
+    each_step<8>(item.frames, fetch, [&](int step, const Emission<Real>& y) {
+      const int t = item.frames - 1 - step;
+      if (i < item.width()) betas[int64_t(t) * (x.labels + 1) + i] = s;
+      const States<Real> worth = {multiply(s.blank, exp_wide(y.blank)), multiply(s.label, exp_wide(y.label))};
+      const States<Real> next = behind.hand_on(step, worth, nothing<Real>());
+      s.blank = add(worth.blank, worth.label);
+      s.label = add(worth.label, skip ? add(next.blank, next.label) : next.blank);
+    });
+    __syncthreads();
+  }
+}
+
+template <class Real>
+__device__ void ctc_repeats(const Item<Real>& item, Repeat* repeats) {
+  for (int i = threadIdx.x; i < item.labels; i += blockDim.x) {
+    Repeat found = {true, 0};
+    for (int j = 0; j < i && found.first; ++j) found.first = item.targets[j] != item.targets[i];
+    for (int j = i + 1; j < item.labels && found.next == 0; ++j)
+      if (item.targets[j] == item.targets[i]) found.next = j;
+    repeats[i] = found;
+  }
+}
+
+template <class Real>
+__global__ void __launch_bounds__(widest_strip) ctc_walk(Batch<Real> x, Frames<Real> frames, Real* costs) {
+  const int64_t b = blockIdx.x, cells = x.frames * frames.width;
+  const Item<Real> item(x, b);
+  States<Real>* flow = frames.flow + (2 * b + blockIdx.y) * (x.frames + 1);
+  if (blockIdx.y == 0)
+    ctc_forward(x, item, frames.alphas ? frames.alphas + b * cells : nullptr, costs + b, frames.totals + b, flow);
+  else if (blockIdx.y == 1)
+    ctc_backward(x, item, frames.betas + b * cells, flow);
+  else
+    ctc_repeats(item, frames.repeats + b * x.labels);
+}
+
+// exp(log_probs) minus the occupation of the states. A class's labels are summed along their chain, so
+// that nobody else writes to it and the sum has one order.
+template <class Real>
+__global__ void __launch_bounds__(row_threads)
+    ctc_gradient(Batch<Real> x, Frames<Real> frames, const Real* grad_costs, const Real* costs, Real* grad, int lanes) {
+  const Team team(lanes);
+  const int classes = static_cast<int>(x.classes);
+  for (int64_t b = blockIdx.y; b < x.batch; b += gridDim.y) {
+    const Item<Real> item(x, b);
+    const int64_t t = team.row();
+    if (t >= x.frames) continue;
+    Real* grad_row = grad + (b * x.frames + t) * classes;
+    if (t >= item.frames || isinf(costs[b])) {
+      clear_row(grad_row, classes, team);
+      continue;
+    }
+    const Real weight = grad_costs ? grad_costs[b] : Real(1);
+    write_row(item.scores + t * x.frame_stride, grad_row, classes, team,
+              [&](int, Real log_prob) { return weight * exp_of(log_prob); });
+    const States<Real>*alpha = frames.alphas + (b * x.frames + t) * frames.width,
+          *beta = frames.betas + (b * x.frames + t) * frames.width;
+    const Wide<Real> total = frames.totals[b];
+    const Repeat* repeats = frames.repeats + b * x.labels;
+    Real blank = 0;
+    for (int i = team.lane; i <= item.labels; i += team.lanes) blank += share(alpha[i].blank, beta[i].blank, total);
+    blank = team.sum(blank);
+    team.sync();  // the row is written
+    for (int i = team.lane; i < item.labels; i += team.lanes) {
+      if (!repeats[i].first) continue;
+      Real occupied = 0;
+      for (int j = i; j == i || j != 0; j = repeats[j].next) occupied += share(alpha[j].label, beta[j].label, total);
+      grad_row[item.targets[i]] -= weight * occupied;
+    }
+    team.sync();  // a label may be the blank
+    if (team.lane == 0) grad_row[x.blank] -= weight * blank;
+  }
+}
+
+}  // namespace on_device
+}  // namespace exportable_losses

@@ -1,0 +1,50 @@
+/* The plain C door of the CUDA kernels: device pointers in, an error message or null out.
+ *
+ * Everything that a pointer below leads to is device memory, the workspace too. Nothing is allocated,
+ * and nothing waits: the kernels are queued on `stream` of the current device (a cudaStream_t; null is
+ * the default stream), and what they read must stay as it is until that stream has run them.
+ *
+ * Sizes, strides and the blank are checked before anything is queued. Lengths and targets stand in
+ * device memory and are not, for reading them would wait. Instead the kernels take a length outside of
+ * [0, size] as the nearer end, and a target that is no class as a label of probability zero: its cost
+ * is infinite and its gradient zero. Nothing is read or written outside of the arrays, whatever they hold. */
+#pragma once
+
+#include <stdint.h>
+
+#include "../c_api.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The bytes of workspace for a call of these sizes; scores of 4 or 8 bytes. The workspace is aligned to
+ * 16 bytes and need not be cleared. */
+EXPORTABLE_LOSSES_API int64_t exportable_losses_cuda_ctc_workspace(int64_t batch, int64_t frames, int64_t labels,
+                                                                   int64_t score_bytes, int with_grad);
+EXPORTABLE_LOSSES_API int64_t exportable_losses_cuda_transducer_workspace(int64_t batch, int64_t frames,
+                                                                          int64_t labels, int64_t score_bytes,
+                                                                          int with_grad);
+
+/* Costs [B], and with grad the gradient of sum(grad_costs * costs), contiguous; grad_costs may be null
+ * for ones, grad for costs alone. A message is valid until this thread's next call. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_ctc_float(const exportable_losses_batch*,
+                                                                   const float* grad_costs, float* costs, float* grad,
+                                                                   void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_ctc_double(const exportable_losses_batch*,
+                                                                    const double* grad_costs, double* costs,
+                                                                    double* grad, void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_float(const exportable_losses_batch*,
+                                                                          const float* grad_costs, float* costs,
+                                                                          float* grad, void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_double(const exportable_losses_batch*,
+                                                                           const double* grad_costs, double* costs,
+                                                                           double* grad, void* workspace,
+                                                                           void* stream);
+
+/* The architectures it was built for, as "75;80;…". */
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_architectures(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,140 @@
+// Rows of classes, each read and written once by a team of lanes, sixteen bytes a lane at a time.
+#pragma once
+
+#include "wide.cuh"
+
+namespace exportable_losses {
+namespace on_device {
+
+constexpr int row_threads = 256;
+
+// The lanes of a warp that share a row: a power of two.
+struct Team {
+  int lanes, lane;
+  unsigned mask;
+
+  __device__ explicit Team(int lanes_) : lanes(lanes_), lane(threadIdx.x % lanes_) {
+    const unsigned first = threadIdx.x % 32 / lanes * lanes;
+    mask = (lanes == 32 ? ~0u : (1u << lanes) - 1u) << first;
+  }
+  // The row of this team, of those that the blocks along x share.
+  __device__ int64_t row() const { return int64_t(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes; }
+
+  template <class Real>
+  __device__ Real sum(Real x) const {
+    for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(mask, x, step);
+    return x;
+  }
+  template <class Real>
+  __device__ Real max(Real x) const {
+    for (int step = lanes / 2; step > 0; step /= 2) x = fmax(x, __shfl_xor_sync(mask, x, step));
+    return x;
+  }
+  __device__ void sync() const { __syncwarp(mask); }
+};
+
+// Two vectors or more a lane, where a row has them: short rows leave no lane idle.
+template <class Real>
+inline int lanes_for(int64_t classes) {
+  int lanes = 4;
+  while (lanes < 32 && lanes * 2 * int64_t(16 / sizeof(Real)) < classes) lanes *= 2;
+  return lanes;
+}
+
+template <class Real>
+struct alignas(16) Vector {
+  static constexpr int size = 16 / sizeof(Real);
+  Real x[size];
+};
+
+template <class Real>
+__device__ inline int misaligned(const Real* row) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(Real) % Vector<Real>::size);
+}
+
+template <class Real>
+__device__ inline bool is_whole(const Real* row, int i, int classes) {
+  return i >= 0 && i <= classes - Vector<Real>::size && misaligned(row + i) == 0;
+}
+
+// The classes from i on; what lies outside of the row is -inf and is not read.
+template <class Real>
+__device__ inline Vector<Real> load(const Real* row, int i, int classes) {
+  if (is_whole(row, i, classes)) return *reinterpret_cast<const Vector<Real>*>(row + i);
+  Vector<Real> v;
+#pragma unroll
+  for (int k = 0; k < Vector<Real>::size; ++k) v.x[k] = i + k >= 0 && i + k < classes ? row[i + k] : Real(-INFINITY);
+  return v;
+}
+
+template <class Real>
+__device__ inline void store(Real* row, int i, int classes, const Vector<Real>& v) {
+  if (is_whole(row, i, classes)) {
+    *reinterpret_cast<Vector<Real>*>(row + i) = v;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < Vector<Real>::size; ++k)
+    if (i + k >= 0 && i + k < classes) row[i + k] = v.x[k];
+}
+
+// Vectors that a lane has in flight: it asks for all of them before it waits for the first.
+constexpr int in_flight = 4;
+
+// The maximum of a row and the sum of exp(x - maximum), in one reading: each lane has a maximum of
+// its own, which only grows.
+template <class Real>
+__device__ inline void top_and_sum(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
+  constexpr int size = Vector<Real>::size;
+  Real mine = Real(-INFINITY), total = 0;
+  for (int first = team.lane * size - misaligned(row); first < classes; first += in_flight * team.lanes * size) {
+    Vector<Real> v[in_flight];
+#pragma unroll
+    for (int j = 0; j < in_flight; ++j) v[j] = load(row, first + j * team.lanes * size, classes);
+    Real higher = mine;
+#pragma unroll
+    for (int j = 0; j < in_flight; ++j)
+#pragma unroll
+      for (int k = 0; k < size; ++k) higher = fmax(higher, v[j].x[k]);
+    const Real base = higher == Real(-INFINITY) ? Real(0) : higher;
+    total *= exp_of(mine - base);
+    mine = higher;
+#pragma unroll
+    for (int j = 0; j < in_flight; ++j)
+#pragma unroll
+      for (int k = 0; k < size; ++k) total += exp_of(v[j].x[k] - base);
+  }
+  top = team.max(mine);
+  sum = team.sum(mine == Real(-INFINITY) ? total : total * exp_of(mine - top));
+}
+
+// Writes of(class, score) for each class of a row.
+template <class Real, class Of>
+__device__ inline void write_row(const Real* row, Real* grad, int classes, const Team& team, Of of) {
+  constexpr int size = Vector<Real>::size;
+  for (int first = team.lane * size - misaligned(grad); first < classes; first += in_flight * team.lanes * size) {
+    Vector<Real> v[in_flight];
+#pragma unroll
+    for (int j = 0; j < in_flight; ++j) v[j] = load(row, first + j * team.lanes * size, classes);
+#pragma unroll
+    for (int j = 0; j < in_flight; ++j) {
+      const int i = first + j * team.lanes * size;
+#pragma unroll
+      for (int k = 0; k < size; ++k) v[j].x[k] = of(i + k, v[j].x[k]);
+      store(grad, i, classes, v[j]);
+    }
+  }
+}
+
+template <class Real>
+__device__ inline void clear_row(Real* grad, int classes, const Team& team) {
+  constexpr int size = Vector<Real>::size;
+  Vector<Real> nothing;
+#pragma unroll
+  for (int k = 0; k < size; ++k) nothing.x[k] = Real(0);
+  for (int i = team.lane * size - misaligned(grad); i < classes; i += team.lanes * size)
+    store(grad, i, classes, nothing);
+}
+
+}  // namespace on_device
+}  // namespace exportable_losses

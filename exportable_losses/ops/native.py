@@ -1,0 +1,127 @@
+"""The native library as a computer of the lattices: its plain C door, called on data pointers."""
+
+import ctypes
+import functools
+
+import torch
+from torch import Tensor
+
+from ..library import library_path
+
+_FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+class _Batch(ctypes.Structure):
+    """`exportable_losses_batch` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("scores", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in _FIELDS),
+        ("targets", ctypes.c_void_p),
+        ("target_stride", ctypes.c_int64),
+        ("input_lengths", ctypes.c_void_p),
+        ("target_lengths", ctypes.c_void_p),
+        ("blank", ctypes.c_int64),
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    path = library_path()
+    if path is None:
+        return None
+    library = ctypes.CDLL(path)
+    for loss in ("ctc", "transducer"):
+        for kind in _TYPES.values():
+            function = getattr(library, f"exportable_losses_{loss}_{kind}")
+            function.restype = ctypes.c_char_p
+            function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    library.exportable_losses_instruction_set.restype = ctypes.c_char_p
+    library.exportable_losses_version.restype = ctypes.c_char_p
+    return library
+
+
+def unavailable(scores: Tensor) -> str:
+    """Why these scores cannot be computed here, or nothing."""
+    if scores.device.type != "cpu":
+        return f"it computes on the CPU, not on {scores.device.type}"
+    if scores.dtype not in _TYPES:
+        return f"it knows float32 and float64, not {scores.dtype}"
+    return "" if _library() else "the package was installed without it (no C++ compiler was found)"
+
+
+def about() -> dict[str, str]:
+    """The library's path, version and the instruction set it runs on; empty without a library."""
+    library = _library()
+    if library is None:
+        return {}
+    return {
+        "path": library_path() or "",
+        "version": library.exportable_losses_version().decode(),
+        "instruction set": library.exportable_losses_instruction_set().decode(),
+    }
+
+
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
+    return _run("ctc", log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
+
+
+def transducer(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
+    return _run("transducer", logits, targets, input_lengths, target_lengths, blank_index, grad_costs)
+
+
+def _run(
+    loss: str,
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
+        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
+    targets = targets.long().contiguous()
+    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
+    costs = scores.new_empty(scores.shape[0])
+    grad = None
+    if grad_costs is not None:
+        grad = torch.empty(scores.shape, dtype=scores.dtype)
+        grad_costs = grad_costs.to(scores.dtype).contiguous()
+    batch = _Batch(
+        scores.data_ptr(),
+        *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
+        *(scores.stride(0), scores.stride(1)),
+        targets.data_ptr(),
+        targets.stride(0),
+        input_lengths.data_ptr(),
+        target_lengths.data_ptr(),
+        blank_index,
+    )
+    error = getattr(_library(), f"exportable_losses_{loss}_{_TYPES[scores.dtype]}")(
+        ctypes.byref(batch),
+        None if grad_costs is None else grad_costs.data_ptr(),
+        costs.data_ptr(),
+        None if grad is None else grad.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if error:
+        raise ValueError(error.decode())
+    return costs, grad

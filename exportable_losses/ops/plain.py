@@ -1,0 +1,39 @@
+"""Plain torch as a computer of the lattices: everywhere, on every device."""
+
+from torch import Tensor
+
+from .ctc import ctc_costs, ctc_costs_and_grad
+from .transducer import transducer_costs, transducer_costs_and_grad
+
+
+def unavailable(scores: Tensor) -> str:
+    """Plain torch always can."""
+    return ""
+
+
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
+    lattice = (log_probs, targets, input_lengths, target_lengths, blank_index)
+    return (ctc_costs(*lattice), None) if grad_costs is None else ctc_costs_and_grad(*lattice, grad_costs)
+
+
+def transducer(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
+    lattice = (logits, targets, input_lengths, target_lengths, blank_index)
+    if grad_costs is None:
+        return transducer_costs(*lattice), None
+    return transducer_costs_and_grad(*lattice, grad_costs)
