@@ -30,7 +30,7 @@ struct Frames {
   States<Real>*alphas, *betas;  // of each frame; alphas is null without a gradient
   Wide<Real>* totals;           // of each item
   Repeat* repeats;              // of each label
-  States<Real>* flow;           // between strips, for each item and direction
+  States<Real>* flow;           // between strips, for each item and direction; see flow_of
 };
 
 template <class Real>
@@ -122,7 +122,7 @@ template <class Real>
 __global__ void __launch_bounds__(widest_strip) ctc_walk(Batch<Real> x, Frames<Real> frames, Real* costs) {
   const int64_t b = blockIdx.x, cells = x.frames * frames.width;
   const Item<Real> item(x, b);
-  States<Real>* flow = frames.flow + (2 * b + blockIdx.y) * (x.frames + 1);
+  States<Real>* flow = flow_of(frames.flow, b, blockIdx.y, x.frames + 1);
   if (blockIdx.y == 0)
     ctc_forward(x, item, frames.alphas ? frames.alphas + b * cells : nullptr, costs + b, frames.totals + b, flow);
   else if (blockIdx.y == 1)
@@ -140,9 +140,9 @@ __global__ void __launch_bounds__(row_threads)
   const int classes = static_cast<int>(x.classes);
   for (int64_t b = blockIdx.y; b < x.batch; b += gridDim.y) {
     const Item<Real> item(x, b);
-    const int64_t t = team.row();
+    const int t = team.row();
     if (t >= x.frames) continue;
-    Real* grad_row = grad + (b * x.frames + t) * classes;
+    Real* grad_row = grad + (b * x.frames + t) * x.classes;
     if (t >= item.frames || isinf(costs[b])) {
       clear_row(grad_row, classes, team);
       continue;
@@ -161,7 +161,11 @@ __global__ void __launch_bounds__(row_threads)
     for (int i = team.lane; i < item.labels; i += team.lanes) {
       if (!repeats[i].first) continue;
       Real occupied = 0;
-      for (int j = i; j == i || j != 0; j = repeats[j].next) occupied += share(alpha[j].label, beta[j].label, total);
+      int j = i;
+      do {
+        occupied += share(alpha[j].label, beta[j].label, total);
+        j = repeats[j].next;
+      } while (j != 0);
       grad_row[item.targets[i]] -= weight * occupied;
     }
     team.sync();  // a label may be the blank

@@ -69,35 +69,40 @@ __device__ inline void each_step(int count, Fetch fetch, Step step) {
 template <class State>
 class Neighbour {
  public:
-  // `flow` has a place for each step; it is used where a lattice takes several strips.
+  // For the strip of columns from `first` on, of `width` in all. `flow` has a place for each step; it
+  // is null where one strip is enough.
   __device__ Neighbour(int side, int first, int width, State* flow)
-      : side_(side),
-        flow_(flow),
-        takes_(thread_beside() < 0 ? first > 0 : first + thread_beside() < width),
-        gives_(side < 0 ? first + blockDim.x < width : first > 0) {}
+      : threads_(blockDim.x), beside_(static_cast<int>(threadIdx.x) + side), flow_(flow) {
+    const bool more_left = first > 0, more_right = first + threads_ < width;
+    const bool is_inside = beside_ >= 0 && beside_ < threads_;
+    takes_flow_ = !is_inside && (side < 0 ? more_left : more_right);
+    gives_flow_ = side < 0 ? more_right && beside_ == threads_ - 2 : more_left && beside_ == 1;
+  }
 
   // What the neighbour hands on in step n, or `nothing` where there is none. Two buffers take turns:
   // nobody writes to the one that a slower thread still reads.
-  __device__ State hand_on(int n, State mine, State nothing) {
-    State* buffer = reinterpret_cast<State*>(exportable_losses_shared) + n % 2 * blockDim.x;
-    const int beside = thread_beside();
-    const bool inside = beside >= 0 && beside < blockDim.x;
+  __device__ State hand_on(int n, State mine, State nothing) const {
+    State* buffer = reinterpret_cast<State*>(exportable_losses_shared) + n % 2 * threads_;
     State given = nothing;
-    if (!inside && takes_) given = flow_[n];  // before the barrier: behind it the place is used again
+    if (takes_flow_) given = flow_[n];  // before the barrier: behind it the place is used again
     buffer[threadIdx.x] = mine;
     __syncthreads();
-    if (inside) given = buffer[beside];
-    if (gives_ && threadIdx.x == (side_ < 0 ? blockDim.x - 1 : 0)) flow_[n] = mine;
+    if (beside_ >= 0 && beside_ < threads_) given = buffer[beside_];
+    if (gives_flow_) flow_[n] = mine;
     return given;
   }
 
  private:
-  __device__ int thread_beside() const { return static_cast<int>(threadIdx.x) + side_; }
-
-  int side_;
+  int threads_, beside_;
   State* flow_;
-  bool takes_, gives_;
+  bool takes_flow_, gives_flow_;
 };
+
+// The place of an item's walk in the flow between strips.
+template <class State>
+__device__ inline State* flow_of(State* flow, int64_t b, int direction, int64_t steps) {
+  return flow ? flow + (2 * b + direction) * steps : nullptr;
+}
 
 }  // namespace on_device
 }  // namespace exportable_losses

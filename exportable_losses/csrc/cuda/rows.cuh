@@ -18,7 +18,7 @@ struct Team {
     mask = (lanes == 32 ? ~0u : (1u << lanes) - 1u) << first;
   }
   // The row of this team, of those that the blocks along x share.
-  __device__ int64_t row() const { return int64_t(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes; }
+  __device__ int row() const { return static_cast<int>(blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes); }
 
   template <class Real>
   __device__ Real sum(Real x) const {
@@ -33,13 +33,8 @@ struct Team {
   __device__ void sync() const { __syncwarp(mask); }
 };
 
-// Two vectors or more a lane, where a row has them: short rows leave no lane idle.
-template <class Real>
-inline int lanes_for(int64_t classes) {
-  int lanes = 4;
-  while (lanes < 32 && lanes * 2 * int64_t(16 / sizeof(Real)) < classes) lanes *= 2;
-  return lanes;
-}
+// Vectors that a lane asks for before it waits for the first.
+constexpr int in_flight = 4;
 
 template <class Real>
 struct alignas(16) Vector {
@@ -47,29 +42,46 @@ struct alignas(16) Vector {
   Real x[size];
 };
 
+// As many lanes as a row keeps busy.
+template <class Real>
+inline int lanes_for(int64_t classes) {
+  int lanes = 4;
+  while (lanes < 32 && lanes * in_flight * Vector<Real>::size < classes) lanes *= 2;
+  return lanes;
+}
+
 template <class Real>
 __device__ inline int misaligned(const Real* row) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(Real) % Vector<Real>::size);
 }
 
+// Whether a row is made of whole vectors. The usual case, and the same for all rows of most tensors.
 template <class Real>
-__device__ inline bool is_whole(const Real* row, int i, int classes) {
+__device__ inline bool is_whole(const Real* row, int classes) {
+  return classes % Vector<Real>::size == 0 && misaligned(row) == 0;
+}
+
+template <class Real>
+__device__ inline bool has_vector(const Real* row, int i, int classes) {
   return i >= 0 && i <= classes - Vector<Real>::size && misaligned(row + i) == 0;
 }
 
-// The classes from i on; what lies outside of the row is -inf and is not read.
-template <class Real>
+// The classes from i on; what lies outside of the row is not read. In a whole row there is no branch
+// between one load and the next: beyond its end the last vector is loaded again.
+template <bool whole, class Real>
 __device__ inline Vector<Real> load(const Real* row, int i, int classes) {
-  if (is_whole(row, i, classes)) return *reinterpret_cast<const Vector<Real>*>(row + i);
+  constexpr int size = Vector<Real>::size;
+  if (whole) return *reinterpret_cast<const Vector<Real>*>(row + (i < classes ? i : classes - size));
+  if (has_vector(row, i, classes)) return *reinterpret_cast<const Vector<Real>*>(row + i);
   Vector<Real> v;
 #pragma unroll
-  for (int k = 0; k < Vector<Real>::size; ++k) v.x[k] = i + k >= 0 && i + k < classes ? row[i + k] : Real(-INFINITY);
+  for (int k = 0; k < size; ++k) v.x[k] = i + k >= 0 && i + k < classes ? row[i + k] : Real(0);
   return v;
 }
 
 template <class Real>
 __device__ inline void store(Real* row, int i, int classes, const Vector<Real>& v) {
-  if (is_whole(row, i, classes)) {
+  if (has_vector(row, i, classes)) {
     *reinterpret_cast<Vector<Real>*>(row + i) = v;
     return;
   }
@@ -78,24 +90,25 @@ __device__ inline void store(Real* row, int i, int classes, const Vector<Real>& 
     if (i + k >= 0 && i + k < classes) row[i + k] = v.x[k];
 }
 
-// Vectors that a lane has in flight: it asks for all of them before it waits for the first.
-constexpr int in_flight = 4;
-
 // The maximum of a row and the sum of exp(x - maximum), in one reading: each lane has a maximum of
 // its own, which only grows.
-template <class Real>
-__device__ inline void top_and_sum(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
+template <bool whole, class Real>
+__device__ inline void top_and_sum_of(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
   constexpr int size = Vector<Real>::size;
   Real mine = Real(-INFINITY), total = 0;
   for (int first = team.lane * size - misaligned(row); first < classes; first += in_flight * team.lanes * size) {
     Vector<Real> v[in_flight];
 #pragma unroll
-    for (int j = 0; j < in_flight; ++j) v[j] = load(row, first + j * team.lanes * size, classes);
+    for (int j = 0; j < in_flight; ++j) v[j] = load<whole>(row, first + j * team.lanes * size, classes);
     Real higher = mine;
 #pragma unroll
     for (int j = 0; j < in_flight; ++j)
 #pragma unroll
-      for (int k = 0; k < size; ++k) higher = fmax(higher, v[j].x[k]);
+      for (int k = 0; k < size; ++k) {
+        const int i = first + j * team.lanes * size + k;
+        if (i >= classes || (!whole && i < 0)) v[j].x[k] = Real(-INFINITY);
+        higher = fmax(higher, v[j].x[k]);
+      }
     const Real base = higher == Real(-INFINITY) ? Real(0) : higher;
     total *= exp_of(mine - base);
     mine = higher;
@@ -108,22 +121,38 @@ __device__ inline void top_and_sum(const Real* row, int classes, const Team& tea
   sum = team.sum(mine == Real(-INFINITY) ? total : total * exp_of(mine - top));
 }
 
+template <class Real>
+__device__ inline void top_and_sum(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
+  if (is_whole(row, classes))
+    top_and_sum_of<true>(row, classes, team, top, sum);
+  else
+    top_and_sum_of<false>(row, classes, team, top, sum);
+}
+
 // Writes of(class, score) for each class of a row.
-template <class Real, class Of>
-__device__ inline void write_row(const Real* row, Real* grad, int classes, const Team& team, Of of) {
+template <bool whole, class Real, class Of>
+__device__ inline void write_row_of(const Real* row, Real* grad, int classes, const Team& team, Of of) {
   constexpr int size = Vector<Real>::size;
   for (int first = team.lane * size - misaligned(grad); first < classes; first += in_flight * team.lanes * size) {
     Vector<Real> v[in_flight];
 #pragma unroll
-    for (int j = 0; j < in_flight; ++j) v[j] = load(row, first + j * team.lanes * size, classes);
+    for (int j = 0; j < in_flight; ++j) v[j] = load<whole>(row, first + j * team.lanes * size, classes);
 #pragma unroll
     for (int j = 0; j < in_flight; ++j) {
       const int i = first + j * team.lanes * size;
 #pragma unroll
       for (int k = 0; k < size; ++k) v[j].x[k] = of(i + k, v[j].x[k]);
-      store(grad, i, classes, v[j]);
+      if (i < classes) store(grad, i, classes, v[j]);
     }
   }
+}
+
+template <class Real, class Of>
+__device__ inline void write_row(const Real* row, Real* grad, int classes, const Team& team, Of of) {
+  if (is_whole(row, classes) && is_whole(grad, classes))
+    write_row_of<true>(row, grad, classes, team, of);
+  else
+    write_row_of<false>(row, grad, classes, team, of);
 }
 
 template <class Real>

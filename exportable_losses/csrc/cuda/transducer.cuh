@@ -34,7 +34,7 @@ struct Nodes {
   Norm<Real>* norms;
   Wide<Real>*alphas, *betas;  // alphas is null without a gradient
   Wide<Real>* totals;         // of each item
-  Wide<Real>* flow;           // between strips, for each item and direction
+  Wide<Real>* flow;           // between strips, for each item and direction; see flow_of
 
   __device__ int64_t at(int64_t b, int n, int u) const {
     const int row = n < rows ? n : n - rows;
@@ -47,9 +47,8 @@ __global__ void __launch_bounds__(row_threads) transducer_norms(Batch<Real> x, N
   const Team team(lanes);
   for (int64_t b = blockIdx.y; b < x.batch; b += gridDim.y) {
     const Item<Real> item(x, b);
-    const int64_t row = team.row();
-    const int t = static_cast<int>(row / nodes.width), u = static_cast<int>(row % nodes.width);
-    if (row >= x.frames * nodes.width || t >= item.frames || u > item.labels) continue;
+    const int t = team.row() / nodes.width, u = team.row() % nodes.width;
+    if (t >= item.frames || u > item.labels) continue;
     const Real* logits = item.scores + t * x.frame_stride + u * x.classes;
     Real top, sum;
     top_and_sum(logits, static_cast<int>(x.classes), team, top, sum);
@@ -116,7 +115,7 @@ template <class Real>
 __global__ void __launch_bounds__(widest_strip) transducer_walk(Batch<Real> x, Nodes<Real> nodes, Real* costs) {
   const int64_t b = blockIdx.x;
   const Item<Real> item(x, b);
-  Wide<Real>* flow = nodes.flow + (2 * b + blockIdx.y) * (x.frames + x.labels);
+  Wide<Real>* flow = flow_of(nodes.flow, b, blockIdx.y, x.frames + x.labels);
   if (blockIdx.y == 0)
     transducer_forward(item, b, nodes, costs + b, flow);
   else
@@ -144,13 +143,13 @@ __global__ void __launch_bounds__(row_threads)
                         int lanes) {
   const Team team(lanes);
   const int classes = static_cast<int>(x.classes);
-  const int64_t rows = x.frames * nodes.width;
+  const int rows = static_cast<int>(x.frames) * nodes.width;
   for (int64_t b = x.batch - 1 - blockIdx.y; b >= 0; b -= gridDim.y) {
     const Item<Real> item(x, b);
-    const int64_t row = rows - 1 - team.row();
+    const int row = rows - 1 - team.row();
     if (row < 0) continue;
-    const int t = static_cast<int>(row / nodes.width), u = static_cast<int>(row % nodes.width);
-    Real* grad_row = grad + (b * rows + row) * classes;
+    const int t = row / nodes.width, u = row % nodes.width;
+    Real* grad_row = grad + (b * rows + row) * x.classes;
     if (t >= item.frames || u > item.labels || isinf(costs[b])) {
       clear_row(grad_row, classes, team);
       continue;

@@ -1,0 +1,219 @@
+#include "cuda_api.h"
+
+#include <cuda_runtime.h>
+#include <stdio.h>
+
+#include "ctc.cuh"
+#include "transducer.cuh"
+
+#ifndef EXPORTABLE_LOSSES_CUDA_ARCHITECTURES
+#define EXPORTABLE_LOSSES_CUDA_ARCHITECTURES "unknown"
+#endif
+
+namespace {
+
+using namespace exportable_losses;
+using namespace exportable_losses::on_device;
+
+using Message = const char*;  // null: all is well
+
+constexpr int64_t most_rows = INT32_MAX - row_threads;  // of an item: the kernels count them in an int
+
+// What is wrong with what the host can see of a batch.
+template <class Real>
+Message what_is_wrong(const Batch<Real>& x, bool rows_have_labels, const void* workspace) {
+  static thread_local char message[160];
+  auto got = [](const char* name, int64_t value, int64_t low, int64_t high) -> Message {
+    snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
+             static_cast<long long>(value), static_cast<long long>(low), static_cast<long long>(high));
+    return message;
+  };
+  if (x.batch < 0 || x.batch > INT32_MAX) return got("batch", x.batch, 0, INT32_MAX);
+  if (x.classes < 1 || x.classes > INT32_MAX / 2) return got("classes", x.classes, 1, INT32_MAX / 2);
+  if (x.labels < 0 || x.labels > most_rows) return got("labels", x.labels, 0, most_rows);
+  const int64_t most_frames = most_rows / (rows_have_labels ? x.labels + 1 : 1);
+  if (x.frames < 0 || x.frames > most_frames) return got("frames", x.frames, 0, most_frames);
+  if (x.blank < 0 || x.blank >= x.classes) return got("blank_index", x.blank, 0, x.classes - 1);
+  if (reinterpret_cast<uintptr_t>(workspace) % 16 != 0) return "workspace: expected an address aligned to 16 bytes";
+  return nullptr;
+}
+
+template <class... Parameters, class... Arguments>
+Message launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, void* stream,
+               Arguments... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // reported here, not to the next who asks
+  return cudaGetErrorString(error);
+}
+
+// A team of lanes for each row of each item.
+template <class... Parameters, class... Arguments>
+Message launch_rows(void (*kernel)(Parameters...), int64_t batch, int64_t rows, int lanes, void* stream,
+                    Arguments... arguments) {
+  if (batch == 0 || rows == 0) return nullptr;
+  const int64_t teams = row_threads / lanes, most_items = 65535;
+  const dim3 grid(static_cast<unsigned>((rows + teams - 1) / teams),
+                  static_cast<unsigned>(batch < most_items ? batch : most_items));
+  return launch(kernel, grid, row_threads, 0, stream, arguments..., lanes);
+}
+
+int threads_for(int64_t columns) {
+  return columns < widest_strip ? static_cast<int>((columns + 31) / 32 * 32) : widest_strip;
+}
+
+// A block for each item and each of `parts`; its threads hand on `State`s.
+template <class State, class... Parameters, class... Arguments>
+Message launch_walk(void (*kernel)(Parameters...), int64_t batch, int64_t columns, int parts, void* stream,
+                    Arguments... arguments) {
+  if (batch == 0) return nullptr;
+  const int threads = threads_for(columns);
+  return launch(kernel, dim3(static_cast<unsigned>(batch), parts), threads, 2 * threads * sizeof(State), stream,
+                arguments...);
+}
+
+// Hands out pieces of the workspace, or with none counts their bytes.
+class Pieces {
+ public:
+  explicit Pieces(void* memory) : memory_(static_cast<char*>(memory)) {}
+
+  template <class T>
+  void take(T*& piece, int64_t count) {
+    piece = memory_ && count > 0 ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* memory_;
+  int64_t used_ = 0;
+};
+
+template <class Real>
+Frames<Real> lay_out_ctc(int64_t batch, int64_t frames, int64_t labels, bool with_grad, Pieces& pieces) {
+  Frames<Real> out;
+  const int64_t width = labels + 1, cells = with_grad ? batch * frames * width : 0;
+  out.width = static_cast<int>(width);
+  pieces.take(out.alphas, cells);
+  pieces.take(out.betas, cells);
+  pieces.take(out.totals, with_grad ? batch : 0);
+  pieces.take(out.repeats, with_grad ? batch * labels : 0);
+  pieces.take(out.flow, width > widest_strip ? 2 * batch * (frames + 1) : 0);
+  return out;
+}
+
+template <class Real>
+Nodes<Real> lay_out_transducer(int64_t batch, int64_t frames, int64_t labels, bool with_grad, Pieces& pieces) {
+  Nodes<Real> out;
+  const int64_t rows = frames > labels ? frames : labels, width = labels + 1, nodes = batch * rows * width;
+  out.rows = static_cast<int>(rows), out.width = static_cast<int>(width);
+  pieces.take(out.arcs, nodes);
+  pieces.take(out.norms, with_grad ? nodes : 0);
+  pieces.take(out.alphas, with_grad ? nodes : 0);
+  pieces.take(out.betas, with_grad ? nodes : 0);
+  pieces.take(out.totals, with_grad ? batch : 0);
+  pieces.take(out.flow, width > widest_strip ? 2 * batch * (frames + labels) : 0);
+  return out;
+}
+
+template <class Real>
+Message ctc(const Batch<Real>& x, const Real* grad_costs, Real* costs, Real* grad, void* workspace, void* stream) {
+  if (Message wrong = what_is_wrong(x, false, workspace)) return wrong;
+  Pieces pieces(workspace);
+  const auto frames = lay_out_ctc<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
+  if (pieces.used() > 0 && !workspace) return "workspace: got null";
+  const int parts = grad ? 3 : 1;  // forwards; backwards and repeated labels
+  if (Message failed = launch_walk<States<Real>>(ctc_walk<Real>, x.batch, frames.width, parts, stream, x, frames, costs))
+    return failed;
+  if (!grad) return nullptr;
+  const int lanes = 32;  // for the labels, also where classes are few
+  return launch_rows(ctc_gradient<Real>, x.batch, x.frames, lanes, stream, x, frames, grad_costs, costs, grad);
+}
+
+template <class Real>
+Message transducer(const Batch<Real>& x, const Real* grad_costs, Real* costs, Real* grad, void* workspace,
+                   void* stream) {
+  if (Message wrong = what_is_wrong(x, true, workspace)) return wrong;
+  Pieces pieces(workspace);
+  const auto nodes = lay_out_transducer<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
+  if (pieces.used() > 0 && !workspace) return "workspace: got null";
+  const int lanes = lanes_for<Real>(x.classes), parts = grad ? 2 : 1;  // forwards; backwards
+  const int64_t rows = x.frames * nodes.width;
+  if (Message failed = launch_rows(transducer_norms<Real>, x.batch, rows, lanes, stream, x, nodes)) return failed;
+  if (Message failed =
+          launch_walk<Wide<Real>>(transducer_walk<Real>, x.batch, nodes.width, parts, stream, x, nodes, costs))
+    return failed;
+  if (!grad) return nullptr;
+  return launch_rows(transducer_gradient<Real>, x.batch, rows, lanes, stream, x, nodes, grad_costs, costs, grad);
+}
+
+template <class Real>
+Batch<Real> batch_of(const exportable_losses_batch& given) {
+  return {static_cast<const Real*>(given.scores),
+          given.batch,
+          given.frames,
+          given.classes,
+          given.labels,
+          given.item_stride,
+          given.frame_stride,
+          given.targets,
+          given.target_stride,
+          given.input_lengths,
+          given.target_lengths,
+          given.blank};
+}
+
+template <class LayOut>
+int64_t bytes(LayOut lay_out) {
+  Pieces pieces(nullptr);
+  lay_out(pieces);
+  return pieces.used();
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t exportable_losses_cuda_ctc_workspace(int64_t batch, int64_t frames, int64_t labels, int64_t score_bytes,
+                                             int with_grad) {
+  return bytes([&](Pieces& pieces) {
+    if (score_bytes == sizeof(float))
+      lay_out_ctc<float>(batch, frames, labels, with_grad, pieces);
+    else
+      lay_out_ctc<double>(batch, frames, labels, with_grad, pieces);
+  });
+}
+int64_t exportable_losses_cuda_transducer_workspace(int64_t batch, int64_t frames, int64_t labels,
+                                                    int64_t score_bytes, int with_grad) {
+  return bytes([&](Pieces& pieces) {
+    if (score_bytes == sizeof(float))
+      lay_out_transducer<float>(batch, frames, labels, with_grad, pieces);
+    else
+      lay_out_transducer<double>(batch, frames, labels, with_grad, pieces);
+  });
+}
+
+Message exportable_losses_cuda_ctc_float(const exportable_losses_batch* batch, const float* grad_costs, float* costs,
+                                         float* grad, void* workspace, void* stream) {
+  return ctc(batch_of<float>(*batch), grad_costs, costs, grad, workspace, stream);
+}
+Message exportable_losses_cuda_ctc_double(const exportable_losses_batch* batch, const double* grad_costs,
+                                          double* costs, double* grad, void* workspace, void* stream) {
+  return ctc(batch_of<double>(*batch), grad_costs, costs, grad, workspace, stream);
+}
+Message exportable_losses_cuda_transducer_float(const exportable_losses_batch* batch, const float* grad_costs,
+                                                float* costs, float* grad, void* workspace, void* stream) {
+  return transducer(batch_of<float>(*batch), grad_costs, costs, grad, workspace, stream);
+}
+Message exportable_losses_cuda_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
+                                                 double* costs, double* grad, void* workspace, void* stream) {
+  return transducer(batch_of<double>(*batch), grad_costs, costs, grad, workspace, stream);
+}
+
+const char* exportable_losses_cuda_architectures(void) { return EXPORTABLE_LOSSES_CUDA_ARCHITECTURES; }
+}
