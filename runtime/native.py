@@ -58,6 +58,8 @@ def register(options: onnxruntime.SessionOptions, native: Literal["auto"] | bool
     except Exception as error:  # whatever a foreign or broken library makes of it
         if native is True:
             raise RuntimeError(f"native: got True, but {path} does not load: {error}") from error
-        warnings.warn(f"{path} does not load, so sessions run without it: {error}", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"{path} does not load, so sessions run without it: {error}", RuntimeWarning, stacklevel=3
+        )
         return None
     return path

@@ -68,11 +68,11 @@ struct OrtApi {
   OrtStatusPtr(ORT_API_CALL* KernelContext_GetOutput)(OrtKernelContext*, std::size_t, const std::int64_t* shape,
                                                       std::size_t rank, OrtValue** out) noexcept;
   void* before_93[1];
-  void(ORT_API_CALL* ReleaseStatus)(OrtStatus*) noexcept;
+  void(ORT_API_CALL* ReleaseStatus)(OrtStatus*);
   void* before_99[5];
-  void(ORT_API_CALL* ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*) noexcept;
+  void(ORT_API_CALL* ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);
   void* before_101[1];
-  void(ORT_API_CALL* ReleaseCustomOpDomain)(OrtCustomOpDomain*) noexcept;
+  void(ORT_API_CALL* ReleaseCustomOpDomain)(OrtCustomOpDomain*);
   void* before_274[172];
   OrtStatusPtr(ORT_API_CALL* KernelContext_ParallelFor)(const OrtKernelContext*, void (*work)(void* data, std::size_t i),
                                                         std::size_t count, std::size_t batches, void* data) noexcept;
