@@ -253,7 +253,8 @@ def bench_command(
     if as_json:
         typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
         return
-    table = Table(title="Milliseconds, and onnxruntime against torch")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "medians in milliseconds; ratio: onnxruntime in units of torch"
     for heading in ("row", "largest input", "torch"):
         table.add_column(heading, overflow="fold")
     for heading in ("ms", "onnxruntime", "ratio"):
