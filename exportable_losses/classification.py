@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input
@@ -173,7 +173,9 @@ def bce_loss(
     inputs, targets = truncate(inputs, targets, allowed_len_diff)
     if label_smoothing > 0 and not by_item:
         targets = (1 - label_smoothing) * targets + label_smoothing / 2
-    loss = binary_cross_entropy_with_logits(inputs, targets, pos_weight=pos_weight, reduction="none")
+    # by softplus, since exporters write torch's own function as log(sigmoid), which underflows
+    positive = targets if pos_weight is None else targets * pos_weight
+    loss = (1 - targets) * inputs + (1 + positive - targets) * softplus(-inputs)
     if weight is not None:
         loss = loss * (weight.unsqueeze(-1) if weight.dim() == 1 else weight)
     if label_smoothing > 0 and by_item:
