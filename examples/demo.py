@@ -48,9 +48,12 @@ def check_all() -> bool:
 def score_recogniser() -> bool:
     """Print and plot what the recogniser makes of each condition; say whether it makes sense."""
     session = LossSession(LOSSES / "ctc_loss" / "ctc_loss.onnx")
+    console.print(
+        f"{len(recogniser.LINES)} lines of text, read by PP-OCRv4; the loss is that of the true text"
+    )
     results = list(recogniser.score(session))
-    table = Table(title=f"{len(recogniser.LINES)} lines of text, read by PP-OCRv4")
-    for heading in ("condition", "nats per character", "character error rate", "the first line, as read"):
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("condition", "nats/character", "error rate", "the first line, as read"):
         table.add_column(heading)
     for each in results:
         table.add_row(each.condition, f"{each.nll:.3f}", f"{each.cer:.1%}", each.example)

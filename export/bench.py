@@ -4,6 +4,7 @@ Times differ from machine to machine, ratios much less. So each case runs torch 
 turns and reports the medians and their ratio.
 """
 
+import contextlib
 import math
 import statistics
 import tempfile
@@ -112,15 +113,12 @@ def measure(case: Case, *, threads: int | None = None, seconds: float = 1.0) -> 
     """
     module = catalog.get(case.row).module(**case.settings)
     inputs = catalog.get(case.row).example_inputs(**case.sizes)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    name, baseline = _baseline(case.row, module, inputs)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), _torch_threads(threads):
         path = Path(folder) / "graph.onnx"
         to_onnx(module, path, inputs)
         session = _session(path, threads)
-        feed = {name: tensor.numpy() for name, tensor in inputs.items()}
-        feed = {value.name: feed[value.name] for value in session.get_inputs()}
-        name, baseline = _baseline(case.row, module, inputs)
+        feed = {value.name: inputs[value.name].numpy() for value in session.get_inputs()}
         baseline_ms, graph_ms = race(baseline, lambda: session.run(None, feed), seconds=seconds)
     shapes = {name: list(tensor.shape) for name, tensor in inputs.items()}
     return Timing(case.row, shapes, name, baseline_ms, graph_ms)
@@ -157,6 +155,16 @@ def _sizes(row: str, more: Sizes) -> Sizes:
     terms = " ".join(entry.dims for entry in catalog.get(row).inputs).replace("*", "X0").split()
     letters = {term.rstrip("?").partition("+")[0] for term in terms}
     return {letter: size for letter, size in {**_SIZES, **more}.items() if letter in letters}
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

@@ -85,15 +85,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 @app.command("list", epilog=example("list --json"))
-def list_command(as_json: AsJson = False) -> None:
+def list_command(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+) -> None:
     """Show every loss and metric: what it takes, what it gives, how it reduces."""
     from exportable_losses import catalog
 
-    from .listing import facts
+    from .listing import facts, markdown_table
 
     rows = [facts(name) for name in catalog.names()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+    if as_json or markdown:
+        typer.echo(markdown_table(rows) if markdown else json.dumps(rows, indent=2))
         return
     table = Table(caption="∂ a gradient flows to it   ? optional   * any dimensions", show_lines=True)
     table.add_column("row, module")
@@ -253,7 +256,8 @@ def bench_command(
     if as_json:
         typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
         return
-    table = Table(title="Milliseconds, and onnxruntime against torch")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "medians in milliseconds; ratio: onnxruntime in units of torch"
     for heading in ("row", "largest input", "torch"):
         table.add_column(heading, overflow="fold")
     for heading in ("ms", "onnxruntime", "ratio"):

@@ -1,6 +1,6 @@
 """What the catalog says of each row, as plain data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,18 @@ def facts(row: str) -> dict[str, Any]:
         "differentiable": list(entry.differentiable),
         "settings": {name: _plain(default) for name, default in entry.settings.items()},
     }
+
+
+def markdown_table(rows: Iterable[dict[str, Any]]) -> str:
+    """The table of rows in the README."""
+    lines = ["| row | module | what it is | inputs |", "|---|---|---|---|"]
+    for row in rows:
+        inputs = ", ".join(
+            f"`{each['name']}`{'?' * each['optional']} [{each['dims']}]" for each in row["inputs"]
+        )
+        summary = row["summary"].replace("|", "\\|")
+        lines.append(f"| `{row['row']}` | `{row['module']}` | {summary} | {inputs} |")
+    return "\n".join(lines)
 
 
 def _reductions(entry: catalog.Entry) -> Iterator[str]:

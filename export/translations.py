@@ -51,6 +51,11 @@ def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
     return op.Cast(s, to=dtype)
 
 
+def _full_like(x: Any, fill_value: Any, **_: Any) -> Any:
+    """`aten.full_like`, likewise."""
+    return op.Expand(op.Constant(value=ir.tensor(fill_value, x.dtype)), op.Shape(x))
+
+
 def _log10(x: Any) -> Any:
     """`aten.log10`; the exporter's own divides by a logarithm of 10 in float32."""
     return op.Div(op.Log(x), op.Constant(value=ir.tensor(math.log(10), x.dtype)))
@@ -68,5 +73,6 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ours.transducer_loss.default: _lattice("TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.aten.full_like.default: _full_like,
         torch.ops.aten.log10.default: _log10,
     }

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input
@@ -103,15 +103,17 @@ def nll_loss(
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
         check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
-    targets = targets.long()
-    average = log_probabilities.mean(-1) if label_smoothing > 0 else log_probabilities[..., 0]
-    if log_probabilities.dim() == 3:  # the gather reads only what it needs: no cut of the large tensor
-        average, targets = truncate(average, targets, allowed_len_diff)
-    loss = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    index = targets.long()
+    if log_probabilities.dim() == 3:  # an index for each frame: the large tensor is not cut
+        padding = torch.zeros_like(log_probabilities[..., 0], dtype=torch.int64)
+        index = torch.cat([index, padding], 1)[:, : log_probabilities.shape[1]]
+    loss = -log_probabilities.gather(log_probabilities.dim() - 1, index.unsqueeze(-1)).squeeze(-1)
     if weight is not None:
-        loss = loss * weight.to(loss.dtype)[targets]
+        loss = loss * weight.to(loss.dtype)[index]
     if label_smoothing > 0:
-        loss = (1 - label_smoothing) * loss - label_smoothing * average
+        loss = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean(-1)
+    if log_probabilities.dim() == 3:
+        loss, _ = truncate(loss, targets, allowed_len_diff)
     return reduce_masked(loss, length, reduction)
 
 
@@ -171,7 +173,9 @@ def bce_loss(
     inputs, targets = truncate(inputs, targets, allowed_len_diff)
     if label_smoothing > 0 and not by_item:
         targets = (1 - label_smoothing) * targets + label_smoothing / 2
-    loss = binary_cross_entropy_with_logits(inputs, targets, pos_weight=pos_weight, reduction="none")
+    # by softplus, since exporters write torch's own function as log(sigmoid), which underflows
+    positive = targets if pos_weight is None else targets * pos_weight
+    loss = (1 - targets) * inputs + (1 + positive - targets) * softplus(-inputs)
     if weight is not None:
         loss = loss * (weight.unsqueeze(-1) if weight.dim() == 1 else weight)
     if label_smoothing > 0 and by_item:

@@ -32,16 +32,11 @@ def BestPermutation(costs):
         cheapest = op.ReduceMin(op.Where(taken, op.Constant(value_float=float("inf")), cost), [1], keepdims=0)
         return cheapest, op.Identity(joined), op.Identity(taken), op.Identity(rest)
 
-    _rest, _joined, _taken, rests = op.Scan(
-        start,
-        joined,
-        op.Unsqueeze(taken, [2]),
-        rows,
-        body=rest_of,
-        num_scan_inputs=1,
-        scan_input_directions=[1],
-        scan_output_directions=[1],
+    last_first = op.Slice(rows, [-1], [-9223372036854775807], [0], [-1])
+    _rest, _joined, _taken, rests_last_first = op.Scan(
+        start, joined, op.Unsqueeze(taken, [2]), last_first, body=rest_of, num_scan_inputs=1
     )
+    rests = op.Slice(rests_last_first, [-1], [-9223372036854775807], [0], [-1])
 
     @graph()
     def pick(chosen: INT64[1, "B"], bit: INT64["S", 1], row: FLOAT["S", "B"], rest: FLOAT["M", "B"]):

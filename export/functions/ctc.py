@@ -48,7 +48,7 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
     active = op.Unsqueeze(op.Concat(front_active, back_active, axis=1), [2])
     by_frame = op.Transpose(log_probs, perm=[1, 0, 2])
     front = op.Slice(by_frame, [0], op.Unsqueeze(half, [0]), [0])
-    back = op.Slice(by_frame, op.Unsqueeze(frames - half, [0]), op.Unsqueeze(frames, [0]), [0])
+    back = op.Slice(by_frame, [-1], op.Unsqueeze(-1 - half, [0]), [0], [-1])
 
     @graph()
     def step(
@@ -78,7 +78,6 @@ def CTCLoss(log_probs, targets, input_lengths, target_lengths, blank_index: int)
         active,
         body=step,
         num_scan_inputs=3,
-        scan_input_directions=[0, 1, 0],
     )
 
     # join: one transition from the state in front to the state behind it

@@ -55,5 +55,6 @@ def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: 
 
     first = op.Where(u == 0, certain, never)
     start = op.Expand(op.Unsqueeze(first, [0]), op.Shape(labels))
-    alpha = op.Scan(start, stay, emit, body=step, num_scan_inputs=2, scan_input_axes=[1, 1])
+    stays, emissions = op.Transpose(stay, perm=[1, 0, 2]), op.Transpose(emit, perm=[1, 0, 2])
+    alpha = op.Scan(start, stays, emissions, body=step, num_scan_inputs=2)
     return op.Neg(op.Squeeze(op.GatherElements(alpha, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))

@@ -50,7 +50,7 @@ def test_the_table_shows_ratios_above_and_below_one(cli, monkeypatch):
     result = cli("bench", "--rows", "l1_loss,mse_loss")
     assert result.exit_code == 0, result.output
     shown = [line.split() for line in result.stdout.splitlines() if "_loss" in line]
-    assert [(line[1], line[-2]) for line in shown] == [("l1_loss", "0.50"), ("mse_loss", "3.00")]
+    assert [(line[0], line[-1]) for line in shown] == [("l1_loss", "0.50"), ("mse_loss", "3.00")]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,12 @@ def test_distance_diff_loss_saturates() -> None:
     torch.testing.assert_close(loss[0, :, 0], torch.tensor(expected))
 
 
+def test_a_mask_can_be_written_to() -> None:
+    mask = F.compute_length_mask(torch.zeros(2, 3, 4), torch.ones(2))
+    mask[0, 0, 0] = 0
+    assert mask.sum() == 23
+
+
 @pytest.mark.parametrize("mask_shape", ["targets", "predictions", "loss"])
 def test_the_mask_of_a_masked_loss_takes_the_shape_asked_for(mask_shape: str) -> None:
     length = torch.tensor([1.0, 0.5])

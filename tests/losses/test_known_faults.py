@@ -122,5 +122,8 @@ def test_an_error_inside_a_wrapped_loss_is_not_taken_for_its_signature() -> None
 
 def test_masked_infinities_do_not_become_nan() -> None:
     log_probabilities = torch.tensor([[[0.0, -torch.inf], [0.0, -torch.inf]]])
-    loss = F.nll_loss(log_probabilities, torch.tensor([[0, 1]]), torch.tensor([0.5]))
-    assert loss == 0
+    classes, length = torch.tensor([[0, 1]]), torch.tensor([0.5])
+    assert F.nll_loss(log_probabilities, classes, length) == 0
+    given = (log_probabilities.transpose(1, 2), classes, length)
+    assert F.compute_masked_loss(nn.NLLLoss(reduction="none"), *given) == 0
+    assert el.MaskedLoss(nn.NLLLoss(reduction="none"))(*given) == 0
