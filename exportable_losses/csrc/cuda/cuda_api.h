@@ -42,7 +42,7 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_double(const
                                                                            double* grad, void* workspace,
                                                                            void* stream);
 
-/* The architectures it was built for, as "75;80;…". */
+/* The architectures it was built for, as CMake has them: "75-real 80-real …". */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_architectures(void);
 
 #ifdef __cplusplus

@@ -79,9 +79,9 @@ __device__ inline Vector<Real> load(const Real* row, int i, int classes) {
   return v;
 }
 
-template <class Real>
+template <bool whole, class Real>
 __device__ inline void store(Real* row, int i, int classes, const Vector<Real>& v) {
-  if (has_vector(row, i, classes)) {
+  if (whole || has_vector(row, i, classes)) {
     *reinterpret_cast<Vector<Real>*>(row + i) = v;
     return;
   }
@@ -142,7 +142,7 @@ __device__ inline void write_row_of(const Real* row, Real* grad, int classes, co
       const int i = first + j * team.lanes * size;
 #pragma unroll
       for (int k = 0; k < size; ++k) v[j].x[k] = of(i + k, v[j].x[k]);
-      if (i < classes) store(grad, i, classes, v[j]);
+      if (i < classes) store<whole>(grad, i, classes, v[j]);
     }
   }
 }
@@ -162,7 +162,7 @@ __device__ inline void clear_row(Real* grad, int classes, const Team& team) {
 #pragma unroll
   for (int k = 0; k < size; ++k) nothing.x[k] = Real(0);
   for (int i = team.lane * size - misaligned(grad); i < classes; i += team.lanes * size)
-    store(grad, i, classes, nothing);
+    store<false>(grad, i, classes, nothing);
 }
 
 }  // namespace on_device

@@ -20,17 +20,19 @@ int64_t between(Random& random, int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random);
 }
 
-// Memory of exactly `count` values between two pages that must not be touched.
+// Memory of `count` values that ends, or begins, at a page that must not be touched; `lead` values away
+// from it, for addresses of every alignment.
 template <class T>
 class Guarded {
  public:
-  Guarded(size_t count, bool at_end, T value) : count_(count) {
-    const size_t page = sysconf(_SC_PAGESIZE), bytes = count * sizeof(T), inside = (bytes + page - 1) / page * page;
+  Guarded(size_t count, bool at_end, T value, size_t lead = 0) : count_(count) {
+    const size_t page = sysconf(_SC_PAGESIZE), bytes = (count + lead) * sizeof(T);
+    const size_t inside = (bytes + page - 1) / page * page;
     size_ = inside + 2 * page;
     memory_ = static_cast<char*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory_ == MAP_FAILED) abort();
     if (inside > 0 && mprotect(memory_ + page, inside, PROT_READ | PROT_WRITE) != 0) abort();
-    data_ = reinterpret_cast<T*>(memory_ + page + (at_end ? inside - bytes : 0));
+    data_ = reinterpret_cast<T*>(memory_ + page + (at_end ? inside - bytes : 0)) + (at_end ? 0 : lead);
     std::fill(data_, data_ + count, value);
   }
   ~Guarded() { munmap(memory_, size_); }
@@ -48,6 +50,7 @@ class Guarded {
 struct Shape {
   int64_t batch, frames, classes, labels, blank;
   bool ctc, with_grad, strided, at_end, weighted;
+  int scores_lead, grad_lead;  // how far the arrays are from sixteen bytes
   int scores;  // 0: usual; 1: +-1e4; 2: some -inf; 3: few classes are likely
   int labels_kind;  // 0: any; 1: all the same; 2: one out of range; 3: lengths out of range; 4: some are the blank
 };
@@ -57,6 +60,8 @@ Shape random_shape(Random& random) {
   s.ctc = between(random, 0, 1), s.with_grad = between(random, 0, 5) > 0;
   s.strided = between(random, 0, 3) == 0, s.at_end = between(random, 0, 1), s.weighted = between(random, 0, 1);
   s.batch = between(random, 1, 3);
+  s.scores_lead = between(random, 0, 2) ? 0 : between(random, 1, 3);
+  s.grad_lead = between(random, 0, 2) ? 0 : between(random, 1, 3);
   s.frames = between(random, 0, 9) == 0 ? between(random, 0, 2) : between(random, 1, s.ctc ? 40 : 14);
   s.labels = between(random, 0, 7) == 0 ? 0 : between(random, 1, s.ctc ? 24 : 9);
   s.classes = between(random, 2, 12);
@@ -88,7 +93,7 @@ struct Problem {
         frame_stride(row + (s.strided ? between(random, 1, 5) : 0)),
         item_stride(s.frames * frame_stride + (s.strided ? between(random, 0, 3) : 0)),
         target_stride(s.labels + (s.strided ? 2 : 0)),
-        scores(s.batch * item_stride, s.at_end, Real(NAN)),
+        scores(s.batch * item_stride, s.at_end, Real(NAN), s.scores_lead),
         grad_costs(s.batch, s.at_end, Real(1)),
         targets(s.batch * target_stride, s.at_end, -7),
         input_lengths(s.batch, s.at_end, 0),
@@ -163,7 +168,7 @@ void reference(Problem<Real>& p, std::vector<double>& costs, std::vector<double>
   }
 }
 
-int failures = 0;
+int failures = 0, possible = 0, impossible = 0;
 double worst_cost = 0, worst_grad = 0;  // of float32, relative to what is allowed
 
 void report(const Shape& s, const char* type, const char* what, int64_t at, double got, double expected) {
@@ -212,7 +217,7 @@ void check(Random& random, const Shape& s, const char* type) {
   const int64_t size = bytes(s.batch, s.frames, s.labels, sizeof(Real), s.with_grad);
   Guarded<unsigned char> workspace(size, s.at_end, 0xff);
   Guarded<Real> costs(s.batch, s.at_end, Real(NAN));
-  Guarded<Real> grad(s.with_grad ? s.batch * s.frames * p.row : 0, s.at_end, Real(NAN));
+  Guarded<Real> grad(s.with_grad ? s.batch * s.frames * p.row : 0, s.at_end, Real(NAN), s.grad_lead);
   const exportable_losses_batch batch = p.batch();
   if (const char* wrong = door(&batch, s.ctc, s.weighted ? p.grad_costs.get() : nullptr, costs.get(),
                                s.with_grad ? grad.get() : nullptr, workspace.get())) {
@@ -222,6 +227,7 @@ void check(Random& random, const Shape& s, const char* type) {
   const bool single = sizeof(Real) == 4;
   double unused = 0;
   for (int64_t b = 0; b < s.batch; ++b) {
+    ++(std::isinf(expected_costs[b]) ? impossible : possible);
     const double steps = double(s.frames + s.labels + 1);
     const double allowed = single ? 1e-7 * std::fabs(expected_costs[b]) + 3e-7 * steps
                                   : 1e-15 * std::fabs(expected_costs[b]) + 1e-15 * steps;
@@ -278,14 +284,15 @@ int main(int argc, char** argv) {
   for (int64_t labels : {int64_t(widest_strip) - 1, int64_t(widest_strip), 2 * int64_t(widest_strip) + 77})
     for (bool ctc : {false, true}) {
       Random random(seed + labels);
-      check_both(random, {1, ctc ? labels + labels / 8 : 6, 5, labels, 0, ctc, true, false, true, true, 0, 0});
+      check_both(random, {1, ctc ? labels + labels / 8 : 6, 5, labels, 0, ctc, true, false, true, true, 0, 0, 0, 0});
     }
   for (int i = 0; i < cases; ++i) {
     Random random(seed * 1000003 + i);
     emulation::machine.random.seed(seed + i);
     check_both(random, random_shape(random));
   }
-  printf("%d random cases in two types, %d failures; float32 used %.2f of what is allowed for costs, %.2f for gradients\n",
-         cases, failures, worst_cost, worst_grad);
+  printf("%d random cases in two types, %d failures; %d finite costs, %d infinite; float32 used %.2f of what is "
+         "allowed for costs, %.2f for gradients\n",
+         cases, failures, possible, impossible, worst_cost, worst_grad);
   return failures > 0;
 }

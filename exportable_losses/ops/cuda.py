@@ -1,0 +1,147 @@
+"""The CUDA kernels as a computer of the lattices: their plain C door, called on device pointers.
+
+Everything is queued on the current stream and nothing waits for the device, so lengths and targets are not
+checked: a length outside of its size is taken as the nearer end, a target that is no class has probability
+zero, and the cost of its item is infinite with a gradient of zero.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..library import library_path
+from .native import _TYPES, _Batch
+
+
+def cuda_library_path() -> str | None:
+    """The shared library with the CUDA kernels, or None where the package was built without.
+
+    It lies beside the other one; `EXPORTABLE_LOSSES_CUDA_LIBRARY` names another.
+    """
+    given = os.environ.get("EXPORTABLE_LOSSES_CUDA_LIBRARY")
+    if given is not None:
+        return given or None
+    beside = library_path()
+    if beside is None:
+        return None
+    path = Path(beside)
+    path = path.with_name(f"{path.stem}_cuda{path.suffix}")
+    return str(path) if path.is_file() else None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    path = cuda_library_path()
+    if path is None:
+        return None
+    library = ctypes.CDLL(path)
+    for loss in ("ctc", "transducer"):
+        workspace = getattr(library, f"exportable_losses_cuda_{loss}_workspace")
+        workspace.restype = ctypes.c_int64
+        workspace.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
+        for kind in _TYPES.values():
+            function = getattr(library, f"exportable_losses_cuda_{loss}_{kind}")
+            function.restype = ctypes.c_char_p
+            function.argtypes = [ctypes.c_void_p] * 6
+    library.exportable_losses_cuda_architectures.restype = ctypes.c_char_p
+    return library
+
+
+def unavailable(scores: Tensor) -> str:
+    """Why these scores cannot be computed here, or nothing."""
+    if scores.device.type != "cuda":
+        return f"it computes on CUDA devices, not on {scores.device.type}"
+    if scores.dtype not in _TYPES:
+        return f"it knows float32 and float64, not {scores.dtype}"
+    return "" if _library() else "the package was installed without it (no nvcc was found)"
+
+
+def about() -> dict[str, str]:
+    """The library's path and the architectures it was built for; empty without a library."""
+    library = _library()
+    if library is None:
+        return {}
+    return {
+        "path": cuda_library_path() or "",
+        "architectures": library.exportable_losses_cuda_architectures().decode(),
+    }
+
+
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
+    return _run("ctc", log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
+
+
+def transducer(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
+    return _run("transducer", logits, targets, input_lengths, target_lengths, blank_index, grad_costs)
+
+
+def _run(
+    loss: str,
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    library, device, kind = _library(), scores.device, scores.dtype
+    if library is None:
+        raise RuntimeError("the CUDA kernels were asked for: the package was installed without them")
+    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
+        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
+    targets, input_lengths, target_lengths = (
+        x.to(device, torch.int64, non_blocking=True).contiguous()
+        for x in (targets, input_lengths, target_lengths)
+    )
+    with torch.cuda.device(device):
+        costs = scores.new_empty(scores.shape[0])
+        grad = None
+        if grad_costs is not None:
+            grad = torch.empty(scores.shape, dtype=kind, device=device)
+            grad_costs = grad_costs.to(device, kind).contiguous()
+        sizes = (scores.shape[0], scores.shape[1], targets.shape[1], scores.element_size(), grad is not None)
+        bytes_needed = getattr(library, f"exportable_losses_cuda_{loss}_workspace")(*sizes)
+        # one byte at least, and freed to torch's allocator at once: what is queued later on this stream
+        # waits for the kernels, so nobody writes into it before they have run
+        workspace = torch.empty(max(1, bytes_needed), dtype=torch.uint8, device=device)
+        batch = _Batch(
+            scores.data_ptr(),
+            *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
+            *(scores.stride(0), scores.stride(1)),
+            targets.data_ptr(),
+            targets.stride(0),
+            input_lengths.data_ptr(),
+            target_lengths.data_ptr(),
+            blank_index,
+        )
+        error = getattr(library, f"exportable_losses_cuda_{loss}_{_TYPES[kind]}")(
+            ctypes.byref(batch),
+            None if grad_costs is None else grad_costs.data_ptr(),
+            costs.data_ptr(),
+            None if grad is None else grad.data_ptr(),
+            workspace.data_ptr(),
+            torch.cuda.current_stream(device).cuda_stream,
+        )
+    if error:
+        raise ValueError(error.decode())
+    return costs, grad

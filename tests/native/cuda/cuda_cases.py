@@ -1,0 +1,96 @@
+"""Lattices for the CUDA computer, and plain torch in float64 on the CPU to hold it to."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from exportable_losses.ops import plain
+
+ROOT = Path(__file__).parents[3]
+SOURCES = ROOT / "exportable_losses" / "csrc"
+# loss, and sizes (batch, frames, classes, labels): rows that are whole vectors and rows that are not, one
+# warp and many, lattices of several strips
+SIZES = [
+    ("ctc", (3, 50, 20, 12)),
+    ("ctc", (2, 130, 501, 60)),
+    ("ctc", (1, 700, 33, 600)),
+    ("ctc", (2, 4, 5, 0)),
+    ("transducer", (2, 9, 8, 5)),
+    ("transducer", (2, 20, 501, 40)),
+    ("transducer", (3, 12, 1024, 33)),
+    ("transducer", (1, 6, 7, 520)),
+    ("transducer", (2, 5, 5, 0)),
+]
+
+
+def lattice(
+    loss: str, sizes: tuple[int, int, int, int], seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Scores in float64, targets, lengths and the blank; the first item is as long as can be."""
+    batch, frames, classes, labels = sizes
+    draw = torch.Generator().manual_seed(seed)
+    shape = (batch, frames, classes) if loss == "ctc" else (batch, frames, labels + 1, classes)
+    scores = 2 * torch.randn(shape, generator=draw, dtype=torch.float64)
+    targets = torch.randint(1, classes, (batch, labels), generator=draw)
+    input_lengths = torch.randint(1, frames + 1, (batch,), generator=draw)
+    target_lengths = torch.randint(0, labels + 1, (batch,), generator=draw)
+    input_lengths[0], target_lengths[0] = frames, labels
+    if loss == "ctc":
+        scores = scores.log_softmax(-1)
+        target_lengths = torch.minimum(target_lengths, input_lengths // 2)
+    return scores, targets, input_lengths, target_lengths, 0
+
+
+def check(computer: object, loss: str, sizes: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> None:
+    """Costs alone, costs with the gradient, and both on strided scores."""
+    scores, targets, input_lengths, target_lengths, blank = lattice(loss, sizes)
+    scores = scores.to(dtype)  # what is computed from; the reference reads the same numbers
+    weights = torch.linspace(-1, 2, scores.shape[0], dtype=dtype)
+    lengths = (targets, input_lengths, target_lengths)
+    costs, grad = getattr(plain, loss)(scores.double(), *lengths, blank, weights.double())
+    strided = torch.nn.functional.pad(scores, (0, 0) * (scores.dim() - 2) + (0, 3))[:, : scores.shape[1]]
+    on_device = [x.to(device) for x in lengths]
+    exact = dtype == torch.float64
+    close = {"rtol": 1e-12, "atol": 1e-10} if exact else {"rtol": 2e-6, "atol": 2e-5}
+    for given in (scores.to(device), strided.to(device)):
+        alone, nothing = getattr(computer, loss)(given, *on_device, blank, None)
+        assert nothing is None
+        ours, ours_grad = getattr(computer, loss)(given, *on_device, blank, weights.to(device))
+        assert torch.equal(alone, ours)
+        torch.testing.assert_close(ours.cpu().double(), costs, **close)
+        torch.testing.assert_close(ours_grad.cpu().double(), grad, **close)
+
+
+def compile_emulated(folder: Path, source: Path, *options: str) -> Path:
+    """`source`, which is or includes the kernels, compiled by g++ to run on the CPU."""
+    out = folder / (source.stem + (".so" if "-shared" in options else ""))
+    flags = "-std=c++17 -O1 -Wall -Wno-unknown-pragmas -Wno-missing-template-keyword -U_FORTIFY_SOURCE".split()
+    emulation = ["-I", str(Path(__file__).parent / "host_emulation"), "-x", "c++"]
+    run = subprocess.run(
+        ["g++", *flags, *emulation, str(source), *options, "-o", str(out), "-lpthread"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return out
+
+
+def build_with_cmake(folder: Path, architectures: str) -> Path:
+    """The CUDA library alone, for these architectures, by the repository's own CMake."""
+    options = ["-DEXPORTABLE_LOSSES_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
+    for command in (
+        ["cmake", "-S", str(ROOT), "-B", str(folder), *options],
+        ["cmake", "--build", str(folder), "--target", "exportable_losses_cuda"],
+    ):
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return folder / "libexportable_losses_cuda.so"
+
+
+def missing(*programs: str) -> str:
+    """Why a test that calls these programs is skipped, or nothing."""
+    absent = [program for program in programs if not shutil.which(program)]
+    return f"no {' and no '.join(absent)} on this machine" if absent else ""

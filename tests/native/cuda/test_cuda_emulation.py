@@ -1,0 +1,47 @@
+"""The CUDA kernels without a GPU: their sources run on the CPU (see host_emulation/cuda_runtime.h)."""
+
+import contextlib
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cuda_cases import SIZES, SOURCES, check, compile_emulated, missing
+
+from exportable_losses.ops import cuda
+
+pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
+
+
+def test_the_kernels_agree_with_the_core(tmp_path):
+    core = [str(SOURCES / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc")]
+    sanitizers = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    program = compile_emulated(tmp_path, SOURCES.parents[1] / "tests/native/cuda/emulated.cc", "-DISA=baseline", *core, *sanitizers)
+    run = subprocess.run([program, "300"], capture_output=True, text=True, timeout=600)
+    print(run.stdout)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.fixture
+def emulated_device(tmp_path, monkeypatch):
+    """`ops.cuda` with the emulated library, for tensors on the CPU."""
+    path = compile_emulated(tmp_path, SOURCES / "cuda" / "cuda_api.cu", "-shared", "-fPIC", "-fvisibility=hidden")
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(path))
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
+    cuda._library.cache_clear()
+    yield
+    cuda._library.cache_clear()
+
+
+def test_the_binding_agrees_with_plain_torch(emulated_device):
+    for loss, sizes in SIZES:
+        for dtype in (torch.float32, torch.float64):
+            check(cuda, loss, sizes, "cpu", dtype)
+    assert cuda.about()["architectures"] == "unknown"  # it was not built by CMake
+    with pytest.raises(ValueError, match=r"blank_index: got 9, expected a number in \[0, 4\]"):
+        cuda.ctc(torch.zeros(1, 2, 5), torch.ones(1, 1), torch.ones(1), torch.ones(1), 9, None)
+
+
+def test_what_the_binding_cannot_do():
+    assert cuda.unavailable(torch.zeros(1)) == "it computes on CUDA devices, not on cpu"
