@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 def test_the_kernels_agree_with_the_core(tmp_path):
     core = [str(SOURCES / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc")]
     sanitizers = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    program = compile_emulated(tmp_path, SOURCES.parents[1] / "tests/native/cuda/emulated.cc", "-DISA=baseline", *core, *sanitizers)
+    source = Path(__file__).with_name("emulated.cc")
+    program = compile_emulated(tmp_path, source, "-DISA=baseline", *core, *sanitizers)
     run = subprocess.run([program, "300"], capture_output=True, text=True, timeout=600)
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -25,7 +27,8 @@ def test_the_kernels_agree_with_the_core(tmp_path):
 @pytest.fixture
 def emulated_device(tmp_path, monkeypatch):
     """`ops.cuda` with the emulated library, for tensors on the CPU."""
-    path = compile_emulated(tmp_path, SOURCES / "cuda" / "cuda_api.cu", "-shared", "-fPIC", "-fvisibility=hidden")
+    kernels = SOURCES / "cuda" / "cuda_api.cu"
+    path = compile_emulated(tmp_path, kernels, "-shared", "-fPIC", "-fvisibility=hidden")
     monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(path))
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
