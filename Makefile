@@ -27,7 +27,7 @@ lint: venv tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=build/tree $(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_layering.py
 
 bench: venv
 	$(BIN)/exportable-losses bench

@@ -1,6 +1,7 @@
 """Export to ONNX."""
 
 import contextlib
+import copy
 import itertools
 import logging
 import os
@@ -68,6 +69,7 @@ def to_onnx(
     if inputs is None:
         inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
     inputs = _in_order(entry.contract, inputs)
+    module = copy.deepcopy(module).eval()
     outputs = _as_tuple(module(**inputs))
     model = _trace(module, entry.contract, inputs, settings)
     _attach_bodies(model)
@@ -118,7 +120,7 @@ def _trace(
     }
     with _quiet():
         program = torch.onnx.export(
-            module.eval(),
+            module,
             (),
             kwargs=example,
             dynamic_shapes=dynamic,

@@ -44,21 +44,26 @@ def _lattice(name: str, scores: str) -> Callable[..., Any]:
     return translate
 
 
+def _constant(value: Any, dtype: ir.DataType | None) -> Any:
+    tensor: Any = ir.tensor(value, dtype)
+    return op.Constant(value=tensor)
+
+
 def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
     """`aten.scalar_tensor`; the exporter's own takes every number through float32."""
     if isinstance(s, (int, float)):
-        return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
+        return _constant(s, ir.DataType(dtype))
     return op.Cast(s, to=dtype)
 
 
 def _full_like(x: Any, fill_value: Any, **_: Any) -> Any:
     """`aten.full_like`, likewise."""
-    return op.Expand(op.Constant(value=ir.tensor(fill_value, x.dtype)), op.Shape(x))
+    return op.Expand(_constant(fill_value, x.dtype), op.Shape(x))
 
 
 def _log10(x: Any) -> Any:
     """`aten.log10`; the exporter's own divides by a logarithm of 10 in float32."""
-    return op.Div(op.Log(x), op.Constant(value=ir.tensor(math.log(10), x.dtype)))
+    return op.Div(op.Log(x), _constant(math.log(10), x.dtype))
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

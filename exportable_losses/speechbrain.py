@@ -55,6 +55,8 @@ class PitWrapper(_separation.PITLoss):
         [(1, 2, 0)]
     """
 
+    base_loss: Any  # a function will do
+
     def __init__(self, base_loss: Any) -> None:
         super().__init__(base_loss)
 

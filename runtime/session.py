@@ -110,9 +110,14 @@ def _cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     wanted = np.dtype(_DTYPES[kind])
     if array.dtype == wanted:
         return array
-    safe = np.can_cast(array.dtype, wanted, "safe")
-    if not safe and array.dtype.kind in "iu" and wanted.kind in "fiu":
-        safe = bool((array.astype(wanted).astype(array.dtype) == array).all())
-    if not safe:
+    if not (np.can_cast(array.dtype, wanted, "safe") or _holds(wanted, array)):
         raise TypeError(f"{name}: got {array.dtype}, expected {wanted} (or what casts to it without loss)")
     return array.astype(wanted)
+
+
+def _holds(wanted: np.dtype[Any], array: np.ndarray) -> bool:
+    """Whether every one of the integers in `array` is a number of the dtype `wanted`."""
+    if array.dtype.kind not in "iu" or wanted.kind not in "iuf":
+        return False
+    whole = 2 ** (np.finfo(wanted).nmant + 1) if wanted.kind == "f" else int(np.iinfo(wanted).max)
+    return array.size == 0 or (int(array.max()) <= whole and int(array.min()) >= -whole)

@@ -144,6 +144,7 @@ def test_log_softmax_wrapper_is_a_cross_entropy() -> None:
 def test_contrastive_negatives_that_are_the_positive_do_not_count(scripted: bool) -> None:
     x, y, negs = random(2, 3, 4), random(2, 3, 4, seed=1), random(5, 2, 3, 4, seed=2)
     negs[1, 0, 2] = y[0, 2]
+    negs[3, 0, 1, 2] = y[0, 1, 2]  # one number alone makes no positive
     negs[:, 1, 1] = y[1, 1]  # none is left here
     module = el.ContrastiveLoss(0.5)
     loss, accuracy = (torch.jit.script(module) if scripted else module)(x, y, negs)

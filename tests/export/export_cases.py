@@ -1,0 +1,289 @@
+"""What the tests of this folder export: every row of the catalog in every shape it comes in."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exportable_losses import AdditiveAngularMargin, AngularMargin, catalog, checks, contract
+from exportable_losses.catalog import Entry
+
+Inputs = dict[str, Tensor]
+
+Export = Callable[["Case"], Path]
+TorchAlone = Callable[[Path, list[Inputs]], list[Any]]
+
+# Three sizes to run at, none of them the exported one. At ALL_ONE every size is as small as the row
+# allows, which is where a size of one that the exporter took for a broadcast would show. H and W leave
+# one row and two columns behind a Laplacian of 5, since the variance of a single pixel is undefined.
+ALL_ONE = {"B": 1, "T": 1, "C": 2, "S": 1, "U": 1, "V": 2, "E": 1, "H": 5, "W": 6, "L": 1, "Z": 1, "X0": 1}
+SHORT = {"B": 4, "T": 3, "C": 5, "S": 2, "U": 2, "V": 4, "E": 4, "H": 8, "W": 7, "L": 4, "Z": 2, "X0": 3}
+LARGE = {"B": 5, "T": 29, "C": 11, "S": 6, "U": 7, "V": 12, "E": 3, "H": 10, "W": 16, "L": 7, "Z": 3, "X0": 4}
+# N is the frames of the targets, longer or shorter than the predictions, or else a size of its own.
+OTHER_SIZES = {"all_one": (ALL_ONE, +2, 1), "short": (SHORT, -1, 6), "large": (LARGE, +3, 13)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One graph: a row with its settings, and which inputs it is exported with.
+
+    Args:
+        row: its name in the catalog.
+        name: what tells it from the other cases of the row.
+        settings: of the module.
+        without: the optional inputs that it is exported without.
+        dropped: the letters of the optional dimensions that it is exported without.
+        sizes: sizes that the settings fix (class weights fix C).
+        same: letters whose size is another letter's.
+        change: turns the inputs drawn into those used (another rank, say).
+        dtype: of the floating-point inputs and buffers.
+    """
+
+    row: str
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
+    change: Callable[[Inputs], Inputs] = dict
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, [self.row, self.name, *(f"no_{name}" for name in self.without)]))
+
+    @property
+    def entry(self) -> Entry:
+        return catalog.get(self.row)
+
+    def module(self, dtype: torch.dtype | None = None) -> nn.Module:
+        return self.entry.module(**self.settings).to(dtype or self.dtype)
+
+    def inputs(self, size: str = "", seed: int = 0) -> Inputs:
+        """Random inputs at one of `OTHER_SIZES`, or at the catalog's own sizes."""
+        sizes: dict[str, int | None] = dict(_sizes(self.entry, size)) if size else {}
+        sizes |= self.sizes
+        sizes |= {letter: sizes.get(other, SHORT[other]) for letter, other in self.same.items()}
+        if not size:  # the catalog's own, but those of `same`
+            sizes |= {other: SHORT[other] for other in self.same.values()}
+        sizes |= dict.fromkeys(self.dropped)
+        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **sizes)
+        return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
+
+    def truth(self, inputs: Inputs) -> dict[str, Tensor]:
+        """What the eager module gives in float64."""
+        legal = {value.name: value.legal for value in self.entry.inputs}
+        exact = {k: v.double() if legal[k] in contract.FLOATING else v for k, v in inputs.items()}
+        return self.outputs(self.module(torch.float64)(**exact))
+
+    def outputs(self, returned: Any) -> dict[str, Tensor]:
+        """What a module returned, by the catalog's names."""
+        values = tuple(returned) if isinstance(returned, tuple) else (returned,)
+        return dict(zip(self.entry.outputs, values, strict=True))
+
+
+def _sizes(entry: Entry, size: str) -> dict[str, int]:
+    common, difference, own = OTHER_SIZES[size]
+    n = common["T"] + difference if entry.contract.aligned else own
+    terms = " ".join(value.dims for value in entry.inputs).replace("*", "X0").replace("?", "").split()
+    letters = {term.partition("+")[0] for term in terms}
+    return {letter: value for letter, value in {**common, "N": n}.items() if letter in letters}
+
+
+def _as_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+
+
+# Changes of what was drawn.
+
+
+def flat(*names: str) -> Callable[[Inputs], Inputs]:
+    """The named inputs without their last dimension."""
+    return lambda inputs: {k: v[..., 0].contiguous() if k in names else v for k, v in inputs.items()}
+
+
+def deep(*names: str) -> Callable[[Inputs], Inputs]:
+    """The named inputs with one dimension more, of size 2."""
+    return lambda inputs: {
+        k: torch.stack([v, v.roll(1, 0)], -1) if k in names else v for k, v in inputs.items()
+    }
+
+
+def whole(*names: str) -> Callable[[Inputs], Inputs]:
+    """The named inputs as integers, as a file with samples has them."""
+    return lambda inputs: {k: (100 * v).long() if k in names else v for k, v in inputs.items()}
+
+
+def _frame_logits(inputs: Inputs) -> Inputs:
+    """From ``[B, T, X0, 1]`` and ``[B, N, X0]`` to ``[B, T, 1]`` and ``[B, N]``."""
+    return {**inputs, "inputs": inputs["inputs"][:, :, 0], "targets": inputs["targets"][:, :, 0]}
+
+
+def _item_logits(inputs: Inputs) -> Inputs:
+    """To ``[B, 1]`` and ``[B]``."""
+    return {"inputs": inputs["inputs"][:, 0, 0], "targets": inputs["targets"][:, 0, 0]}
+
+
+def _classes_to_indices(inputs: Inputs) -> Inputs:
+    """To log-probabilities ``[B, T, C]`` and the classes ``[B, T]`` as a loss of one's own takes them."""
+    log_probs = inputs["predictions"].log_softmax(-1)
+    return {**inputs, "predictions": log_probs, "targets": inputs["targets"].argmax(-1)}
+
+
+class FrameNLL(nn.Module):
+    """A loss of one's own whose predictions have a dimension that its targets have not."""
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return -predictions.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+
+
+# The table.
+
+
+def reductions(entry: Entry) -> tuple[str, ...]:
+    """Every reduction that the row's module takes; one empty name where it takes none."""
+    if "reduction" not in entry.settings:
+        return ("",)
+    return tuple(reduction for reduction in checks.REDUCTIONS if _takes(entry, reduction))
+
+
+def _takes(entry: Entry, reduction: str) -> bool:
+    try:
+        entry.module(reduction=reduction)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(row: str, reduction: str) -> dict[str, str]:
+    """Unreduced, the two terms of the variational loss are added element by element."""
+    elementwise = row == "VariationalAutoencoderLoss" and reduction in ("sum", "none")
+    return {"L": "T", "Z": "X0"} if elementwise else {}
+
+
+_MARGIN = {"margin": 0.2, "scale": 30.0}
+# Settings that float32 cannot hold exactly: a graph that took them through float32 would show it.
+_FLOAT64_SETTINGS: dict[str, dict[str, Any]] = {
+    "nll_loss": {"label_smoothing": 0.1},
+    "bce_loss": {"label_smoothing": 0.1},
+    "kldiv_loss": {"label_smoothing": 0.1},
+    "distance_diff_loss": {"beta": 0.3, "max_weight": 2.1},
+    "AngularMargin": _MARGIN,
+    "AdditiveAngularMargin": _MARGIN,
+    "LogSoftmaxWrapper": {"loss_fn": AdditiveAngularMargin(**_MARGIN)},
+}
+
+
+def _rows() -> Iterator[Case]:
+    for row in catalog.names():
+        entry = catalog.get(row)
+        optional = tuple(value.name for value in entry.inputs if value.optional)
+        for reduction in reductions(entry):
+            settings = {"reduction": reduction} if reduction else {}
+            yield Case(row, reduction, settings, same=_same(row, reduction))
+            if optional:
+                yield Case(row, reduction, settings, optional, same=_same(row, reduction))
+        yield Case(row, "float64", _FLOAT64_SETTINGS.get(row, {}), dtype=torch.float64)
+
+
+def _settings() -> Iterator[Case]:
+    weight = torch.linspace(0.2, 2.0, 7)
+    length = ("length",)
+    yield Case("nll_loss", "weight", {"weight": weight}, sizes={"C": 7})
+    yield Case("nll_loss", "smoothing", {"label_smoothing": 0.1}, length)
+    yield Case("nll_loss", "smoothing_weight", {"label_smoothing": 0.1, "weight": weight}, sizes={"C": 7})
+    yield Case("bce_loss", "item_weight", {"weight": weight}, sizes={"B": 7}, change=_frame_logits)
+    yield Case("bce_loss", "items_weight", {"weight": weight}, length, sizes={"B": 7}, change=_item_logits)
+    yield Case("bce_loss", "class_weight", {"weight": weight.reshape(1, 1, 7)}, sizes={"X0": 7})
+    yield Case("bce_loss", "pos_weight", {"pos_weight": weight}, sizes={"X0": 7})
+    yield Case("bce_loss", "one_pos_weight", {"pos_weight": torch.tensor([3.0])})
+    yield Case("bce_loss", "smoothing", {"label_smoothing": 0.2})
+    yield Case("bce_loss", "item_smoothing", {"label_smoothing": 0.2}, length, change=_item_logits)
+    for reduction in checks.REDUCTIONS:
+        smooth = {"label_smoothing": 0.2, "pad_idx": 1, "reduction": reduction}
+        yield Case("kldiv_loss", f"smoothing_{reduction}", smooth)
+        yield Case("kldiv_loss", f"mask_length_{reduction}", {**smooth, "mask_length": True})
+    yield Case("kldiv_loss", "mask_length", {"label_smoothing": 0.2, "mask_length": True}, length)
+    yield Case("distance_diff_loss", "settings", {"beta": 0.5, "max_weight": 2.0})
+    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd"):
+        yield Case(row, "blank_1", {"blank_index": 1})
+        letter = "V" if row == "transducer_loss" else "C"
+        yield Case(row, "last_blank", {"blank_index": 5}, sizes={letter: 6})
+    for reduction in checks.REDUCTIONS:
+        yield Case("ctc_loss", f"infinite_{reduction}", {"zero_infinity": False, "reduction": reduction})
+    yield Case("transducer_loss", "normalize", {"normalize": True})
+    yield Case("transducer_loss", "normalize_none", {"normalize": True, "reduction": "none"})
+    yield Case("PitWrapper", "l1", {"base_loss": nn.L1Loss(reduction="none")})
+    for row in ("AngularMargin", "AdditiveAngularMargin"):
+        yield Case(row, "margin", _MARGIN)
+    yield Case("AdditiveAngularMargin", "easy", {**_MARGIN, "easy_margin": True})
+    yield Case("LogSoftmaxWrapper", "angular", {"loss_fn": AngularMargin(**_MARGIN)})
+    yield Case("LogSoftmaxWrapper", "additive", {"loss_fn": AdditiveAngularMargin(**_MARGIN)}, length)
+    yield Case("ContrastiveLoss", "temperature", {"logit_temp": 0.7})
+    l1 = nn.L1Loss(reduction="none")
+    for reduction in ("mean", "batch", "none"):
+        along = {"len_dim": 2, "reduction": reduction}
+        yield Case("AutoencoderLoss", f"len_dim_{reduction}", {**along, "rec_loss": l1})
+        same = _same("VariationalAutoencoderLoss", reduction)
+        weighted = {**along, "rec_loss": l1, "dist_loss_weight": 0.3}
+        yield Case("VariationalAutoencoderLoss", f"len_dim_{reduction}", weighted, same=same)
+    yield Case("Laplacian", "kernel_5", {"kernel_size": 5})
+    for reduction in ("mean", "batch"):
+        settings = {"kernel_size": 5, "len_dim": 2, "reduction": reduction}
+        yield Case("LaplacianVarianceLoss", f"len_dim_{reduction}", settings)
+    mse = nn.MSELoss(reduction="none")
+    yield Case("compute_masked_loss", "mse", {"loss_fn": mse, "mask_shape": "predictions"})
+    yield Case("compute_masked_loss", "loss_mask", {"mask_shape": "loss", "reduction": "batch"})
+    yield Case("compute_masked_loss", "own", {"loss_fn": FrameNLL()}, change=_classes_to_indices)
+    yield Case("compute_length_mask", "len_dim", {"len_dim": 2})
+
+
+def _ranks() -> Iterator[Case]:
+    starred = {
+        row: names
+        for row in catalog.names()
+        if (names := tuple(v.name for v in catalog.get(row).inputs if v.dims in ("B T *", "B N *")))
+    }
+    for row, names in starred.items():
+        yield Case(row, "flat", change=flat(*names))
+        yield Case(row, "deep", change=deep(*names))
+    yield Case("truncate", "two_ranks", change=flat("targets"))
+    yield Case("PitWrapper", "flat", change=lambda drawn: {k: v[:, 0] for k, v in drawn.items()})
+    yield Case(
+        "PitWrapper",
+        "deep",
+        change=lambda drawn: {k: v.unsqueeze(1) + v.unsqueeze(2) for k, v in drawn.items()},
+    )
+    yield Case("bce_loss", "frames_1", change=_frame_logits)
+    yield Case("bce_loss", "frames", change=lambda drawn: flat("inputs")(_frame_logits(drawn)))
+    yield Case("bce_loss", "classes", change=flat("inputs"))
+    for row in ("classification_error", "nll_loss", "kldiv_loss"):
+        yield Case(row, "items", {}, ("length",), ("T", "N"))
+    yield Case("kldiv_loss", "smoothing_items", {"label_smoothing": 0.2}, ("length",), ("T", "N"))
+    yield Case("bce_loss", "items_1", {}, ("length",), change=_item_logits)
+    yield Case("bce_loss", "items", {}, ("length",), change=lambda drawn: flat("inputs")(_item_logits(drawn)))
+    for row in ("cal_si_snr", "cal_snr", "get_mask"):
+        yield Case(row, "no_channels", dropped=("E",))
+    for row in ("Laplacian", "LaplacianVarianceLoss"):
+        yield Case(row, "no_channels", dropped=("C",))
+    yield Case("VariationalAutoencoderLoss", "flat_latent", dropped=("Z",))
+
+
+def _integers() -> Iterator[Case]:
+    for row in catalog.names():
+        signals = tuple(value.name for value in catalog.get(row).inputs if value.legal == "signal")
+        if signals:
+            yield Case(row, "integers", change=whole(*signals))
+    for row in ("l1_loss", "mse_loss"):
+        yield Case(row, "integers", change=whole("predictions", "targets"))
+    yield Case("compute_length_mask", "integers", change=whole("data"))
+    yield Case("get_mask", "integers", change=whole("source"))
+    yield Case("bce_loss", "integers", change=whole("targets"))
+
+
+CASES = (*_rows(), *_settings(), *_ranks(), *_integers())
+BY_NAME = {str(case): case for case in CASES}
+assert len(BY_NAME) == len(CASES), "two cases of one name would share an export"

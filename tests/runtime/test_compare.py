@@ -1,0 +1,55 @@
+"""The parity report against differences worked out by hand."""
+
+import numpy as np
+import pytest
+
+from exportable_losses.runtime import compare
+
+INF, NAN = np.inf, np.nan
+
+
+def test_differences_are_the_largest_of_an_output() -> None:
+    [d] = compare({"loss": np.array([1.0, 2.0, -4.0])}, {"loss": np.array([1.0, 2.5, -4.25])})
+    assert (d.output, d.absolute, d.relative, d.scale) == ("loss", 0.5, 0.2, 4.25)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_units_in_the_last_place_are_of_the_expected_dtype(dtype: type) -> None:
+    expected = np.array([1.0, 8.0], dtype)
+    got = expected + 3 * np.spacing(expected)
+    [d] = compare({"x": got}, {"x": expected})
+    assert d.ulp == 3
+
+
+def test_equal_infinities_and_nans_are_no_difference() -> None:
+    values = np.array([INF, -INF, NAN, 1.0])
+    [d] = compare({"x": values}, {"x": values})
+    assert (d.absolute, d.relative, d.ulp) == (0, 0, 0)
+    assert d.within()
+
+
+@pytest.mark.parametrize(("got", "expected"), [(INF, -INF), (INF, 1.0), (1.0, INF), (NAN, 1.0), (1.0, NAN)])
+def test_one_infinity_or_nan_is_an_infinite_difference(got: float, expected: float) -> None:
+    [d] = compare({"x": np.array([got])}, {"x": np.array([expected])})
+    assert d.absolute == INF
+    assert not d.within()
+
+
+def test_other_shapes_differ_infinitely() -> None:
+    [d] = compare({"x": np.zeros(2)}, {"x": np.zeros((2, 1))})
+    assert not d.shapes_agree
+    assert not d.within()
+
+
+def test_within_is_of_the_largest_magnitude_or_absolute() -> None:
+    [large] = compare({"x": np.array([1000.01, 0.01])}, {"x": np.array([1000.0, 0.0])})
+    assert large.within(rtol=2e-5, atol=0)
+    assert not large.within(rtol=5e-6, atol=0)
+    [small] = compare({"x": np.array([1e-6])}, {"x": np.array([0.0])})
+    assert small.within(rtol=0, atol=2e-6)
+    assert not small.within(rtol=0, atol=5e-7)
+
+
+def test_names_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"^got: a, expected b"):
+        compare({"a": np.zeros(1)}, {"b": np.zeros(1)})

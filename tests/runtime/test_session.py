@@ -1,0 +1,155 @@
+"""A session takes what fits, casts what loses nothing, and refuses the rest by name."""
+
+import concurrent.futures
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_input import BadInput, bad_inputs
+
+import exportable_losses as el
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx
+from exportable_losses.runtime import LossSession
+
+# What an exported graph can be given wrong; a module's own settings are refused when it is made.
+CASES = [case for case in bad_inputs() if case.row in catalog.names()]
+
+
+@functools.cache
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="sessions"))
+
+
+@functools.cache
+def session_of(
+    row: str, settings: tuple[tuple[str, object], ...], sizes: tuple[tuple[str, int], ...]
+) -> LossSession:
+    entry = catalog.get(row)
+    path = folder() / f"{row}-{abs(hash((settings, sizes)))}" / "graph.onnx"
+    path.parent.mkdir()
+    module = entry.module(**dict(settings))
+    blank_index = dict(settings).get("blank_index", 0)
+    to_onnx(module, path, entry.example_inputs(blank_index=blank_index, **dict(sizes)))
+    return LossSession(path, native=False)
+
+
+def session(case: BadInput) -> LossSession:
+    return session_of(case.row, tuple(sorted(case.settings.items())), tuple(sorted(case.sizes.items())))
+
+
+@pytest.fixture(scope="module")
+def ctc() -> LossSession:
+    return session_of("ctc_loss", (("reduction", "none"),), ())
+
+
+def arrays(row: str, **sizes: int) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in catalog.get(row).example_inputs(**sizes).items()}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sessions_refuse_the_table(case: BadInput) -> None:
+    legal = {name: tensor.numpy() for name, tensor in case.legal().items()}
+    run = session(case)
+    run(**legal)
+    with pytest.raises((ValueError, TypeError), match=f"^{case.message}"):
+        run(**{name: tensor.numpy() for name, tensor in case.illegal().items()})
+
+
+def test_a_missing_input_is_named(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    del given["targets"]
+    with pytest.raises(TypeError, match=r"^inputs: targets missing, expected log_probs, targets"):
+        ctc(**given)
+
+
+def test_an_unknown_input_is_named(ctc: LossSession) -> None:
+    with pytest.raises(TypeError, match=r"^inputs: got logits, expected log_probs"):
+        ctc(**arrays("ctc_loss"), logits=np.zeros(1))
+
+
+def test_float64_into_a_float32_graph_is_refused(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    given["log_probs"] = given["log_probs"].astype(np.float64)
+    with pytest.raises(TypeError, match=r"^log_probs: got float64, expected float32"):
+        ctc(**given)
+
+
+def test_an_index_that_int64_cannot_hold_is_refused(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    given["targets"] = np.full(given["targets"].shape, 2**63, np.uint64)
+    with pytest.raises(TypeError, match=r"^targets: got uint64, expected int64"):
+        ctc(**given)
+
+
+def test_a_float_is_no_index(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    given["targets"] = given["targets"].astype(np.float32)
+    with pytest.raises(TypeError, match=r"^targets: got float32, expected int64"):
+        ctc(**given)
+
+
+def test_a_wrong_rank_is_named(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    given["log_probs"] = given["log_probs"][0]
+    with pytest.raises(ValueError, match=r"^log_probs: got shape \[14, 7\], expected 3 dimensions"):
+        ctc(**given)
+
+
+def test_integers_of_another_width_are_taken(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    expected = ctc(**given)["loss"]
+    given["targets"] = given["targets"].astype(np.int32)
+    given["input_lens"] = np.ones(3, np.int64)  # whole numbers are exact lengths
+    whole = dict(given, input_lens=np.ones(3, np.float32))
+    np.testing.assert_array_equal(ctc(**given)["loss"], ctc(**whole)["loss"])
+    given["input_lens"] = arrays("ctc_loss")["input_lens"]
+    np.testing.assert_array_equal(ctc(**given)["loss"], expected)
+
+
+def test_what_lies_behind_an_items_labels_may_be_anything(ctc: LossSession) -> None:
+    given = arrays("ctc_loss", S=4)
+    given["target_lens"] = np.array([1.0, 0.5, 0.0], np.float32)
+    expected = ctc(**given)["loss"]
+    given["targets"] = given["targets"].copy()
+    given["targets"][1, 2:] = [-1, 9999]
+    given["targets"][2] = 0
+    np.testing.assert_array_equal(ctc(**given)["loss"], expected)
+
+
+def test_integer_signals_are_taken() -> None:
+    run = session_of("get_si_snr_with_pitwrapper", (), ())
+    rng = np.random.default_rng(0)
+    given = {name: rng.integers(-99, 99, (3, 50, 2)) for name in ("source", "estimate_source")}
+    exact = {name: array.astype(np.float32) for name, array in given.items()}
+    np.testing.assert_array_equal(run(**given)["loss"], run(**exact)["loss"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^path: got .*nowhere\.onnx, expected an \.onnx file"):
+        LossSession(tmp_path / "nowhere.onnx")
+
+
+def test_sessions_know_their_names(ctc: LossSession) -> None:
+    assert ctc.inputs == ["log_probs", "targets", "input_lens", "target_lens"]
+    assert ctc.outputs == ["loss"]
+    assert ctc.metadata["row"] == "ctc_loss"
+    assert ctc.metadata["settings"]["reduction"] == "none"
+
+
+def test_a_provider_can_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "l1_loss.onnx"
+    to_onnx(el.L1Loss(), path)
+    run = LossSession(path, providers=["CPUExecutionProvider"])
+    assert run(**arrays("l1_loss"))["loss"].shape == ()
+
+
+def test_one_session_serves_two_threads(ctc: LossSession) -> None:
+    batches = [arrays("ctc_loss", B=b, T=20 + b) for b in range(1, 9)]
+    expected = [ctc(**batch)["loss"] for batch in batches]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        got = list(pool.map(lambda batch: ctc(**batch)["loss"], batches * 4))
+    for one, other in zip(got, expected * 4, strict=True):
+        np.testing.assert_array_equal(one, other)
