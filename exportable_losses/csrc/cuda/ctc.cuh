@@ -159,14 +159,15 @@ __global__ void __launch_bounds__(row_threads)
     blank = team.sum(blank);
     team.sync();  // the row is written
     for (int i = team.lane; i < item.labels; i += team.lanes) {
-      if (!repeats[i].first) continue;
+      const int label = item.label(i);
+      if (label < 0 || !repeats[i].first) continue;  // with NaN the cost of such a label is not infinite
       Real occupied = 0;
       int j = i;
       do {
         occupied += share(alpha[j].label, beta[j].label, total);
         j = repeats[j].next;
       } while (j != 0);
-      grad_row[item.targets[i]] -= weight * occupied;
+      grad_row[label] -= weight * occupied;
     }
     team.sync();  // a label may be the blank
     if (team.lane == 0) grad_row[x.blank] -= weight * blank;

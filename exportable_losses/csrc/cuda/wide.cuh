@@ -76,7 +76,7 @@ __device__ inline Wide<Real> one_if(bool condition) {
   return condition ? one<Real>() : zero<Real>();
 }
 
-// The same number with a mantissa in [1, 2), or zero.
+// The same number with a mantissa in [1, 2), or zero; a NaN stays one, whatever its exponent.
 template <class Real>
 __device__ inline Wide<Real> normalised(Real mantissa, Real exponent) {
   using F = Format<Real>;
@@ -86,8 +86,8 @@ __device__ inline Wide<Real> normalised(Real mantissa, Real exponent) {
   const Real shift = bits_as<Real>(field) - (F::two_to_bits + Real(F::bias));
   const Real one_to_two = bits_as<Real>(static_cast<Bits>((bits & fraction) | (Bits(F::bias) << F::mantissa_bits)));
   const bool is_zero = mantissa < F::least || exponent <= F::lowest;
-  const Real kept = mantissa == mantissa ? one_to_two : mantissa;  // a NaN stays one
-  return {is_zero ? Real(0) : kept, is_zero ? Real(F::lowest) : exponent + shift};
+  const Real kept = is_zero ? Real(0) : one_to_two;
+  return {mantissa == mantissa ? kept : mantissa, is_zero ? Real(F::lowest) : exponent + shift};
 }
 
 // exp(x); x may be -inf.

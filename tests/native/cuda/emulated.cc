@@ -51,7 +51,7 @@ struct Shape {
   int64_t batch, frames, classes, labels, blank;
   bool ctc, with_grad, strided, at_end, weighted, full;
   int scores_lead, grad_lead;  // how far the arrays are from sixteen bytes
-  int scores;  // 0: usual; 1: +-1e4; 2: some -inf; 3: few classes are likely
+  int scores;  // 0: usual; 1: +-1e4; 2: some -inf; 3: few classes are likely; 4: some NaN
   int labels_kind;  // 0: any; 1: all the same; 2: one out of range; 3: lengths out of range; 4: some are the blank
 };
 
@@ -70,7 +70,7 @@ Shape random_shape(Random& random) {
   if (between(random, 0, 7) == 0) s.classes = between(random, 120, 1100);
   if (between(random, 0, 9) == 0) s.labels = between(random, 30, 100);  // several warps
   s.blank = between(random, 0, 2) ? 0 : between(random, 0, s.classes - 1);
-  s.scores = between(random, 0, 3), s.labels_kind = between(random, 0, 4);
+  s.scores = between(random, 0, 4), s.labels_kind = between(random, 0, 4);
   return s;
 }
 
@@ -78,6 +78,7 @@ double random_score(Random& random, const Shape& s) {
   const double x = std::normal_distribution<double>(0, 2)(random);
   if (s.scores == 1) return between(random, 0, 1) ? 1e4 : -1e4;
   if (s.scores == 2 && between(random, 0, 4) == 0) return -INFINITY;
+  if (s.scores == 4 && between(random, 0, 99) == 0) return NAN;
   return s.scores == 3 ? 20 * x : x;
 }
 
@@ -140,6 +141,18 @@ struct Problem {
     for (int64_t i = 0; i < s.labels; ++i) targets[b * target_stride + i] = any_label(random);
     input_lengths[b] = between(random, 0, 3) ? s.frames + between(random, 0, 5) : -between(random, 1, 5);
     target_lengths[b] = between(random, 0, 1) ? INT64_MAX - 3 : -between(random, 1, 5);
+  }
+
+  // A NaN that no path avoids. (With others too nothing is read or written outside of the arrays.)
+  bool must_be_nan(int64_t b) {
+    const int64_t frames = clamped(input_lengths[b], s.frames), labels = clamped(target_lengths[b], s.labels);
+    for (int64_t t = 0; t < frames; ++t) {
+      const Real* x = scores.get() + b * item_stride + t * frame_stride;
+      if (s.ctc ? std::isnan(x[s.blank])
+                : std::any_of(x, x + (labels + 1) * s.classes, [](Real y) { return std::isnan(y); }))
+        return true;
+    }
+    return false;
   }
 
   exportable_losses_batch batch() {
@@ -227,6 +240,11 @@ void check(Random& random, const Shape& s, const char* type) {
   }
   const bool single = sizeof(Real) == 4;
   double unused = 0;
+  if (s.scores == 4) {
+    for (int64_t b = 0; b < s.batch; ++b)
+      if (p.must_be_nan(b) && !std::isnan(costs[b])) report(s, type, "costs", b, costs[b], NAN);
+    return;
+  }
   for (int64_t b = 0; b < s.batch; ++b) {
     ++(std::isinf(expected_costs[b]) ? impossible : possible);
     const double steps = double(s.frames + s.labels + 1);
