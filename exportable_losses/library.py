@@ -2,22 +2,28 @@
 
 import os
 import sys
-from pathlib import Path
 
-_NAMES = {"win32": "exportable_losses.dll", "darwin": "libexportable_losses.dylib"}
+_VARIABLE = "EXPORTABLE_LOSSES_LIBRARY"
+_NAME = {"win32": "exportable_losses.dll", "darwin": "libexportable_losses.dylib"}.get(
+    sys.platform, "libexportable_losses.so"
+)
 
 
 def library_path() -> str | None:
-    """The shared library with the native kernels, or None where the package was built without.
+    """The native library of this package, or nothing where the package was installed without one.
 
-    `EXPORTABLE_LOSSES_LIBRARY` names another one; empty, it says that there is none.
+    The environment variable ``EXPORTABLE_LOSSES_LIBRARY`` names another one.
+
+    Raises:
+        FileNotFoundError: the variable names a file that is not there.
     """
-    given = os.environ.get("EXPORTABLE_LOSSES_LIBRARY")
-    if given is not None:
-        return given or None
-    # an editable install keeps compiled files beside the installed package, not beside the sources
-    for folder in (Path(__file__).parent, *(Path(p, "exportable_losses") for p in sys.path)):
-        path = folder / "lib" / _NAMES.get(sys.platform, "libexportable_losses.so")
-        if path.is_file():
-            return str(path)
-    return None
+    named = os.environ.get(_VARIABLE)
+    if named:
+        if not os.path.isfile(named):
+            raise FileNotFoundError(f"{_VARIABLE}: got {named}, expected the native library")
+        return os.path.abspath(named)
+    import exportable_losses
+
+    folders = (os.path.join(folder, "lib") for folder in exportable_losses.__path__)
+    paths = (os.path.join(folder, _NAME) for folder in folders)
+    return next((path for path in paths if os.path.isfile(path)), None)

@@ -13,9 +13,9 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import native, plain
+from . import cuda, native, plain
 
-COMPUTERS: dict[str, ModuleType] = {"native": native, "torch": plain}
+COMPUTERS: dict[str, ModuleType] = {"native": native, "cuda": cuda, "torch": plain}
 
 _chosen: list[str] = []
 
