@@ -25,7 +25,7 @@ def register(options: onnxruntime.SessionOptions, native: Literal["auto"] | bool
         if native is True:
             raise RuntimeError(
                 "native: got True, but no operator library is installed; install the package where there "
-                f"is a C++ compiler, name a library in EXPORTABLE_LOSSES_LIBRARY, or use native='auto'"
+                "is a C++ compiler, name a library in EXPORTABLE_LOSSES_LIBRARY, or use native='auto'"
             )
         return None
     try:
