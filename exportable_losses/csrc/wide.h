@@ -75,6 +75,7 @@ inline Real power_of_two(Real n) {
   using F = Format<Real>;
   Real biased = n + Real(F::bias);
   biased = biased > Real(0) ? biased : Real(0);
+  biased = biased < Real(2 * F::bias) ? biased : Real(2 * F::bias);
   const auto bits = bits_as<typename F::Bits>(biased + F::round_magic) - bits_as<typename F::Bits>(F::round_magic);
   return bits_as<Real>(static_cast<typename F::Bits>(bits << F::mantissa_bits));
 }
@@ -94,8 +95,8 @@ inline Wide<Real> normalised(Real mantissa, Real exponent) {
   const Real one_to_two =
       bits_as<Real>(static_cast<Bits>((bits & ((Bits(1) << F::mantissa_bits) - 1)) | (Bits(F::bias) << F::mantissa_bits)));
   const bool zero = mantissa < std::numeric_limits<Real>::min() || exponent <= lowest<Real>();
-  const Real kept = mantissa == mantissa ? one_to_two : mantissa;  // a NaN stays one
-  return {zero ? Real(0) : kept, zero ? lowest<Real>() : exponent + shift};
+  if (mantissa != mantissa) return {mantissa, Real(0)};  // a NaN stays one
+  return {zero ? Real(0) : one_to_two, zero ? lowest<Real>() : exponent + shift};
 }
 
 // exp(x); x may be -inf.
