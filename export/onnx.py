@@ -201,7 +201,8 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
         for size, term in zip(value.shape, letters[value.name], strict=True):
             if isinstance(size, ir.SymbolicDim):
                 named.setdefault(str(size.value), term)
-    for value in itertools.chain(model.graph.inputs, *(node.outputs for node in model.graph.all_nodes())):
+    outputs = (node.outputs for node in model.graph.all_nodes())
+    for value in itertools.chain(model.graph.inputs, model.graph.initializers.values(), *outputs):
         value.metadata_props.clear()
         if value.shape is not None:
             value.shape = ir.Shape(

@@ -66,10 +66,40 @@ def _log10(x: Any) -> Any:
     return op.Div(op.Log(x), _constant(math.log(10), x.dtype))
 
 
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`aten.softplus`; onnxruntime's own `Softplus` takes six times as long.
+
+    log(1 + e^x) is max(x, 0) + log1p(u) with u = e^-|x|. There is no log1p: log(1 + u), and what
+    the rounding of 1 + u left out.
+    """
+    one = _constant(1.0, x.dtype)
+    scaled = op.Mul(x, _constant(beta, x.dtype))
+    u = op.Exp(op.Neg(op.Abs(scaled)))
+    rounded = op.Add(u, one)
+    log1p = op.Add(op.Log(rounded), op.Sub(u, op.Sub(rounded, one)))
+    return op.Div(op.Add(op.Relu(scaled), log1p), _constant(beta, x.dtype))
+
+
+def _rows_first(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    """A reduction of everything, along the last dimension first.
+
+    onnxruntime's float32 sum over all dimensions at once is the naive one, and the slower.
+    """
+
+    def translate(x: Any, dtype: int | None = None) -> Any:
+        if dtype not in (None, -1):
+            x = op.Cast(x, to=dtype)
+        if x.shape is None or len(x.shape) > 1:
+            x = reduce(x, _constant([-1], ir.DataType.INT64), keepdims=False)
+        return reduce(x, keepdims=False)
+
+    return translate
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
     """The table that `torch.onnx.export` takes as `custom_translation_table`.
 
-    Beside our operators it has those of torch whose translation loses precision in float64.
+    Beside our operators it has those of torch whose translation loses precision or time.
     """
     assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     ours = torch.ops.exportable_losses
@@ -80,4 +110,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,
         torch.ops.aten.log10.default: _log10,
+        torch.ops.aten.softplus.default: _softplus,
+        torch.ops.aten.sum.default: _rows_first(op.ReduceSum),
+        torch.ops.aten.mean.default: _rows_first(op.ReduceMean),
     }

@@ -177,7 +177,8 @@ def bce_loss(
     positive = targets if pos_weight is None else targets * pos_weight
     loss = (1 - targets) * inputs + (1 + positive - targets) * softplus(-inputs)
     if weight is not None:
-        loss = loss * (weight.unsqueeze(-1) if weight.dim() == 1 else weight)
+        by_element = weight.reshape([-1] + [1] * (loss.dim() - 1)) if weight.dim() == 1 else weight
+        loss = loss * by_element
     if label_smoothing > 0 and by_item:
         loss = (1 - label_smoothing) * loss - label_smoothing * inputs.sum()
     return reduce_masked(loss, length, reduction)

@@ -110,7 +110,7 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
     mask = frame_mask(length, data.shape[len_dim])
     for _ in range(data.dim() - 2):
         mask = mask.unsqueeze(-1)
-    return mask.transpose(1, len_dim).to(data.dtype) * torch.ones_like(data)
+    return mask.transpose(1, len_dim).to(data.dtype) * data.new_ones(data.shape[1:])
 
 
 def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) -> tuple[Tensor, Tensor]:

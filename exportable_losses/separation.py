@@ -27,8 +27,9 @@ PIT_SNR = Contract(
 
 def _centred(signal: Tensor, time: int) -> Tensor:
     """`signal` around its mean, time last: sums along contiguous memory are fast and accurate."""
-    signal = as_floating(signal).movedim(time, -1).contiguous()
-    return signal - signal.sum(-1, keepdim=True) / signal.shape[-1]
+    signal = as_floating(signal).movedim(time, -1)
+    rows = signal.reshape(-1, signal.shape[-1])  # onnxruntime would move a bare transposition behind the sum
+    return (rows - rows.sum(-1, keepdim=True) / rows.shape[-1]).reshape(signal.shape)
 
 
 def _energy(signal: Tensor) -> Tensor:
@@ -163,8 +164,9 @@ class PITLoss(nn.Module):
     def costs(self, preds: Tensor, targets: Tensor) -> Tensor:
         """The loss of every prediction j with every target i at (i, j): `[B, S, S]`."""
         if self.base_loss is None:  # the squared error, sources first: means along contiguous memory
-            prediction = preds.reshape(preds.shape[0], -1, preds.shape[-1]).transpose(1, 2).unsqueeze(1)
-            target = targets.reshape(targets.shape[0], -1, targets.shape[-1]).transpose(1, 2).unsqueeze(2)
+            batch, sources = preds.shape[0], preds.shape[-1]
+            prediction = preds.movedim(-1, 1).reshape(batch, 1, sources, -1)
+            target = targets.movedim(-1, 1).reshape(batch, sources, 1, -1)
             error = prediction - target
             return (error * error).mean(-1)
         prediction, target = pairs(preds, targets)

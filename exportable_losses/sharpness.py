@@ -59,7 +59,7 @@ class Laplacian(nn.Module):
         box = wide.narrow(-2, 0, rows)
         for i in range(1, size):
             box = box + wide.narrow(-2, i, rows)
-        middle = data.narrow(-2, size // 2, rows).narrow(-1, size // 2, columns)
+        middle = data.narrow(-1, size // 2, columns).narrow(-2, size // 2, rows)
         return size * size * middle - box
 
 

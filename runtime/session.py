@@ -102,6 +102,13 @@ class LossSession:
             if array.ndim != rank:
                 raise ValueError(f"{name}: got shape {list(array.shape)}, expected {rank} dimensions")
         self._contract.check(feed, self.metadata.get("settings", {}), refuse_nan=True)
+        for name, array in feed.items():
+            for axis, size in enumerate(self._values[name].shape):  # a number where a weight fixes it
+                if isinstance(size, int) and array.shape[axis] != size:
+                    raise ValueError(
+                        f"{name}: got size {array.shape[axis]} along dimension {axis}, expected {size}, "
+                        "which the file's settings fix"
+                    )
         return feed
 
 

@@ -6,6 +6,8 @@ import torch
 from export_cases import BY_NAME, Case, Export, Inputs
 from onnx_runs import RUNTIMES, Arrays
 
+from exportable_losses import catalog
+
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -80,6 +82,31 @@ def test_large_logits_of_the_binary_loss(magnitude: float, export: Export) -> No
     inputs["inputs"] = magnitude * inputs["inputs"].sign()
     assert case.truth(inputs)["loss"].isfinite()
     agree(case, export, inputs)
+
+
+@pytest.mark.parametrize("magnitude", [10.0, 17.5, 30.0])
+def test_small_losses_of_confident_logits(magnitude: float, export: Export) -> None:
+    # log(1 + e^-17.5) is lost in the rounding of 1 + e^-17.5, unless that is made good
+    case = BY_NAME["bce_loss-frames"]
+    inputs = case.inputs("short")
+    inputs["inputs"] = torch.full_like(inputs["inputs"], magnitude)
+    inputs["targets"] = torch.ones_like(inputs["targets"])
+    expected = case.truth(inputs)["loss"].item()
+    assert 0 < expected < 1e-4
+    for got in outputs(case, export, inputs):
+        np.testing.assert_allclose(got["loss"], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["reduce_loss-mean", "reduce_loss-batchmean", "mse_loss-mean-no_length"])
+def test_means_of_many(name: str, export: Export) -> None:
+    # a naive float32 sum of 640,000 numbers is off by more than ten roundings
+    case = BY_NAME[name]
+    drawn = catalog.get(case.row).example_inputs(seed=3, B=16, T=500, X0=80)
+    inputs = {name: drawn[name] for name in case.inputs("short")}
+    truth = case.truth(inputs)
+    for got in outputs(case, export, inputs):
+        for output, expected in truth.items():
+            np.testing.assert_allclose(got[output], expected.numpy(), rtol=4 * EPSILON, atol=0)
 
 
 @pytest.mark.parametrize("name", ["AdditiveAngularMargin-margin", "AdditiveAngularMargin-easy"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bad_input import BadInput, bad_inputs
 
 import exportable_losses as el
@@ -153,3 +154,27 @@ def test_one_session_serves_two_threads(ctc: LossSession) -> None:
         got = list(pool.map(lambda batch: ctc(**batch)["loss"], batches * 4))
     for one, other in zip(got, expected * 4, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_size_that_a_weight_fixes_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bce_loss.onnx"
+    rng = np.random.default_rng(0)
+    given = {name: rng.random((2, 5, 7), np.float32) for name in ("inputs", "targets")}
+    tensors = {name: torch.from_numpy(array) for name, array in given.items()}
+    to_onnx(el.BCEWithLogitsLoss(pos_weight=torch.rand(7)), path, tensors)
+    run = LossSession(path)
+    assert run(**given)["loss"].shape == ()
+    with pytest.raises(
+        ValueError, match=r"^inputs: got size 6 along dimension 2, expected 7, which the file"
+    ):
+        run(**{name: array[..., :6] for name, array in given.items()})
+
+
+def test_a_library_that_is_not_there_is_not_demanded(tmp_path: Path, ctc: LossSession) -> None:
+    path = tmp_path / "ctc_loss.onnx"
+    to_onnx(el.CTCLoss(reduction="none"), path)
+    given = arrays("ctc_loss")
+    for native in ("auto", False):
+        np.testing.assert_array_equal(LossSession(path, native=native)(**given)["loss"], ctc(**given)["loss"])
+    with pytest.raises(RuntimeError, match=r"^native: got True, but no operator library is installed"):
+        LossSession(path, native=True)
