@@ -15,12 +15,15 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 
 from .assignment import BestPermutation
 from .ctc import CTCLoss
+from .ctc_grad import CTCLossGrad
 from .transducer import TransducerLoss
+from .transducer_grad import TransducerLossGrad
 
-__all__ = ["DOMAIN", "VERSION", "BestPermutation", "CTCLoss", "TransducerLoss", "function_proto"]
+__all__ = ["DOMAIN", "VERSION", "function_proto"]
 
+_ALL = (BestPermutation, CTCLoss, CTCLossGrad, TransducerLoss, TransducerLossGrad)
 DOMAIN, VERSION = "exportable_losses", 1
-_BODIES = {body.name: body for body in (BestPermutation, CTCLoss, TransducerLoss)}
+_BODIES = {body.name: body for body in _ALL}
 
 
 def function_proto(name: str, elem_type: int) -> FunctionProto:
