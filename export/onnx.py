@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from exportable_losses import catalog
 from exportable_losses.contract import Contract
 
 from .functions import function_proto
+from .gradients import WithGradients, gradients_of
 from .metadata import KEY, describe
 from .testdata import write_test_data
 from .translations import translations
@@ -32,7 +33,11 @@ _PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
 
 def to_onnx(
-    module: nn.Module, path: str | os.PathLike[str], inputs: Mapping[str, Tensor] | None = None
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor] | None = None,
+    *,
+    gradients: Sequence[str] | Literal["all"] = (),
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
@@ -48,12 +53,16 @@ def to_onnx(
             and the number of dimensions, and they become the test data; the catalog's example
             without them.
 
+        gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one.
+
     Returns:
         The model that was written.
 
     Raises:
         TypeError: the module is not a row of the catalog.
-        ValueError: an input that the row does not have, or that does not fit.
+        ValueError: an input that the row does not have, or that does not fit; a gradient that there
+            is not.
 
     Example:
         >>> import exportable_losses as el, tempfile, os
@@ -70,13 +79,16 @@ def to_onnx(
         inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
     inputs = _in_order(entry.contract, inputs)
     module = copy.deepcopy(module).eval()
-    outputs = _as_tuple(module(**inputs))
-    model = _trace(module, entry.contract, inputs, settings)
+    names = gradients_of(entry.contract, inputs, gradients) if gradients else []
+    graph = WithGradients(module, list(inputs), names)
+    outputs = (*entry.outputs, *(f"grad_{name}" for name in names))
+    values = graph(*inputs.values())
+    model = _trace(graph, entry.contract, outputs, inputs, settings)
     _attach_bodies(model)
     model.metadata_props.add(key=KEY, value=about)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
-    named = dict(zip(entry.outputs, outputs, strict=True))
+    named = dict(zip(outputs, values, strict=True))
     write_test_data(Path(path).parent / "test_data_set_0", inputs, named)
     return model
 
@@ -91,12 +103,12 @@ def _in_order(contract: Contract, inputs: Mapping[str, Tensor]) -> dict[str, Ten
     return {name: inputs[name] for name in known if inputs.get(name) is not None}
 
 
-def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
-
-
 def _trace(
-    module: nn.Module, contract: Contract, inputs: Mapping[str, Tensor], settings: Mapping[str, Any]
+    module: WithGradients,
+    contract: Contract,
+    outputs: Sequence[str],
+    inputs: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
 ) -> onnx.ModelProto:
     """The graph of `module`, every size dynamic that no setting fixes, whatever those of `inputs` are."""
     letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
@@ -119,13 +131,14 @@ def _trace(
         for name, terms in letters.items()
     }
     with _quiet():
+        # not strict: a gradient is taken by torch.autograd.grad inside of the module
+        exported = torch.export.export(
+            module, tuple(example.values()), dynamic_shapes={"values": tuple(dynamic.values())}, strict=False
+        )
         program = torch.onnx.export(
-            module,
-            (),
-            kwargs=example,
-            dynamic_shapes=dynamic,
+            exported,
             input_names=list(example),
-            output_names=list(contract.outputs),
+            output_names=list(outputs),
             opset_version=18,
             custom_translation_table=translations(),
             dynamo=True,
@@ -134,7 +147,7 @@ def _trace(
         )
     assert program is not None
     _simplify(program.model)
-    _rename(program.model, list(example), contract.outputs)
+    _rename(program.model, list(example), outputs)
     return _tidy(program.model, letters)
 
 
@@ -152,10 +165,10 @@ def _blank(
     return blank
 
 
-def _runs(module: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+def _runs(module: WithGradients, inputs: Mapping[str, Tensor]) -> bool:
     """Whether the sizes of `inputs` fit the module's settings (a weight for each class, say)."""
     try:
-        module(**inputs)
+        module(*inputs.values())
     except RuntimeError:
         return False
     return True

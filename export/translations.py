@@ -32,16 +32,28 @@ def _node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes
     return Op(Opset(DOMAIN, VERSION), name, schema)
 
 
-def _lattice(name: str, scores: str) -> Callable[..., Any]:
+def _lattice(name: str, scores: str) -> dict[Any, Callable[..., Any]]:
+    """The operator of a lattice and that of its gradient."""
     inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
     node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
+    weighted, both = {**inputs, "grad_costs": "T"}, {"costs": "T", "grad": "T"}
+    node_grad = _node(f"{name}Grad", weighted, both, ("blank_index",))
 
     def translate(
         scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
     ) -> Any:
         return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
 
-    return translate
+    def translate_grad(
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, grad_costs: Any
+    ) -> Any:
+        return node_grad(
+            scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index
+        )
+
+    row = "ctc_loss" if name == "CTCLoss" else "transducer_loss"
+    ours = torch.ops.exportable_losses
+    return {getattr(ours, row).default: translate, getattr(ours, f"{row}_grad").default: translate_grad}
 
 
 def _constant(value: Any, dtype: ir.DataType | None) -> Any:
@@ -104,8 +116,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
     assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     ours = torch.ops.exportable_losses
     return {
-        ours.ctc_loss.default: _lattice("CTCLoss", "log_probs"),
-        ours.transducer_loss.default: _lattice("TransducerLoss", "logits"),
+        **_lattice("CTCLoss", "log_probs"),
+        **_lattice("TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,
