@@ -1,6 +1,6 @@
 """A module as a graph has it: inputs by position, outputs in a tuple, gradients after them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -9,32 +9,43 @@ from torch import Tensor, nn
 from exportable_losses.contract import Contract
 
 
-class WithGradients(nn.Module):
-    """A module whose outputs are followed by gradients of the first, of its sum if it is no scalar.
+class Positional(nn.Module):
+    """A module as a graph has it: inputs by position, outputs in a tuple.
 
     Args:
         module: the loss.
-        inputs: their names; forward takes them in this order.
-        names: of the inputs whose gradients follow, in this order.
+        inputs: names, in the order of forward.
     """
 
-    def __init__(self, module: nn.Module, inputs: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, inputs: Sequence[str]) -> None:
         super().__init__()
         self.module = module
         self.inputs = tuple(inputs)
-        self.names = tuple(names)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        inputs = dict(zip(self.inputs, values, strict=True))
-        if not self.names:
-            outputs = self.module(**inputs)
-            return outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = self.module(**dict(zip(self.inputs, values, strict=True)))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def with_gradients(
+    module: Callable[..., tuple[Tensor, ...]], wanted: Sequence[int]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """`module` with gradients behind its outputs: of the first, or of its sum if it is no scalar.
+
+    Args:
+        module: takes tensors by position.
+        wanted: the positions of the inputs whose gradients follow.
+    """
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            leaves = {name: inputs[name].detach().requires_grad_() for name in self.names}
-            outputs = self.module(**{**inputs, **leaves})
-            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            gradients = torch.autograd.grad(outputs[0].sum(), list(leaves.values()), materialize_grads=True)
+            leaves = [x.detach().requires_grad_() if i in wanted else x for i, x in enumerate(values)]
+            outputs = module(*leaves)
+            of = [leaves[i] for i in wanted]
+            gradients = torch.autograd.grad(outputs[0].sum(), of, materialize_grads=True)
         return (*(output.detach() for output in outputs), *gradients)
+
+    return run
 
 
 def gradients_of(

@@ -17,13 +17,14 @@ import onnx_ir.passes.common
 import torch
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import exportable_losses
 from exportable_losses import catalog
 from exportable_losses.contract import Contract
 
 from .functions import function_proto
-from .gradients import WithGradients, gradients_of
+from .gradients import Positional, gradients_of, with_gradients
 from .metadata import KEY, describe
 from .testdata import write_test_data
 from .translations import translations
@@ -80,10 +81,11 @@ def to_onnx(
     inputs = _in_order(entry.contract, inputs)
     module = copy.deepcopy(module).eval()
     names = gradients_of(entry.contract, inputs, gradients) if gradients else []
-    graph = WithGradients(module, list(inputs), names)
+    wanted = [list(inputs).index(name) for name in names]
     outputs = (*entry.outputs, *(f"grad_{name}" for name in names))
-    values = graph(*inputs.values())
-    model = _trace(graph, entry.contract, outputs, inputs, settings)
+    graph = Positional(module, list(inputs))
+    values = (with_gradients(graph, wanted) if wanted else graph)(*inputs.values())
+    model = _trace(graph, wanted, entry.contract, outputs, inputs, settings)
     _attach_bodies(model)
     model.metadata_props.add(key=KEY, value=about)
     onnx.checker.check_model(model, full_check=True)
@@ -104,7 +106,8 @@ def _in_order(contract: Contract, inputs: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _trace(
-    module: WithGradients,
+    module: Positional,
+    wanted: Sequence[int],
     contract: Contract,
     outputs: Sequence[str],
     inputs: Mapping[str, Tensor],
@@ -131,10 +134,15 @@ def _trace(
         for name, terms in letters.items()
     }
     with _quiet():
-        # not strict: a gradient is taken by torch.autograd.grad inside of the module
-        exported = torch.export.export(
-            module, tuple(example.values()), dynamic_shapes={"values": tuple(dynamic.values())}, strict=False
-        )
+        shapes = tuple(dynamic.values())
+        values = tuple(example.values())
+        exported = torch.export.export(module, values, dynamic_shapes={"values": shapes})
+        if wanted:
+            # Below autograd first, with the gradients written out: `torch.export` alone loses track of what
+            # autograd saves of outputs.
+            both = with_gradients(exported.module(check_guards=False), wanted)
+            written_out = make_fx(both, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*values)
+            exported = torch.export.export(written_out, values, dynamic_shapes=shapes)
         program = torch.onnx.export(
             exported,
             input_names=list(example),
@@ -165,7 +173,7 @@ def _blank(
     return blank
 
 
-def _runs(module: WithGradients, inputs: Mapping[str, Tensor]) -> bool:
+def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
     """Whether the sizes of `inputs` fit the module's settings (a weight for each class, say)."""
     try:
         module(*inputs.values())
