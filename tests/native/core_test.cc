@@ -195,9 +195,9 @@ void check_instruction_sets() {
 
 }  // namespace
 
-int main() {
+int main(int arguments, char** argument) {
   std::mt19937 random(20);
-  const int rounds = 300;
+  const int rounds = arguments > 1 ? std::atoi(argument[1]) : 300;
   for (int round = 0; round < rounds; ++round) {
     const Parallel parallel = on_threads(1 + round % 3);
     for (bool transducer : {false, true}) {
