@@ -96,6 +96,17 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
+    given = {
+        "targets": targets,
+        "input_lengths": input_lengths,
+        "target_lengths": target_lengths,
+        "grad_costs": grad_costs,
+    }
+    for name, tensor in given.items():
+        if tensor is not None and tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name}: got a tensor on {tensor.device}, expected the CPU, where the scores are"
+            )
     if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
         scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
     targets = targets.long().contiguous()
@@ -123,5 +134,5 @@ def _run(
         torch.get_num_threads(),
     )
     if error:
-        raise ValueError(error.decode())
+        raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())
     return costs, grad
