@@ -91,6 +91,7 @@ template <class Real>
 Case<Real> random_case(std::mt19937& random, bool transducer) {
   auto upto = [&](int64_t low, int64_t high) { return low + int64_t(random() % (high - low + 1)); };
   Case<Real> x{upto(1, 4), upto(1, 20), upto(0, 6), upto(2, 37), 0, 1, {}, {}, {}, {}};
+  if (random() % 16 == 0) x.B = 2, x.T = upto(60, transducer ? 70 : 300), x.S = upto(10, 40);  // several blocks
   x.rows = transducer ? x.S + 1 : 1;
   x.blank = upto(0, x.C - 1);
   const double scale = std::vector<double>{1, 1, 10, 1e4}[random() % 4];
@@ -171,15 +172,22 @@ void check_spoiled(std::mt19937& random, bool transducer, const Parallel& parall
 
 // The numbers of an item do not hang on how many threads there are.
 template <class Real>
-void check_threads(std::mt19937& random, bool transducer) {
+void check_threads(const Case<Real>& x, bool transducer) {
   const auto loss = transducer ? exportable_losses::transducer<Real> : ctc<Real>;
-  const Case<Real> x = random_case<Real>(random, transducer);
   std::vector<Real> costs(x.B), grad(x.scores.size()), costs_1(x.B), grad_1(x.scores.size());
   loss(x.batch(), nullptr, costs_1.data(), grad_1.data(), on_threads(1));
   for (int threads : {0, 2, 4, 9}) {
     loss(x.batch(), nullptr, costs.data(), grad.data(), on_threads(threads));
     demand(costs == costs_1 && grad == grad_1, "threads with the numbers of one", 0, threads);
   }
+}
+
+// A single item, large enough for threads of its own.
+template <class Real>
+Case<Real> one_long_item(std::mt19937& random) {
+  Case<Real> x{1, 1100, 40, 7, 3, 1, {}, std::vector<int64_t>(40, 1), {1099}, {39}};
+  for (int64_t i = 0; i < x.T * x.C; ++i) x.scores.push_back(Real(random() % 97) / -32);
+  return x;
 }
 
 void check_instruction_sets() {
@@ -206,10 +214,12 @@ int main(int arguments, char** argument) {
       check_spoiled<float>(random, transducer, parallel);
       check_spoiled<double>(random, transducer, parallel);
       if (round % 10) continue;
-      check_threads<float>(random, transducer);
-      check_threads<double>(random, transducer);
+      check_threads(random_case<float>(random, transducer), transducer);
+      check_threads(random_case<double>(random, transducer), transducer);
     }
   }
+  check_threads(one_long_item<float>(random), false);
+  check_threads(one_long_item<double>(random), false);
   check_instruction_sets();
   std::printf("core: %d rounds agree (%s)\n", rounds, instruction_set());
 }

@@ -185,10 +185,19 @@ void check_legal_edges(bool transducer) {
   demand(legal.call(legal.batch()) == nullptr, "a blank among the labels", "an error");
 }
 
-// Lets the n-th allocation of a call fail, for every n, and from the n-th on all.
-void check_out_of_memory(bool transducer, int threads, bool with_grad) {
+// Lets the n-th allocation of a call fail, for every n, and from the n-th on all. `one`: of a single item,
+// large enough for threads of its own.
+void check_out_of_memory(bool transducer, int threads, bool with_grad, bool one) {
   Legal legal(transducer);
-  const exportable_losses_batch batch = legal.batch();
+  exportable_losses_batch batch = legal.batch();
+  if (one) {
+    batch.batch = 1, batch.frames = 1100, batch.labels = 40, batch.frame_stride = 0;
+    legal.targets.assign(40, 1), legal.input_lengths[0] = 1100, legal.target_lengths[0] = 40;
+    batch.targets = legal.targets.data();
+    legal.grad.assign(1100 * 41 * C, untouched);
+    legal.scores.assign(41 * C, -1.0f);
+    batch.scores = legal.scores.data();
+  }
   auto call = [&] {
     return legal.door(&batch, legal.weights.data(), legal.costs.data(), with_grad ? legal.grad.data() : nullptr, threads);
   };
@@ -280,7 +289,8 @@ int main() {
     check_refusals(transducer);
     check_legal_edges(transducer);
     for (const int threads : {1, 3})
-      for (const bool with_grad : {false, true}) check_out_of_memory(transducer, threads, with_grad);
+      for (const bool with_grad : {false, true})
+        for (const bool one : {false, true}) check_out_of_memory(transducer, threads, with_grad, one);
   }
   check_refusal_out_of_memory();
   check_exceptions_of_threads();

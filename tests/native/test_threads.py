@@ -16,7 +16,15 @@ from exportable_losses.ops import native
 from exportable_losses.runtime import LossSession
 
 OPS = torch.ops.exportable_losses
-SIZES = [(1, 3, 1, 4), (4, 25, 6, 9), (3, 40, 3, 70), (6, 11, 9, 5), (2, 64, 12, 33), (5, 1, 0, 3)]
+SIZES = [
+    (1, 3, 1, 4),
+    (1, 1200, 30, 9),
+    (4, 25, 6, 9),
+    (3, 40, 3, 70),
+    (6, 11, 9, 5),
+    (2, 64, 12, 33),
+    (5, 1, 0, 3),
+]
 LOSSES = ("ctc", "transducer")
 
 
