@@ -38,7 +38,7 @@ def test_core_and_door(tmp_path: Path, sanitize: str) -> None:
     for isa in NAMES:
         expected = isa if isa in has else best
         assert run(folder / "door_test", isa) == expected
-        assert run(folder / "core_test", isa, "100" if sanitize else "300") == expected
+        assert run(folder / "core_test", isa, "40" if sanitize else "300") == expected
         if not has:  # neon: the one core that there is
             break
     assert run(folder / "door_test", "sse9") == best
