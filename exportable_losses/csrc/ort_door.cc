@@ -6,6 +6,7 @@
 //
 // Targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
 // sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
+#include <cstdio>
 #include <map>
 #include <mutex>
 
@@ -60,6 +61,8 @@ Batch<Real> checked_batch(const Tensor<Real>& scores, const Tensor<std::int64_t>
   expect(targets.shape == per_label, "targets", targets.shape, text(per_label) + because);
   expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
   expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
+
+  expect(fits<Real>({sizes[0], sizes[1], labels + 1, sizes.back()}), Loss::scores, sizes, "what fits in memory");
 
   Batch<Real> batch{};
   batch.scores = scores.data;
@@ -185,9 +188,10 @@ extern "C" EXPORTABLE_LOSSES_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSe
   using namespace exportable_losses;
   const OrtApi* api = host->GetApi(EXPORTABLE_LOSSES_ORT_VERSION);
   if (api == nullptr) {  // CreateStatus is as old as the interface
-    const std::string message = std::string("exportable_losses: got ONNX Runtime ") + host->GetVersionString() +
-                                ", expected 1." + std::to_string(EXPORTABLE_LOSSES_ORT_VERSION) + " or later";
-    return host->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+    char message[128];
+    std::snprintf(message, sizeof message, "exportable_losses: got ONNX Runtime %s, expected 1.%d or later",
+                  host->GetVersionString(), int(EXPORTABLE_LOSSES_ORT_VERSION));
+    return host->GetApi(1)->CreateStatus(ORT_FAIL, message);
   }
   return guarded(*api, [&] { ask(api->AddCustomOpDomain(options, domain_for(*api))); });
 }

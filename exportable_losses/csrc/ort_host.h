@@ -102,7 +102,7 @@ class Call {
         loop.work(static_cast<std::int64_t>(i));
       } catch (...) {
         const std::lock_guard<std::mutex> lock(loop.mutex);
-        loop.error = std::current_exception();
+        if (!loop.error) loop.error = std::current_exception();
       }
     }
   };
