@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .transducer import log_zero
+
 
 @functools.cache
 def _rnnt_loss() -> tuple[Any, str]:
@@ -59,7 +61,8 @@ def transducer(
         raise ValueError("input_lengths: got an item without a frame, torchaudio expects one at least")
     # it takes no frame and no label more than the longest item has, and int32 alone
     frames, labels = int(input_lengths.max()), int(target_lengths.max())
-    given = logits.detach()[:, :frames, : labels + 1].contiguous().requires_grad_(grad_costs is not None)
+    given = logits.detach()[:, :frames, : labels + 1].clamp(min=log_zero())  # it makes a NaN of log 0
+    given = given.contiguous().requires_grad_(grad_costs is not None)
     integers = (
         x.to(given.device, torch.int32).contiguous()
         for x in (targets[:, :labels], input_lengths, target_lengths)
@@ -69,8 +72,13 @@ def transducer(
             given, *integers, blank=blank_index, clamp=-1, reduction="none", fused_log_softmax=True
         )
     if grad_costs is None:
-        return costs, None
+        return _infinite(costs), None
     (grad,) = torch.autograd.grad(costs, given, grad_costs)
-    costs = costs.detach()
+    costs = _infinite(costs.detach())
     grad = grad.masked_fill(costs.isinf()[:, None, None, None], 0.0)
     return costs, pad(grad, [0, 0, 0, logits.shape[2] - labels - 1, 0, logits.shape[1] - frames])
+
+
+def _infinite(costs: Tensor) -> Tensor:
+    """Costs with infinity for a target that takes an arc of no probability."""
+    return torch.where(costs > -log_zero() / 10, float("inf"), costs)
