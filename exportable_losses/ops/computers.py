@@ -92,6 +92,7 @@ def overview() -> dict[str, Any]:
     }
     return {
         "named": named(),
+        "only named": sorted(ONLY_NAMED),
         "available": {
             name: {device: _why_not(computer, scores[device]["transducer"]) for device in devices}
             for name, computer in COMPUTERS.items()
