@@ -25,12 +25,13 @@ def _why_not(device: str) -> str:
     install = f"pip install 'exportable-losses[{extra}]'"
     try:
         kernels = _kernels(device)
+        if device == "cuda" and not kernels.is_available():
+            return f"Numba finds no CUDA driver, device or toolkit; where the first two are: {install}"
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed: {install}"
-    except Exception as error:  # a NumPy that it does not know, a driver that is off: whatever it says
-        return f"Numba does not load: {str(error).strip().splitlines()[0]}"
-    if device == "cuda" and not kernels.is_available():
-        return f"Numba finds no CUDA driver and device; where there are: {install}"
+    except Exception as error:  # a NumPy that it does not know, a compiler that is missing: whatever it says
+        what = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"Numba does not load: {what}"
     return ""
 
 

@@ -24,8 +24,6 @@ def log_add(a: float, b: float) -> float:
     """The logarithm of the sum of two numbers, given their logarithms."""
     if a == -math.inf:
         return b
-    if b == -math.inf:
-        return a
     return max(a, b) + math.log1p(math.exp(-abs(a - b)))
 
 
@@ -248,7 +246,7 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    scores = scores.detach().contiguous()
+    scores = scores.detach().contiguous()  # other strides would be compiled for anew
     targets, input_lengths, target_lengths = (
         x.to(torch.int64).contiguous() for x in (targets, input_lengths, target_lengths)
     )

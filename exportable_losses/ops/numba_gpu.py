@@ -32,9 +32,21 @@ from .numba_cpu import (
 _THREADS = 128
 
 
+@cuda.jit
+def _nothing():
+    pass
+
+
 def is_available() -> bool:
-    """Whether Numba finds a CUDA driver, a device and what it compiles with."""
-    return bool(cuda.is_available())
+    """Whether Numba finds a CUDA driver and a device, and compiles for it.
+
+    Raises:
+        Exception: what it compiles with is missing or broken.
+    """
+    if not cuda.is_available():
+        return False
+    _nothing.compile(())
+    return True
 
 
 @cuda.jit

@@ -23,7 +23,8 @@ def _rnnt_loss() -> tuple[Any, str]:
     except ModuleNotFoundError as error:
         return None, f"{error.name} is not installed"
     except Exception as error:  # OSError, where it was built for another torch than the one here
-        return None, f"torchaudio does not load: {str(error).strip().splitlines()[0]}"
+        what = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return None, f"torchaudio does not load: {what}"
 
 
 def unavailable(scores: Tensor) -> str:

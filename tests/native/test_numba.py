@@ -102,9 +102,8 @@ def test_without_a_gpu_it_says_so() -> None:
     assert "numba-cuda" in numba.unavailable(on_a_gpu)  # type: ignore[arg-type]
 
 
-@each_loss
-def test_several_callers_at_once(loss: str) -> None:
-    needs_numba()
+def several_callers(loss: str) -> None:
+    """Three threads with the same lattices; each gets what one alone gets."""
     givens = [lattice(loss, (3, 20, 9, 6), seed) for seed in range(4)]
     expected = [compute(numba, given, torch.float32) for given in givens]
     failures: list[BaseException] = []
@@ -125,6 +124,13 @@ def test_several_callers_at_once(loss: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+@each_loss
+@pytest.mark.parametrize("layer", ["default", "workqueue"])  # Numba falls back to the second; it is not safe
+def test_several_callers_at_once(loss: str, layer: str) -> None:
+    needs_numba()
+    run(f"import test_numba; test_numba.several_callers({loss!r})", NUMBA_THREADING_LAYER=layer)
 
 
 def test_it_leaves_the_callers_threads_as_they_were() -> None:
