@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-import exportable_losses.ops  # noqa: F401  registers them
+from exportable_losses.ops import using
+from exportable_losses.ops.computers import COMPUTERS
 
 OPS = torch.ops.exportable_losses
 LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2, 1]), 0)
@@ -19,9 +20,14 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_operators(name: str) -> None:
+@pytest.mark.parametrize("computer", ["native", "numba", "torch"])
+def test_operators(name: str, computer: str) -> None:
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(getattr(OPS, name).default, CALLS[name](), test_utils=checks)
+    why = COMPUTERS[computer].unavailable(torch.zeros(1))
+    if why:
+        pytest.skip(f"{computer}: {why}")
+    with using(computer):
+        torch.library.opcheck(getattr(OPS, name).default, CALLS[name](), test_utils=checks)
 
 
 @pytest.mark.parametrize("name", ["ctc_loss", "transducer_loss"])
