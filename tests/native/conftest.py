@@ -1,18 +1,13 @@
 """What is built once for all tests, and for all workers of pytest-xdist."""
 
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from builds import ROOT, cmake, shared_library
 from filelock import FileLock  # torch brings it
-from ort_header import COMPILER
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -31,25 +26,6 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return folder
 
     return folder_of
-
-
-def cmake(source: Path, folder: Path, *settings: str, targets: tuple[str, ...] = ("all",)) -> None:
-    """Configure and build, with warnings as errors; what the compiler says is the error."""
-    if COMPILER is None or shutil.which("cmake") is None:
-        pytest.skip("no CMake, or no C++ compiler")
-    flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
-    configure = ["cmake", "-S", str(source), "-B", str(folder), flags, *settings]
-    for command in (configure, ["cmake", "--build", str(folder), "-j", "2", "--target", *targets]):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout
-
-
-def shared_library(folder: Path, stem: str) -> str:
-    """The library of this name in `folder`."""
-    prefix, suffix = {"win32": ("", ".dll"), "darwin": ("lib", ".dylib")}.get(sys.platform, ("lib", ".so"))
-    path = folder / f"{prefix}{stem}{suffix}"
-    assert path.is_file()
-    return str(path)
 
 
 @pytest.fixture(scope="session")
