@@ -297,7 +297,9 @@ def test_programs_are_short() -> None:
 
 def test_the_readme_compiles(programs: Path, tmp_path: Path) -> None:
     """Its lines of C++, with the inputs that they name, and the flags of the program that was built."""
-    (example,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, registration = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert re.match(r"options\.RegisterCustomOpsLibrary\(", registration)
+    assert "options.RegisterCustomOpsLibrary(" in (CPP / "onnx_loss.cpp").read_text()
     include, _, lines = example.partition("\n\n")
     names = re.search(r"forward\({(.*?)}\)", lines)
     assert names is not None
