@@ -64,6 +64,13 @@ class Call {
     return static_cast<Element*>(data);
   }
 
+  // The stream of the GPU that this call is to work on.
+  void* cuda_stream() const {
+    void* stream = nullptr;
+    ask(api_.KernelContext_GetGPUComputeStream(context_, &stream));
+    return stream;
+  }
+
   // The session's own threads. An exception in one of them is thrown again here, in the caller's.
   Parallel threads() const {
     return [this](std::int64_t count, const std::function<void(std::int64_t)>& work) {

@@ -54,9 +54,9 @@ struct Transducer {
   }
 };
 
-// The batch behind the first four inputs, every size and value of it checked.
+// The batch behind the first four inputs, every size of it checked and no value: those may lie on a device.
 template <class Loss, class Real>
-Batch<Real> checked_batch(const Array<Real>& scores, const Array<std::int64_t>& targets,
+Batch<Real> sized_batch(const Array<Real>& scores, const Array<std::int64_t>& targets,
                           const Array<std::int64_t>& input_lengths, const Array<std::int64_t>& target_lengths,
                           std::int64_t blank) {
   const Shape& sizes = scores.shape;
@@ -81,6 +81,13 @@ Batch<Real> checked_batch(const Array<Real>& scores, const Array<std::int64_t>& 
   batch.input_lengths = input_lengths.data;
   batch.target_lengths = target_lengths.data;
   batch.blank = blank;
+  return batch;
+}
+
+// The same, every value checked too.
+template <class Loss, class Real, class... Rest>
+Batch<Real> checked_batch(const Array<Real>& scores, const Rest&... rest) {
+  const Batch<Real> batch = sized_batch<Loss>(scores, rest...);
   const std::string wrong = what_is_wrong(batch);
   if (!wrong.empty()) throw std::invalid_argument(wrong);
   return batch;
