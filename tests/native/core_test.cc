@@ -157,6 +157,20 @@ void check_refusals() {
   refused([](Case<float>& x) { x.targets[0] = x.C; }, "targets");
 }
 
+void check_exceptions() {
+  for (int threads : {1, 3}) {
+    std::int64_t caught = -1;
+    try {
+      on_threads(threads)(100, [](std::int64_t i) {
+        if (i == 7) throw i;
+      });
+    } catch (std::int64_t i) {
+      caught = i;
+    }
+    demand(caught == 7, "what a thread throws", caught, 7);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -169,5 +183,6 @@ int main() {
     }
   }
   check_refusals();
+  check_exceptions();
   std::printf("core: 1200 batches agree (%s)\n", instruction_set());
 }
