@@ -1,5 +1,10 @@
 #include "c_api.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <exception>
 #include <string>
 
@@ -62,6 +67,17 @@ const char* exportable_losses_transducer_float(const exportable_losses_batch* ba
 const char* exportable_losses_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
                                                 double* costs, double* grad, int threads) {
   return run<double>(&transducer<double>, batch, grad_costs, costs, grad, threads);
+}
+
+void exportable_losses_huge_pages(void* memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr std::uintptr_t page = std::uintptr_t(1) << 21;
+  const auto start = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t first = (start + page - 1) & ~(page - 1), last = (start + bytes) & ~(page - 1);
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
 }
 
 const char* exportable_losses_instruction_set(void) { return instruction_set(); }

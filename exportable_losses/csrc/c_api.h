@@ -41,6 +41,10 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_double(const expo
                                                                       const double* grad_costs, double* costs,
                                                                       double* grad, int threads);
 
+/* Asks the system for huge pages under memory that is fresh and about to be written whole: the first touch of
+ * each small page takes longer than the losses do. It does nothing where there are none to be had. */
+EXPORTABLE_LOSSES_API void exportable_losses_huge_pages(void* memory, int64_t bytes);
+
 EXPORTABLE_LOSSES_API const char* exportable_losses_instruction_set(void);
 EXPORTABLE_LOSSES_API const char* exportable_losses_version(void);
 

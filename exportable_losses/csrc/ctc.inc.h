@@ -6,7 +6,11 @@
 //     blank'(i) = [blank(i) + label(i-1)]                               * y(blank)
 //     label'(i) = [label(i) + blank(i) + label(i-1) where it may skip]  * y(label i)
 //
-// and every sum is over neighbours in memory. Backwards it is the same with i+1 for i-1.
+// and every sum is over neighbours in memory. From the last frame backwards it is the same with i+1
+// for i-1, once blank i is the one behind label i. So there is one recursion, a `Sweep`. Two run from
+// both ends and meet in the middle, on two threads where there are. For the gradient each goes on
+// through the frames of the other: the alignments through a state have the probability of its sum in
+// brackets times what the other sweep has there.
 #pragma once
 
 #include <algorithm>
@@ -18,215 +22,257 @@
 namespace exportable_losses {
 namespace ISA {
 
-// The rows of one frame: mantissas and exponents of S+1 blanks and S labels, each with one
-// impossible state on either side.
+inline void prefetch(const void* memory) {
+#ifdef __GNUC__
+  __builtin_prefetch(memory);
+#else
+  (void)memory;
+#endif
+}
+
+// Wide numbers for i from -1 to `width`. The width is a multiple of the longest vector, so that loops
+// have no remainder; what lies behind the last label stays zero.
+template <class Real>
+struct Row {
+  Real *m, *e;
+
+  static std::int64_t size(std::int64_t width) { return 2 * (width + 2); }
+  Row(Real* memory, std::int64_t width) : m(memory + 1), e(memory + width + 3) {}
+  Wide<Real> operator[](std::int64_t i) const { return {m[i], e[i]}; }
+  void set(std::int64_t i, Wide<Real> x) { m[i] = x.mantissa, e[i] = x.exponent; }
+};
+
+// What has led to each state by the end of a frame.
 template <class Real>
 struct States {
-  Real *blank_m, *blank_e, *label_m, *label_e;
+  Row<Real> blank, label;
 
-  static std::int64_t size(std::int64_t labels) { return 4 * (labels + 2); }
-
-  States(Real* memory, std::int64_t labels)
-      : blank_m(memory), blank_e(blank_m + labels + 2), label_m(blank_e + labels + 2), label_e(label_m + labels + 2) {}
-
-  void clear(std::int64_t labels) {
-    for (std::int64_t i = 0; i < labels + 2; ++i) {
-      blank_m[i] = label_m[i] = Real(0);
-      blank_e[i] = label_e[i] = lowest<Real>();
-    }
-  }
-  Wide<Real> blank(std::int64_t i) const { return {blank_m[i], blank_e[i]}; }
-  Wide<Real> label(std::int64_t i) const { return {label_m[i + 1], label_e[i + 1]}; }  // i from -1
-  void set_blank(std::int64_t i, Wide<Real> x) { blank_m[i] = x.mantissa, blank_e[i] = x.exponent; }
-  void set_label(std::int64_t i, Wide<Real> x) { label_m[i + 1] = x.mantissa, label_e[i + 1] = x.exponent; }
+  static std::int64_t size(std::int64_t width) { return 2 * Row<Real>::size(width); }
+  States(Real* memory, std::int64_t width) : blank(memory, width), label(memory + Row<Real>::size(width), width) {}
 };
 
 template <class Real>
-class CTCItem {
+struct Item {
+  const Real* scores;
+  const std::int64_t* targets;
+  std::int64_t frames, labels, width, classes, stride, blank;
+
+  Item(const Batch<Real>& batch, std::int64_t b)
+      : scores(batch.scores + b * batch.item_stride),
+        targets(batch.targets + b * batch.target_stride),
+        frames(batch.input_lengths[b]),
+        labels(batch.target_lengths[b]),
+        width((labels + 1 + 15) & ~std::int64_t(15)),
+        classes(batch.classes),
+        stride(batch.frame_stride),
+        blank(batch.blank) {}
+};
+
+// States in a piece of memory, all impossible at first.
+template <class Real>
+class Tape {
  public:
-  CTCItem(const Batch<Real>& batch, std::int64_t item)
-      : scores_(batch.scores + item * batch.item_stride),
-        targets_(batch.targets + item * batch.target_stride),
-        frames_(batch.input_lengths[item]),
-        labels_(batch.target_lengths[item]),
-        classes_(batch.classes),
-        stride_(batch.frame_stride),
-        blank_(batch.blank),
-        emitted_m_(labels_),
-        emitted_e_(labels_),
-        may_skip_(labels_ + 1) {
-    for (std::int64_t i = 1; i < labels_; ++i) may_skip_[i] = targets_[i] != targets_[i - 1];
+  Tape(std::int64_t length, std::int64_t width) : width_(width), memory_(length * States<Real>::size(width)) {
+    for (std::int64_t k = 0; k < length; ++k)
+      for (Row<Real> row : {(*this)[k].blank, (*this)[k].label})
+        for (std::int64_t i = -1; i <= width; ++i) row.set(i, {Real(0), lowest<Real>()});
   }
-
-  Real cost() {
-    std::vector<Real> memory(2 * States<Real>::size(labels_));
-    States<Real> now(memory.data(), labels_), next(memory.data() + States<Real>::size(labels_), labels_);
-    begin(now), next.clear(labels_);
-    for (std::int64_t t = 0; t < frames_; ++t) {
-      step_forward(t, now, next);
-      std::swap(now, next);
-    }
-    return minus_log(total(now));
-  }
-
-  // Writes the gradient of the item's frames [0, input_length) to grad.
-  //
-  // The forward states are kept at every sixty-fourth frame only, and computed again a block at a time
-  // when the backward pass gets there: a third more arithmetic, but all of it stays in the cache.
-  Real cost_and_grad(Real weight, Real* grad) {
-    const std::int64_t size = States<Real>::size(labels_), blocks = (frames_ + block - 1) / block;
-    std::vector<Real> memory((blocks + block + 4) * size);
-    auto row = [&](std::int64_t i) { return States<Real>(memory.data() + i * size, labels_); };
-    auto checkpoint = [&](std::int64_t i) { return row(i); };
-    auto alpha = [&](std::int64_t t) { return row(blocks + 1 + t % block); };  // behind frame t
-    for (std::int64_t i = 0; i < blocks + block + 4; ++i) row(i).clear(labels_);
-
-    begin(checkpoint(0));
-    for (std::int64_t b = 0; b < blocks; ++b) forward_block(b, checkpoint(b), alpha, checkpoint(b + 1));
-    const Wide<Real> all = total(checkpoint(blocks));
-    const Real cost = minus_log(all);
-    if (std::isinf(cost)) {
-      std::fill(grad, grad + frames_ * classes_, Real(0));
-      return cost;
-    }
-    const Wide<Real> normaliser = inverse(all);
-    std::vector<Real> occupied(labels_);
-    States<Real> beta = row(blocks + block + 1), next = row(blocks + block + 2);
-    end(beta);
-    for (std::int64_t b = blocks - 1; b >= 0; --b) {
-      forward_block(b, checkpoint(b), alpha, row(blocks + block + 3));
-      for (std::int64_t t = std::min(frames_, (b + 1) * block) - 1; t >= b * block; --t) {
-        gradient(t, alpha(t), beta, normaliser, weight, occupied.data(), grad + t * classes_);
-        t % 16 == 0 ? backward<true>(t, beta, next) : backward<false>(t, beta, next);
-        std::swap(beta, next);
-      }
-    }
-    return cost;
+  States<Real> operator[](std::int64_t k) { return {memory_.data() + k * States<Real>::size(width_), width_}; }
+  void copy(States<Real> from, std::int64_t k) {
+    const Real* start = from.blank.m - 1;
+    std::copy(start, start + States<Real>::size(width_), memory_.data() + k * States<Real>::size(width_));
   }
 
  private:
+  std::int64_t width_;
+  std::vector<Real> memory_;
+};
+
+// The recursion from one end: `direction` is 1 from the first frame, -1 from the last.
+template <class Real, int direction>
+class Sweep {
+ public:
+  using Other = Sweep<Real, -direction>;
+
+  // Step k reads frame(k). With `remember`, the states before every sixty-fourth of `steps` are kept: the
+  // other sweep walks from there again, a block at a time, since the states of all frames fit no cache.
+  Sweep(const Item<Real>& item, std::int64_t steps, bool remember)
+      : item_(item),
+        steps_(steps),
+        remember_(remember),
+        now_(1, item.width),
+        next_(1, item.width),
+        remembered_(remember ? (steps + block - 1) / block : 0, item.width),
+        scores_(item.width + 2, -std::numeric_limits<Real>::infinity()),
+        emitted_(Row<Real>::size(item.width)),
+        may_skip_(item.width + 2) {
+    for (std::int64_t i = 1; i < item.labels; ++i)
+      may_skip_[direction > 0 ? i + 1 : i] = item.targets[i] != item.targets[i - 1];
+    now_[0].blank.set(direction > 0 ? 0 : item.labels - 1, {Real(1), Real(0)});  // outside of everything
+  }
+
+  // Walks all its steps.
+  void walk() {
+    for (std::int64_t k = 0; k < steps_; ++k) {
+      if (remember_ && k % block == 0) remembered_.copy(now_[0], k / block);
+      step(k, now_[0], next_[0]);
+      std::swap(now_, next_);
+    }
+  }
+
+  // The probability of all alignments, once the two have met.
+  Wide<Real> meet(Other& other) {
+    std::fill(emitted_.begin(), emitted_.end(), Real(0));
+    std::fill_n(emitted().m, item_.width, Real(1));
+    sum<true, false>(now_[0], next_[0], {Real(1), Real(0)}, other.now_[0], nullptr);
+    Wide<Real> total = {Real(0), lowest<Real>()};
+    for (std::int64_t i = 0; i <= item_.labels; ++i) {
+      total = add(total, multiply(next_[0].blank[i], other.now_[0].blank[i - direction]));
+      total = add(total, multiply(next_[0].label[i], other.now_[0].label[i]));
+    }
+    return total;
+  }
+
+  // Goes on through the frames of the other and writes their gradient.
+  void cross(Other& other, Wide<Real> all, Real weight, Real* grad) {
+    divide(now_[0], all);  // so that products with the other's states are shares of all
+    Other again(item_, 0, false);
+    Tape<Real> states(block, item_.width);
+    std::vector<Real> occupied(2 * item_.width);
+    std::int64_t mine = steps_;
+    for (std::int64_t first = (other.steps_ - 1) / block * block; first >= 0; first -= block) {
+      const std::int64_t last = std::min(other.steps_, first + block) - 1;
+      for (std::int64_t k = first; k <= last; ++k)
+        again.step(k, k == first ? other.remembered_[k / block] : states[k - first - 1], states[k - first]);
+      for (std::int64_t k = last; k >= first; --k, ++mine) {
+        step<true>(mine, now_[0], next_[0], states[k - first], occupied.data());
+        std::swap(now_, next_);
+        gradient(frame(mine), weight, occupied.data(), grad);
+      }
+    }
+  }
+
+ private:
+  friend Other;
   static constexpr std::int64_t block = 64;
+  static constexpr std::int64_t first = direction > 0 ? 0 : -1;  // of blanks and labels
 
-  // From the states before block b to the states behind each of its frames, the last copied to `to`.
-  template <class Alpha>
-  void forward_block(std::int64_t b, States<Real> from, const Alpha& alpha, States<Real> to) {
-    const std::int64_t last = std::min(frames_, (b + 1) * block) - 1;
-    for (std::int64_t t = b * block; t <= last; ++t) {
-      const States<Real> behind = alpha(t);
-      step_forward(t, from, behind);
-      from = behind;
-    }
-    std::copy(from.blank_m, from.blank_m + States<Real>::size(labels_), to.blank_m);
-  }
+  std::int64_t frame(std::int64_t k) const { return direction > 0 ? k : item_.frames - 1 - k; }
+  Row<Real> emitted() { return {emitted_.data(), item_.width}; }
 
-  // Before the first frame all probability is on a blank in front of everything.
-  void begin(States<Real> s) {
-    s.clear(labels_);
-    s.set_blank(0, {Real(1), Real(0)});
+  // Mantissas have room for sixteen factors before they must be normalised.
+  template <bool meets = false>
+  void step(std::int64_t k, States<Real> from, States<Real> to, States<Real> other, Real* occupied) {
+    const Wide<Real> blank = emit(frame(k));
+    k % 16 == 15 ? sum<true, meets>(from, to, blank, other, occupied)
+                 : sum<false, meets>(from, to, blank, other, occupied);
   }
-  // Behind the last frame an alignment is complete on the last blank or the last label.
-  void end(States<Real> s) {
-    s.clear(labels_);
-    s.set_blank(labels_, {Real(1), Real(0)});
-    if (labels_ > 0) s.set_label(labels_ - 1, {Real(1), Real(0)});
-  }
-  Wide<Real> total(States<Real> s) const { return add(s.blank(labels_), s.label(labels_ - 1)); }
+  void step(std::int64_t k, States<Real> from, States<Real> to) { step<false>(k, from, to, from, nullptr); }
 
-  // The probability of each label at frame t.
+  // The probability of each label at frame t, and of the blank.
   Wide<Real> emit(std::int64_t t) {
-    const Real* y = scores_ + t * stride_;
-    for (std::int64_t i = 0; i < labels_; ++i) emitted_m_[i] = y[targets_[i]];
-    Real* m = emitted_m_.data();
-    Real* e = emitted_e_.data();
-#pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels_; ++i) {
-      const Wide<Real> p = exp_wide(m[i]);
-      m[i] = p.mantissa, e[i] = p.exponent;
+    const Real* y = item_.scores + t * item_.stride;
+    Real* scores = scores_.data() + 1;
+    const std::int64_t next = t + direction < 0 || t + direction == item_.frames ? 0 : direction * item_.stride;
+    for (std::int64_t i = 0; i < item_.labels; ++i) {
+      scores[i] = y[item_.targets[i]];
+      prefetch(y + item_.targets[i] + next);
     }
-    return exp_wide(y[blank_]);
-  }
-
-  void step_forward(std::int64_t t, States<Real> from, States<Real> to) {
-    t % 16 == 15 ? forward<true>(t, from, to) : forward<false>(t, from, to);
-  }
-
-  template <bool normalise>
-  void forward(std::int64_t t, States<Real> from, States<Real> to) {
-    const Wide<Real> blank = emit(t);
-    const std::int64_t labels = labels_;
-    const Real *em = emitted_m_.data(), *ee = emitted_e_.data();
-    const unsigned char* skip = may_skip_.data();
+    const Row<Real> p = emitted();
+    const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) {
-      const Wide<Real> stayed = from.blank(i), entered = from.label(i - 1);
-      const Wide<Real> either = add(stayed, entered);
-      to.set_blank(i, multiply<Real, normalise>(either, blank));
-      const bool s = skip[i];
-      const Wide<Real> moved = {s ? either.mantissa : stayed.mantissa, s ? either.exponent : stayed.exponent};
-      to.set_label(i, multiply<Real, normalise>(add(from.label(i), moved), {em[i], ee[i]}));
+    for (std::int64_t i = first; i < width + first; ++i) {
+      const Wide<Real> x = exp_wide(scores[i]);
+      p.m[i] = x.mantissa, p.e[i] = x.exponent;
     }
-    to.set_blank(labels, multiply<Real, normalise>(add(from.blank(labels), from.label(labels - 1)), blank));
+    return exp_wide(y[item_.blank]);
   }
 
-  // From what follows frame t, given its state, to what follows the frame before. Uses up `from`.
-  template <bool normalise>
-  void backward(std::int64_t t, States<Real> from, States<Real> to) {
-    const Wide<Real> blank = emit(t);
-    const std::int64_t labels = labels_;
-    const Real *em = emitted_m_.data(), *ee = emitted_e_.data();
-    const unsigned char* skip = may_skip_.data();
-    // what each state at t is worth with its own emission
+  // One frame. Where it meets the other's states behind that frame, also the occupation of the labels, and
+  // that of the blanks behind it.
+  template <bool normalise, bool meets>
+  void sum(States<Real> from, States<Real> to, Wide<Real> y_blank, States<Real> other, Real* occupied) {
+    const Row<Real> y = emitted();
+    const unsigned char* may_skip = may_skip_.data() + 1;
+    const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) from.set_label(i, multiply<Real, normalise>(from.label(i), {em[i], ee[i]}));
-#pragma GCC ivdep
-    for (std::int64_t i = 0; i <= labels; ++i) from.set_blank(i, multiply<Real, normalise>(from.blank(i), blank));
-#pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) {
-      const Wide<Real> onward = from.label(i + 1), blank_next = from.blank(i + 1);
-      const Wide<Real> either = add(blank_next, onward);
-      const bool s = skip[i + 1];
-      const Wide<Real> left = {s ? either.mantissa : blank_next.mantissa, s ? either.exponent : blank_next.exponent};
-      to.set_label(i, add(from.label(i), left));
-      to.set_blank(i, add(from.blank(i), from.label(i)));
+    for (std::int64_t n = 0; n < width; ++n) {
+      const std::int64_t i = n + first;
+      const Wide<Real> stayed = from.blank[i], entered = from.label[i - direction];
+      const Wide<Real> blank = add(stayed, entered);
+      const bool skip = may_skip[i];
+      const Wide<Real> moved = {skip ? blank.mantissa : stayed.mantissa, skip ? blank.exponent : stayed.exponent};
+      const Wide<Real> label = add(from.label[i], moved);
+      if (meets) {
+        occupied[n] = share(label, other.label[i]);
+        occupied[n + width] = share(blank, other.blank[i - direction]);
+      }
+      to.blank.set(i, multiply<Real, normalise>(blank, y_blank));
+      to.label.set(i, multiply<Real, normalise>(label, y[i]));
     }
-    to.set_blank(labels, from.blank(labels));
   }
 
-  void gradient(std::int64_t t, States<Real> alpha, States<Real> beta, Wide<Real> normaliser, Real weight,
-                Real* occupied, Real* grad) {
-    const Real* y = scores_ + t * stride_;
-    const std::int64_t labels = labels_, classes = classes_;
+  void divide(States<Real> s, Wide<Real> by) {
+    for (Row<Real> row : {s.blank, s.label})
+      for (std::int64_t i = -1; i <= item_.width; ++i) row.set(i, multiply(row[i], inverse(by)));
+  }
+
+  void gradient(std::int64_t t, Real weight, const Real* occupied, Real* grad) {
+    const Real* y = item_.scores + t * item_.stride;
+    grad += t * item_.classes;
+#pragma GCC ivdep
+    for (std::int64_t c = 0; c < item_.classes; ++c) grad[c] = weight * exp_negative(y[c]);
     Real on_blank = 0;
-    Real* on_label = occupied;
-#pragma GCC ivdep
-    for (std::int64_t i = 0; i < labels; ++i) on_label[i] = share(alpha.label(i), beta.label(i), normaliser);
 #pragma omp simd reduction(+ : on_blank)
-    for (std::int64_t i = 0; i <= labels; ++i) on_blank += share(alpha.blank(i), beta.blank(i), normaliser);
-#pragma GCC ivdep
-    for (std::int64_t c = 0; c < classes; ++c) grad[c] = weight * exp_negative(y[c]);
-    grad[blank_] -= weight * on_blank;
-    for (std::int64_t i = 0; i < labels; ++i) grad[targets_[i]] -= weight * on_label[i];
+    for (std::int64_t i = 0; i < item_.width; ++i) on_blank += occupied[i + item_.width];
+    grad[item_.blank] -= weight * on_blank;
+    for (std::int64_t i = 0; i < item_.labels; ++i) grad[item_.targets[i]] -= weight * occupied[i - first];
   }
 
-  const Real* scores_;
-  const std::int64_t* targets_;
-  std::int64_t frames_, labels_, classes_, stride_, blank_;
-  std::vector<Real> emitted_m_, emitted_e_;
+  Item<Real> item_;
+  std::int64_t steps_;
+  bool remember_;
+  Tape<Real> now_, next_, remembered_;
+  std::vector<Real> scores_, emitted_;
   std::vector<unsigned char> may_skip_;
 };
 
+// The cost of an item, and with grad its gradient of frames [0, input_length).
+template <class Real>
+Real ctc_item(const Item<Real>& item, Real weight, Real* grad, const Parallel& parallel) {
+  const std::int64_t half = item.frames / 2;
+  Sweep<Real, 1> front(item, half, grad != nullptr);
+  Sweep<Real, -1> back(item, item.frames - half, grad != nullptr);
+  parallel(2, [&](std::int64_t side) { side == 0 ? front.walk() : back.walk(); });
+  const Wide<Real> all = front.meet(back);
+  const Real cost = minus_log(all);
+  if (grad == nullptr) return cost;
+  if (std::isinf(cost))
+    std::fill(grad, grad + item.frames * item.classes, Real(0));
+  else
+    parallel(2, [&](std::int64_t side) {
+      side == 0 ? front.cross(back, all, weight, grad) : back.cross(front, all, weight, grad);
+    });
+  return cost;
+}
+
 template <class Real>
 void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
-  parallel(batch.batch, [&](std::int64_t b) {
-    CTCItem<Real> item(batch, b);
-    if (grad == nullptr) {
-      costs[b] = item.cost();
-      return;
-    }
-    Real* rows = grad + b * batch.frames * batch.classes;
-    costs[b] = item.cost_and_grad(grad_costs ? grad_costs[b] : Real(1), rows);
-    std::fill(rows + batch.input_lengths[b] * batch.classes, rows + batch.frames * batch.classes, Real(0));
-  });
+  const Parallel alone = [](std::int64_t count, const std::function<void(std::int64_t)>& work) {
+    for (std::int64_t i = 0; i < count; ++i) work(i);
+  };
+  const std::int64_t size = batch.frames * batch.classes;
+  auto run = [&](std::int64_t b, const Parallel& inside) {
+    const Item<Real> item(batch, b);
+    Real* rows = grad ? grad + b * size : nullptr;
+    costs[b] = ctc_item(item, grad_costs ? grad_costs[b] : Real(1), rows, inside);
+    if (grad) std::fill(rows + item.frames * item.classes, rows + size, Real(0));
+  };
+  constexpr std::int64_t worth_a_thread = 1 << 15;  // states of all frames: some twenty microseconds
+  if (batch.batch == 1)
+    run(0, batch.frames * batch.labels > worth_a_thread ? parallel : alone);
+  else
+    parallel(batch.batch, [&](std::int64_t b) { run(b, alone); });
 }
 
 }  // namespace ISA

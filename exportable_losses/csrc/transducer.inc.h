@@ -102,7 +102,7 @@ inline void forward(const Grid<Real>& grid, std::int64_t n, Diagonal<Real> from,
 // beta(t, u) = blank(t, u) beta(t+1, u) + label(t, u) beta(t, u+1), from diagonal n + 1 to n. The arcs
 // of diagonal n are replaced by their occupation, a probability each.
 template <class Real>
-inline void backward(Grid<Real>& grid, std::int64_t n, Diagonal<Real> alpha, Wide<Real> normaliser, Diagonal<Real> from,
+inline void backward(Grid<Real>& grid, std::int64_t n, Diagonal<Real> alpha, Diagonal<Real> from,
                      Diagonal<Real> to) {
   const std::int64_t width = grid.width(), row = n * width;
   Real *stay_m = &grid.stay_m[row], *stay_e = &grid.stay_e[row];
@@ -113,8 +113,8 @@ inline void backward(Grid<Real>& grid, std::int64_t n, Diagonal<Real> alpha, Wid
     const Wide<Real> emit = multiply(Wide<Real>{emit_m[u], emit_e[u]}, from[u + 1]);
     const Wide<Real> sum = add(stay, emit);
     to.set(u, normalised(sum.mantissa, sum.exponent));
-    stay_m[u] = share(alpha[u], stay, normaliser);
-    emit_m[u] = share(alpha[u], emit, normaliser);
+    stay_m[u] = share(alpha[u], stay);
+    emit_m[u] = share(alpha[u], emit);
   }
 }
 
@@ -139,11 +139,11 @@ Real walk(Grid<Real>& grid, bool with_grad) {
     return cost;
   }
   Diagonal<Real> beta(back.data(), width), before(back.data() + size, width);
-  beta.set(grid.labels, {Real(1), Real(0)});
+  beta.set(grid.labels, normaliser);
   for (std::int64_t n = diagonals - 1; n >= 0; --n) {
     Diagonal<Real> forward_n = now;
     forward_n.m = alpha(n) + 1, forward_n.e = alpha(n) + width + 3;
-    backward(grid, n, forward_n, normaliser, beta, before);
+    backward(grid, n, forward_n, beta, before);
     std::swap(beta, before);
   }
   return cost;

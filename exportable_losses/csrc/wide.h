@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace exportable_losses {
 namespace ISA {
@@ -69,15 +70,14 @@ inline double exp_near_zero(double r) {
   return p * r * r + r + 1.0;
 }
 
-// 2^n for an integral n within the range of the format; zero below it.
+// 2^n for an integral n, at most the format's largest exponent; zero below its range. The sum with the
+// magic number leaves n + bias in the lowest bits, and the shift drops the others.
 template <class Real>
-inline Real power_of_two(Real n) {
+inline Real scale(Real n) {
   using F = Format<Real>;
-  Real biased = n + Real(F::bias);
-  biased = biased > Real(0) ? biased : Real(0);
-  biased = biased < Real(2 * F::bias) ? biased : Real(2 * F::bias);
-  const auto bits = bits_as<typename F::Bits>(biased + F::round_magic) - bits_as<typename F::Bits>(F::round_magic);
-  return bits_as<Real>(static_cast<typename F::Bits>(bits << F::mantissa_bits));
+  const Real clamped = n > -Real(F::bias) ? n : -Real(F::bias);
+  const auto bits = bits_as<std::make_unsigned_t<typename F::Bits>>(clamped + (F::round_magic + Real(F::bias)));
+  return bits_as<Real>(bits << F::mantissa_bits);
 }
 
 template <class Real>
@@ -112,22 +112,21 @@ inline Wide<Real> exp_wide(Real x) {
   return {zero ? Real(0) : exact ? exp_near_zero(r) : Real(1), zero ? lowest<Real>() : n};
 }
 
-// exp(x) for x <= 0 as a plain number; zero where it underflows.
+// exp(x) as a plain number, for x <= 0: zero where it underflows. A NaN stays one.
 template <class Real>
 inline Real exp_negative(Real x) {
   using F = Format<Real>;
-  const Real least = -Real(F::bias - 1) * Real(0.69314718055994530942);
-  const Real clamped = x > least ? x : least;
-  const Real n = (clamped * Real(1.4426950408889634074) + F::round_magic) - F::round_magic;
-  const Real r = (clamped - n * F::ln2_high) - n * F::ln2_low;
-  const Real value = exp_near_zero(r) * power_of_two(n);
-  return x > least ? value : (x <= least ? Real(0) : x);  // the last keeps a NaN
+  const Real least = -Real(F::bias - 1) * Real(0.69314718055994530942), most = Real(F::bias);
+  const Real n = (x * Real(1.4426950408889634074) + F::round_magic) - F::round_magic;
+  const Real r = (x - n * F::ln2_high) - n * F::ln2_low;
+  const Real value = exp_near_zero(r) * scale(n < most ? n : most);
+  return x < least ? Real(0) : value;
 }
 
 template <class Real>
 inline Wide<Real> add(Wide<Real> a, Wide<Real> b) {
   const Real top = a.exponent > b.exponent ? a.exponent : b.exponent;
-  return {a.mantissa * power_of_two(a.exponent - top) + b.mantissa * power_of_two(b.exponent - top), top};
+  return {a.mantissa * scale(a.exponent - top) + b.mantissa * scale(b.exponent - top), top};
 }
 
 // Products and sums of a few numbers need no normalising in between: a mantissa has room for some
@@ -144,10 +143,11 @@ inline Wide<Real> inverse(Wide<Real> x) {
   return {Real(1) / x.mantissa, -x.exponent};
 }
 
-// a * b * c as a plain number, for what is a probability; zero where it underflows.
+// a * b as a plain number, for what is a probability; zero where it underflows.
 template <class Real>
-inline Real share(Wide<Real> a, Wide<Real> b, Wide<Real> c) {
-  return (a.mantissa * c.mantissa) * b.mantissa * power_of_two((a.exponent + c.exponent) + b.exponent);
+inline Real share(Wide<Real> a, Wide<Real> b) {
+  const Real exponent = a.exponent + b.exponent, most = Real(Format<Real>::bias);
+  return a.mantissa * b.mantissa * scale(exponent < most ? exponent : most);
 }
 
 template <class Real>

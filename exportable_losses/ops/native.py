@@ -37,6 +37,8 @@ def _library() -> ctypes.CDLL | None:
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    library.exportable_losses_huge_pages.restype = None
+    library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.exportable_losses_instruction_set.restype = ctypes.c_char_p
     library.exportable_losses_version.restype = ctypes.c_char_p
     return library
@@ -96,14 +98,44 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
-        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
-    targets = targets.long().contiguous()
-    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
     costs = scores.new_empty(scores.shape[0])
     grad = None
     if grad_costs is not None:
         grad = torch.empty(scores.shape, dtype=scores.dtype)
+        library = _library()
+        assert library is not None
+        library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
+    compute_into(
+        loss, scores, targets, input_lengths, target_lengths, blank_index, grad_costs, costs=costs, grad=grad
+    )
+    return costs, grad
+
+
+def compute_into(
+    loss: str,
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+    *,
+    costs: Tensor,
+    grad: Tensor | None,
+) -> None:
+    """Write costs, and the gradient where it is asked for, to contiguous tensors that are there already.
+
+    Args:
+        loss: ``ctc`` or ``transducer``; the other arguments are those of these functions.
+
+    Raises:
+        ValueError: a length or an index is outside of what it may be.
+    """
+    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
+        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
+    targets = targets.long().contiguous()
+    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
+    if grad_costs is not None:
         grad_costs = grad_costs.to(scores.dtype).contiguous()
     batch = _Batch(
         scores.data_ptr(),
@@ -124,4 +156,3 @@ def _run(
     )
     if error:
         raise ValueError(error.decode())
-    return costs, grad
