@@ -75,6 +75,9 @@ def _lattices() -> dict[str, list[Any]]:
         backwards = lattice(*whole, seed=4)
         backwards[0] = backwards[0].transpose(-1, 1).contiguous().transpose(-1, 1)  # classes apart
         cases[f"{loss} {dtype} classes apart"] = backwards
+        apart = lattice(*whole, seed=7)
+        apart[0] = torch.nn.functional.pad(apart[0], (0, 3))[..., :5]  # room behind every row
+        cases[f"{loss} {dtype} rows apart"] = apart
         narrow = lattice(*whole, seed=5)
         narrow[1:4] = narrow[1].int(), narrow[2].int(), narrow[3].to(torch.int16)
         cases[f"{loss} {dtype} narrow integers"] = narrow
