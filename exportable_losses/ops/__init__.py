@@ -2,6 +2,7 @@
 
 Each is a torch operator of the namespace ``exportable_losses``, so that eager code, TorchScript
 and `torch.export` see one node where the lattice is. Who computes is chosen in `computers`.
+C++ programs get the same operators from ``csrc/torch_door.cc``.
 
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
