@@ -16,15 +16,18 @@ PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH",
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 
 
-def cmake(folder: Path, *options: str, targets: tuple[str, ...]) -> Path:
-    """`folder` with `targets` built in it; skips where there are no tools for that."""
+def cmake(folder: Path, *options: str, targets: tuple[str, ...] = ("all",), source: Path = ROOT) -> Path:
+    """`folder` with `targets` built in it, warnings as errors; skips where there are no tools for that."""
     missing = [name for name, found in (("cmake", which("cmake")), ("a C++ compiler", COMPILER)) if not found]
     if missing:
         pytest.skip(f"this machine has no {' and no '.join(missing)}")
+    options = ("-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *options)
+    if source == ROOT:
+        options = ("-DEXPORTABLE_LOSSES_CUDA=OFF", *options)
     generator = ["-G", "Ninja"] if which("ninja") else []
     environment = {**os.environ, "PATH": PATH}
     for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(folder), *generator, "-DEXPORTABLE_LOSSES_CUDA=OFF", *options],
+        ["cmake", "-S", str(source), "-B", str(folder), *generator, *options],
         ["cmake", "--build", str(folder), "--target", *targets, "-j", "2"],
     ):
         done = subprocess.run(
@@ -32,6 +35,14 @@ def cmake(folder: Path, *options: str, targets: tuple[str, ...]) -> Path:
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return folder
+
+
+def shared_library(folder: Path, stem: str) -> str:
+    """The library of this name in `folder`."""
+    prefix, suffix = {"win32": ("", ".dll"), "darwin": ("lib", ".dylib")}.get(sys.platform, ("lib", ".so"))
+    path = folder / f"{prefix}{stem}{suffix}"
+    assert path.is_file()
+    return str(path)
 
 
 def which(program: str) -> str | None:

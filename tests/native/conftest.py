@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builds import ROOT, cmake, shared_library
+from building import cmake, shared_library
 from filelock import FileLock  # torch brings it
 
 
@@ -34,10 +34,8 @@ def libraries(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[str,
 
     def build(folder: Path) -> None:
         cmake(
-            ROOT,
             folder,
             "-DEXPORTABLE_LOSSES_TORCH=ON",
-            "-DEXPORTABLE_LOSSES_CUDA=OFF",
             f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
             targets=("exportable_losses", "exportable_losses_torch"),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch.utils.cpp_extension
-from builds import ROOT, cmake
+from building import ROOT, cmake
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
@@ -30,7 +30,7 @@ def programs(once: Once) -> Path:
     """The folder of the programs; each is there if what it needs was found."""
 
     def build(folder: Path) -> None:
-        cmake(CPP, folder, f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug")
+        cmake(folder, f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug", source=CPP)
 
     return once("examples", build)
 

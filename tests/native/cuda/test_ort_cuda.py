@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from builds import shared_library
+from building import shared_library
 from cuda_cases import SOURCES, compile_emulated, missing
 from onnx import TensorProto, helper
 
