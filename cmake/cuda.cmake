@@ -48,3 +48,4 @@ endif()
 message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER}, for ${architectures}")
 install(TARGETS exportable_losses_cuda LIBRARY DESTINATION exportable_losses/lib
                                        RUNTIME DESTINATION exportable_losses/lib)
+install(FILES ${CSRC}/cuda/cuda_api.h DESTINATION exportable_losses/include/cuda)

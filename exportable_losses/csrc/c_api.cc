@@ -5,7 +5,10 @@
 #endif
 
 #include <cstdint>
+#include <cstdio>
 #include <exception>
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "check.h"
@@ -23,29 +26,49 @@ using namespace exportable_losses;
 template <class Real>
 using Loss = void (*)(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);
 
+// The last error of each thread. An array and no string: it is there when memory is not.
+const char* say(const char* text) {
+  static thread_local char message[512];
+  std::snprintf(message, sizeof message, "%s", text);
+  return message;
+}
+
+const char* const out_of_memory = "out of memory: what costs and grad hold means nothing";
+
 template <class Real>
 const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Real* grad_costs, Real* costs,
                 Real* grad, int threads) noexcept {
-  static thread_local std::string message;
+  if (given == nullptr) return say("batch: got null, expected a batch");
   try {
-    const Batch<Real> batch{static_cast<const Real*>(given->scores),
-                            given->batch,
-                            given->frames,
-                            given->classes,
-                            given->labels,
-                            given->item_stride,
-                            given->frame_stride,
-                            given->targets,
-                            given->target_stride,
-                            given->input_lengths,
-                            given->target_lengths,
-                            given->blank};
-    message = what_is_wrong(batch);
-    if (message.empty()) loss(batch, grad_costs, costs, grad, on_threads(threads));
+    Batch<Real> batch{static_cast<const Real*>(given->scores),
+                      given->batch,
+                      given->frames,
+                      given->classes,
+                      given->labels,
+                      given->item_stride,
+                      given->frame_stride,
+                      given->targets,
+                      given->target_stride,
+                      given->input_lengths,
+                      given->target_lengths,
+                      given->blank};
+    const std::string wrong = what_is_wrong(batch);
+    if (!wrong.empty()) return say(wrong.c_str());
+    if (batch.batch == 0) return nullptr;
+    if (costs == nullptr) return say("costs: got null, expected an array");
+    if (batch.frames == 0) batch.item_stride = 0;  // arrays of no elements may be null, and stay so
+    if (batch.labels == 0) batch.target_stride = 0;
+    loss(batch, grad_costs, costs, grad, on_threads(threads));
+    return nullptr;
+  } catch (const std::bad_alloc&) {
+    return say(out_of_memory);
+  } catch (const std::length_error&) {  // more than a vector holds
+    return say(out_of_memory);
   } catch (const std::exception& error) {
-    message = error.what();
+    return say(error.what());
+  } catch (...) {
+    return say("an unknown error");
   }
-  return message.empty() ? nullptr : message.c_str();
 }
 
 }  // namespace

@@ -14,7 +14,8 @@
 extern "C" {
 #endif
 
-/* Sizes and strides are in elements; a row of classes and the labels of an item are contiguous. */
+/* Sizes and strides are in elements; a row of classes and the labels of an item are contiguous, and so
+ * are a transducer's U+1 rows of a frame. No stride is negative. Arrays of no elements may be null. */
 typedef struct {
   const void* scores; /* CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V] */
   int64_t batch, frames, classes, labels;
@@ -27,8 +28,12 @@ typedef struct {
 } exportable_losses_batch;
 
 /* Costs [B], and with grad the gradient of sum(grad_costs * costs), contiguous; grad_costs may be null
- * for ones. On an error nothing is written and the message is returned; it is valid until this thread's
- * next call. */
+ * for ones, grad for no gradient. Up to `threads` threads work; below one counts as one, and where no
+ * thread can be started the caller's does it all. Any number of threads may call at once.
+ *
+ * Returns null, or a message, which is valid until this thread's next call. A batch that is refused
+ * leaves costs and grad as they were. When memory runs out ("out of memory: ..."), what they hold
+ * means nothing; nothing else is lost, and the call may be made again. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_float(const exportable_losses_batch*, const float* grad_costs,
                                                               float* costs, float* grad, int threads);
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_double(const exportable_losses_batch*,

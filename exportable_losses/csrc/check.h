@@ -1,13 +1,27 @@
 // The check at the door: what the core may rely on.
 #pragma once
 
+#include <cstddef>
+#include <initializer_list>
+#include <limits>
 #include <string>
 
 #include "lattice.h"
 
 namespace exportable_losses {
 
+// Whether as many elements as the product of `sizes` could lie in memory, several times over. None is
+// negative, and a zero counts as one, so that no partial product overflows either.
+template <class Element>
+bool fits(std::initializer_list<std::int64_t> sizes) {
+  std::int64_t room = std::numeric_limits<std::ptrdiff_t>::max() / std::int64_t(8 * sizeof(Element));
+  for (const std::int64_t size : sizes)
+    if (size > 0) room /= size;
+  return room > 0;
+}
+
 // What is wrong with a batch, or nothing. The core reads scores and targets within these bounds alone.
+// Strides may be zero or smaller than a row: what is only read may overlap.
 template <class Real>
 std::string what_is_wrong(const Batch<Real>& x) {
   auto got = [](const char* name, std::int64_t item, std::int64_t value, const std::string& expected) {
@@ -17,8 +31,42 @@ std::string what_is_wrong(const Batch<Real>& x) {
   auto upto = [](std::int64_t low, std::int64_t high) {
     return "a number in [" + std::to_string(low) + ", " + std::to_string(high) + "]";
   };
+  const struct {
+    const char* name;
+    std::int64_t value;
+  } sizes[] = {{"batch", x.batch},
+               {"frames", x.frames},
+               {"classes", x.classes},
+               {"labels", x.labels},
+               {"item_stride", x.item_stride},
+               {"frame_stride", x.frame_stride},
+               {"target_stride", x.target_stride}};
+  for (const auto& size : sizes)
+    if (size.value < 0)
+      return std::string(size.name) + ": got " + std::to_string(size.value) + ", expected a number of at least 0";
   if (x.blank < 0 || x.blank >= x.classes)
     return "blank_index: got " + std::to_string(x.blank) + ", expected " + upto(0, x.classes - 1);
+  if (x.batch == 0) return {};
+
+  // The transducer's, for CTC's are smaller: the gradient, the lattice with its checkpoints and padding,
+  // and the last element of what is read.
+  const bool all_fit = fits<Real>({x.labels, 2}) && fits<Real>({x.frames, 2}) &&
+                       fits<Real>({x.batch, x.frames, x.labels + 1, x.classes}) &&
+                       fits<Real>({x.frames + x.labels + 128, x.labels + 4, 16}) &&
+                       fits<Real>({x.batch, x.item_stride}) && fits<Real>({x.frames, x.frame_stride}) &&
+                       fits<std::int64_t>({x.batch, x.target_stride});
+  if (!all_fit) {
+    std::string all = "sizes: got ";
+    for (const auto& size : sizes)
+      all += std::string(&size == sizes ? "" : ", ") + size.name + " " + std::to_string(size.value);
+    return all + ", expected what fits in memory";
+  }
+
+  const std::string needed = ": got null, expected an array";
+  if (x.input_lengths == nullptr) return "input_lengths" + needed;
+  if (x.target_lengths == nullptr) return "target_lengths" + needed;
+  if (x.scores == nullptr && x.frames > 0) return "scores" + needed;
+  if (x.targets == nullptr && x.labels > 0) return "targets" + needed;
   for (std::int64_t b = 0; b < x.batch; ++b) {
     if (x.input_lengths[b] < 0 || x.input_lengths[b] > x.frames)
       return got("input_lengths", b, x.input_lengths[b], upto(0, x.frames));

@@ -22,14 +22,6 @@
 namespace exportable_losses {
 namespace ISA {
 
-inline void prefetch(const void* memory) {
-#ifdef __GNUC__
-  __builtin_prefetch(memory);
-#else
-  (void)memory;
-#endif
-}
-
 // Wide numbers for i from -1 to `width`. The width is a multiple of the longest vector, so that loops
 // have no remainder; what lies behind the last label stays zero.
 template <class Real>

@@ -1,6 +1,7 @@
 // Which compiled copy of the losses runs.
+#include "dispatch.h"
+
 #include <cstdlib>
-#include <cstring>
 
 #include "lattice.h"
 
@@ -22,30 +23,19 @@ EXPORTABLE_LOSSES_DECLARE(avx512)
 
 namespace {
 
-enum class Isa { baseline, avx2, avx512 };
-
 Isa best() {
 #ifdef EXPORTABLE_LOSSES_X86
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Isa::baseline;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl"))
     return Isa::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+  return Isa::avx2;
 #endif
   return Isa::baseline;
 }
 
-// A variable may ask for less than the machine has, never for more.
-Isa chosen() {
-  const char* wanted = std::getenv("EXPORTABLE_LOSSES_ISA");
-  const Isa most = best();
-  if (wanted == nullptr) return most;
-  if (std::strcmp(wanted, "baseline") == 0) return Isa::baseline;
-  if (std::strcmp(wanted, "avx2") == 0 && most != Isa::baseline) return Isa::avx2;
-  return most;
-}
-
 Isa in_use() {
-  static const Isa isa = chosen();
+  static const Isa isa = chosen(std::getenv("EXPORTABLE_LOSSES_ISA"), best());
   return isa;
 }
 

@@ -73,7 +73,9 @@ struct OrtApi {
   void(ORT_API_CALL* ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);
   void* before_101[1];
   void(ORT_API_CALL* ReleaseCustomOpDomain)(OrtCustomOpDomain*);
-  void* before_274[172];
+  void* before_193[91];
+  OrtStatusPtr(ORT_API_CALL* KernelContext_GetGPUComputeStream)(const OrtKernelContext*, void** out) noexcept;
+  void* before_274[80];
   OrtStatusPtr(ORT_API_CALL* KernelContext_ParallelFor)(const OrtKernelContext*, void (*work)(void* data, std::size_t i),
                                                         std::size_t count, std::size_t batches, void* data) noexcept;
 };

@@ -6,82 +6,80 @@
 //
 // Targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
 // sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
+//
+// They are registered for the CPU, and where the library with the CUDA kernels lies beside this one for
+// CUDA too. There lengths and labels stay on the GPU and are not checked: cuda/cuda_api.h says what an
+// impossible one counts as.
+#include <cstdio>
 #include <map>
 #include <mutex>
 
 #include "c_api.h"
-#include "check.h"
-#include "lattice.h"
+#include "cuda_library.h"
 #include "ort_host.h"
+#include "shapes.h"
 
 namespace exportable_losses {
 namespace {
-
-void expect(bool fits, const char* name, const Shape& got, const std::string& expected) {
-  if (!fits) throw std::invalid_argument(std::string(name) + ": got shape " + text(got) + ", expected " + expected);
-}
-
-struct CTC {
-  static constexpr const char *name = "CTCLoss", *name_grad = "CTCLossGrad", *scores = "log_probs";
-  static constexpr std::size_t rank = 3;
-  static constexpr const char *dimensions = "[B, T, C]", *labels = "S";
-
-  static std::int64_t label_count(const Shape&, const Shape& targets) { return targets[1]; }
-  template <class Real, class... Rest>
-  static void compute(const Batch<Real>& batch, Rest... rest) {
-    ctc(batch, rest...);
-  }
-};
-
-struct Transducer {
-  static constexpr const char *name = "TransducerLoss", *name_grad = "TransducerLossGrad", *scores = "logits";
-  static constexpr std::size_t rank = 4;
-  static constexpr const char *dimensions = "[B, T, U+1, V] with U+1 at least 1", *labels = "U";
-
-  static std::int64_t label_count(const Shape& logits, const Shape&) { return logits[2] - 1; }
-  template <class Real, class... Rest>
-  static void compute(const Batch<Real>& batch, Rest... rest) {
-    transducer(batch, rest...);
-  }
-};
-
-// The batch behind the first four inputs, every size and value of it checked.
-template <class Loss, class Real>
-Batch<Real> checked_batch(const Tensor<Real>& scores, const Tensor<std::int64_t>& targets,
-                          const Tensor<std::int64_t>& input_lengths, const Tensor<std::int64_t>& target_lengths,
-                          std::int64_t blank) {
-  const Shape& sizes = scores.shape;
-  expect(sizes.size() == Loss::rank, Loss::scores, sizes, Loss::dimensions);
-  expect(targets.shape.size() == 2, "targets", targets.shape, std::string("[B, ") + Loss::labels + "]");
-  const std::int64_t labels = Loss::label_count(sizes, targets.shape);
-  expect(labels >= 0, Loss::scores, sizes, Loss::dimensions);
-  const std::string because = std::string(", for ") + Loss::scores + " of shape " + text(sizes);
-  const Shape per_item{sizes[0]}, per_label{sizes[0], labels};
-  expect(targets.shape == per_label, "targets", targets.shape, text(per_label) + because);
-  expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
-  expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
-
-  Batch<Real> batch{};
-  batch.scores = scores.data;
-  batch.batch = sizes[0], batch.frames = sizes[1], batch.classes = sizes.back();
-  batch.labels = labels;
-  batch.frame_stride = batch.classes * (Loss::rank == 4 ? sizes[2] : 1);
-  batch.item_stride = batch.frames * batch.frame_stride;
-  batch.targets = targets.data;
-  batch.target_stride = labels;
-  batch.input_lengths = input_lengths.data;
-  batch.target_lengths = target_lengths.data;
-  batch.blank = blank;
-  const std::string wrong = what_is_wrong(batch);
-  if (!wrong.empty()) throw std::invalid_argument(wrong);
-  return batch;
-}
 
 template <class Real>
 constexpr ONNXTensorElementDataType element_type =
     sizeof(Real) == 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
 
-template <class Loss, class Real, bool with_grad>
+// Where a kernel's tensors lie, and what computes there.
+struct OnCpu {
+  static constexpr const char* provider = "CPUExecutionProvider";
+
+  template <class Loss, class Real, class... Inputs>
+  static Batch<Real> batch_of(const Array<Real>& scores, const Inputs&... inputs) {
+    return checked_batch<Loss>(scores, inputs...);
+  }
+  template <class Loss, class Real>
+  static void compute(const Call& call, const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad) {
+    Loss::compute(batch, grad_costs, costs, grad, call.threads());
+  }
+};
+
+#ifndef EXPORTABLE_LOSSES_CUDA_PROVIDER  // a test without a GPU names another
+#define EXPORTABLE_LOSSES_CUDA_PROVIDER "CUDAExecutionProvider"
+#endif
+
+struct OnCuda {
+  static constexpr const char* provider = EXPORTABLE_LOSSES_CUDA_PROVIDER;
+
+  template <class Loss, class Real, class... Inputs>
+  static Batch<Real> batch_of(const Array<Real>& scores, const Inputs&... inputs) {
+    return sized_batch<Loss>(scores, inputs...);
+  }
+  template <class Loss, class Real>
+  static void compute(const Call& call, const Batch<Real>& x, const Real* grad_costs, Real* costs, Real* grad) {
+    const CudaLibrary& cuda = *cuda_library();  // without it these kernels are not registered
+    const CudaLoss& loss = of(cuda, Loss());
+    const exportable_losses_batch batch{
+        x.scores,  x.batch,         x.frames,        x.classes,        x.labels, x.item_stride, x.frame_stride,
+        x.targets, x.target_stride, x.input_lengths, x.target_lengths, x.blank};
+    void* stream = call.cuda_stream();
+    const std::int64_t bytes = loss.workspace(x.batch, x.frames, x.labels, sizeof(Real), grad != nullptr);
+    const Workspace workspace(cuda, bytes, stream);
+    const char* failed = run(loss, batch, grad_costs, costs, grad, workspace.memory(), stream);
+    if (failed != nullptr) throw std::runtime_error(failed);
+  }
+
+ private:
+  static const CudaLoss& of(const CudaLibrary& cuda, CTC) { return cuda.ctc; }
+  static const CudaLoss& of(const CudaLibrary& cuda, Transducer) { return cuda.transducer; }
+
+  static const char* run(const CudaLoss& loss, const exportable_losses_batch& batch, const float* grad_costs,
+                         float* costs, float* grad, void* workspace, void* stream) {
+    return loss.of_float(&batch, grad_costs, costs, grad, workspace, stream);
+  }
+  static const char* run(const CudaLoss& loss, const exportable_losses_batch& batch, const double* grad_costs,
+                         double* costs, double* grad, void* workspace, void* stream) {
+    return loss.of_double(&batch, grad_costs, costs, grad, workspace, stream);
+  }
+};
+
+template <class Loss, class Real, bool with_grad, class Device>
 class Kernel {
  public:
   Kernel(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
@@ -95,9 +93,8 @@ class Kernel {
 
   void compute(const Call& call) const {
     const auto scores = call.input<Real>(0);
-    const auto batch =
-        checked_batch<Loss>(scores, call.input<std::int64_t>(1), call.input<std::int64_t>(2),
-                            call.input<std::int64_t>(3), blank_);
+    const auto batch = Device::template batch_of<Loss>(scores, call.input<std::int64_t>(1),
+                                                       call.input<std::int64_t>(2), call.input<std::int64_t>(3), blank_);
     const Shape per_item{batch.batch};
     const Real* grad_costs = nullptr;
     if (with_grad) {
@@ -107,7 +104,7 @@ class Kernel {
     }
     Real* costs = call.output<Real>(0, per_item);
     Real* grad = with_grad ? call.output<Real>(1, scores.shape) : static_cast<Real*>(nullptr);
-    Loss::compute(batch, grad_costs, costs, grad, call.threads());
+    Device::template compute<Loss>(call, batch, grad_costs, costs, grad);
   }
 
  private:
@@ -115,15 +112,15 @@ class Kernel {
   std::int64_t blank_ = 0;
 };
 
-// The table by which ONNX Runtime knows a kernel. Operators of one name differ in their types.
-template <class Loss, class Real, bool with_grad>
+// The table by which ONNX Runtime knows a kernel. Operators of one name differ in types or provider.
+template <class Loss, class Real, bool with_grad, class Device>
 struct Operator : OrtCustomOp {
-  using Kernel_ = Kernel<Loss, Real, with_grad>;
+  using Kernel_ = Kernel<Loss, Real, with_grad, Device>;
 
   Operator() : OrtCustomOp{} {
     version = EXPORTABLE_LOSSES_ORT_VERSION;
     GetName = [](const OrtCustomOp*) { return with_grad ? Loss::name_grad : Loss::name; };
-    GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
+    GetExecutionProviderType = [](const OrtCustomOp*) { return Device::provider; };
     GetInputTypeCount = [](const OrtCustomOp*) { return std::size_t(with_grad ? 5 : 4); };
     GetInputType = [](const OrtCustomOp*, std::size_t i) {
       return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
@@ -147,12 +144,18 @@ struct Operator : OrtCustomOp {
   }
 };
 
-template <class Loss, bool with_grad>
+template <class Loss, bool with_grad, class Device>
 void add(const OrtApi& api, OrtCustomOpDomain* domain) {
-  static const Operator<Loss, float, with_grad> of_float;
-  static const Operator<Loss, double, with_grad> of_double;
+  static const Operator<Loss, float, with_grad, Device> of_float;
+  static const Operator<Loss, double, with_grad, Device> of_double;
   ask(api.CustomOpDomain_Add(domain, &of_float));
   ask(api.CustomOpDomain_Add(domain, &of_double));
+}
+
+template <class Device>
+void add_all(const OrtApi& api, OrtCustomOpDomain* domain) {
+  add<CTC, false, Device>(api, domain), add<CTC, true, Device>(api, domain);
+  add<Transducer, false, Device>(api, domain), add<Transducer, true, Device>(api, domain);
 }
 
 // The domain with its operators, once for each ONNX Runtime in the process. Sessions point at it and
@@ -166,8 +169,8 @@ OrtCustomOpDomain* domain_for(const OrtApi& api) {
     OrtCustomOpDomain* made = nullptr;
     ask(api.CreateCustomOpDomain("exportable_losses", &made));
     try {
-      add<CTC, false>(api, made), add<CTC, true>(api, made);
-      add<Transducer, false>(api, made), add<Transducer, true>(api, made);
+      if (OnCuda::provider != std::string(OnCpu::provider)) add_all<OnCpu>(api, made);
+      if (cuda_library() != nullptr) add_all<OnCuda>(api, made);
     } catch (...) {
       api.ReleaseCustomOpDomain(made);
       throw;
@@ -185,9 +188,10 @@ extern "C" EXPORTABLE_LOSSES_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSe
   using namespace exportable_losses;
   const OrtApi* api = host->GetApi(EXPORTABLE_LOSSES_ORT_VERSION);
   if (api == nullptr) {  // CreateStatus is as old as the interface
-    const std::string message = std::string("exportable_losses: got ONNX Runtime ") + host->GetVersionString() +
-                                ", expected 1." + std::to_string(EXPORTABLE_LOSSES_ORT_VERSION) + " or later";
-    return host->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+    char message[128];
+    std::snprintf(message, sizeof message, "exportable_losses: got ONNX Runtime %s, expected 1.%d or later",
+                  host->GetVersionString(), int(EXPORTABLE_LOSSES_ORT_VERSION));
+    return host->GetApi(1)->CreateStatus(ORT_FAIL, message);
   }
   return guarded(*api, [&] { ask(api->AddCustomOpDomain(options, domain_for(*api))); });
 }

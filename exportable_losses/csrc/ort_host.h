@@ -6,20 +6,11 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "lattice.h"
 #include "ort_api.h"
+#include "shapes.h"
 
 namespace exportable_losses {
-
-using Shape = std::vector<std::int64_t>;
-
-inline std::string text(const Shape& shape) {
-  std::string all;
-  for (const std::int64_t size : shape) all += (all.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + all + "]";
-}
 
 // An error that ONNX Runtime itself reported, on its way back to it.
 struct HostError {
@@ -47,12 +38,6 @@ OrtStatus* guarded(const OrtApi& api, const Work& work) noexcept {
   }
 }
 
-template <class Element>
-struct Tensor {
-  const Element* data;
-  Shape shape;
-};
-
 // What a kernel may ask of the call it is in.
 class Call {
  public:
@@ -60,7 +45,7 @@ class Call {
 
   // The input at `index`; ONNX Runtime has checked its element type, and tensors are contiguous there.
   template <class Element>
-  Tensor<Element> input(std::size_t index) const {
+  Array<Element> input(std::size_t index) const {
     const OrtValue* value = nullptr;
     ask(api_.KernelContext_GetInput(context_, index, &value));
     if (value == nullptr) throw std::invalid_argument("input " + std::to_string(index) + ": missing");
@@ -77,6 +62,13 @@ class Call {
     ask(api_.KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
     ask(api_.GetTensorMutableData(value, &data));
     return static_cast<Element*>(data);
+  }
+
+  // The stream of the GPU that this call is to work on.
+  void* cuda_stream() const {
+    void* stream = nullptr;
+    ask(api_.KernelContext_GetGPUComputeStream(context_, &stream));
+    return stream;
   }
 
   // The session's own threads. An exception in one of them is thrown again here, in the caller's.
@@ -102,7 +94,7 @@ class Call {
         loop.work(static_cast<std::int64_t>(i));
       } catch (...) {
         const std::lock_guard<std::mutex> lock(loop.mutex);
-        loop.error = std::current_exception();
+        if (!loop.error) loop.error = std::current_exception();
       }
     }
   };

@@ -1,8 +1,14 @@
 // Threads for callers that bring none.
 #pragma once
 
+#ifdef __linux__
+#include <dlfcn.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -10,18 +16,50 @@
 
 namespace exportable_losses {
 
-// Runs each loop on up to `most` threads. They are started for a loop and gone after it: some ten
-// microseconds each, and nothing that a fork could leave behind.
+// The OpenMP runtime of this process, if it has one: runs body(data) on each of `threads` threads. torch brings
+// one, whose threads keep the cores busy for a while after each operator, waiting for more. To start others
+// beside them would double the time that a loss takes.
+using OpenMP = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+inline OpenMP openmp() {
+#ifdef __linux__
+  return reinterpret_cast<OpenMP>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+#else
+  return nullptr;
+#endif
+}
+
+// Runs each loop on up to `most` threads: those of OpenMP, else some that are started for the loop and gone
+// after it, which takes ten microseconds each and leaves nothing behind for a fork. The first exception ends
+// the loop and is thrown again in the caller's thread. Where no thread can be started, the caller's does the
+// work.
 inline Parallel on_threads(int most) {
   return [most](std::int64_t count, const std::function<void(std::int64_t)>& work) {
     std::atomic<std::int64_t> next{0};
+    std::mutex mutex;
+    std::exception_ptr error;
     auto run = [&] {
-      for (std::int64_t i = next++; i < count; i = next++) work(i);
+      try {
+        for (std::int64_t i = next++; i < count; i = next++) work(i);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!error) error = std::current_exception();
+        next = count;
+      }
     };
-    std::vector<std::thread> helpers;
-    for (std::int64_t i = 1; i < std::min<std::int64_t>(most, count); ++i) helpers.emplace_back(run);
-    run();
-    for (auto& helper : helpers) helper.join();
+    const std::int64_t threads = std::min<std::int64_t>(most, count);
+    const OpenMP parallel = threads > 1 ? openmp() : nullptr;
+    if (parallel != nullptr) {
+      parallel([](void* body) { (*static_cast<decltype(run)*>(body))(); }, &run, static_cast<unsigned>(threads), 0);
+    } else {
+      std::vector<std::thread> helpers;
+      try {
+        for (std::int64_t i = 1; i < threads && next < count; ++i) helpers.emplace_back(run);
+      } catch (const std::exception&) {  // no more threads, or no memory for one: those there are will do
+      }
+      run();
+      for (auto& helper : helpers) helper.join();
+    }
+    if (error) std::rethrow_exception(error);
   };
 }
 

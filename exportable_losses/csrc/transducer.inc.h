@@ -37,18 +37,33 @@ struct Grid {
 
 template <class Real>
 inline Real row_max(const Real* x, std::int64_t n) {
-  Real top = -std::numeric_limits<Real>::infinity();
-#pragma omp simd reduction(max : top)
-  for (std::int64_t i = 0; i < n; ++i) top = x[i] > top ? x[i] : top;
-  return top;
+  const Real least = -std::numeric_limits<Real>::infinity();
+  const std::int64_t quarter = n / 4;
+  Real a = least, b = least, c = least, d = least;  // four, since each waits for its own last maximum
+#pragma omp simd reduction(max : a, b, c, d)
+  for (std::int64_t i = 0; i < quarter; ++i) {
+    a = x[i] > a ? x[i] : a;
+    b = x[i + quarter] > b ? x[i + quarter] : b;
+    c = x[i + 2 * quarter] > c ? x[i + 2 * quarter] : c;
+    d = x[i + 3 * quarter] > d ? x[i + 3 * quarter] : d;
+  }
+  for (std::int64_t i = 4 * quarter; i < n; ++i) a = x[i] > a ? x[i] : a;
+  return std::max(std::max(a, b), std::max(c, d));
 }
 
 template <class Real>
 inline Real row_sum_exp(const Real* x, std::int64_t n, Real top) {
   Real sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < n; ++i) sum += exp_negative(x[i] - top);
+  for (std::int64_t i = 0; i < n; ++i) sum += exp_in_sum(x[i] - top);
   return sum;
+}
+
+// Has the row fetched while the one before it is computed.
+template <class Real>
+inline void prefetch_row(const Real* x, std::int64_t n) {
+  constexpr std::int64_t line = 64 / sizeof(Real);
+  for (std::int64_t i = 0; i < n; i += line) prefetch(x + i);
 }
 
 // The nodes (t, 0..U) of one frame.
@@ -58,6 +73,7 @@ void normalise_frame(const Batch<Real>& batch, std::int64_t item, std::int64_t t
   const std::int64_t* targets = batch.targets + item * batch.target_stride;
   for (std::int64_t u = 0; u <= grid.labels; ++u, row += batch.classes) {
     const Real top = row_max(row, batch.classes);
+    if (u < grid.labels) prefetch_row(row + batch.classes, batch.classes);
     const Real sum = row_sum_exp(row, batch.classes, top);
     if (!grid.top.empty()) grid.top[t * grid.width() + u] = top, grid.sum[t * grid.width() + u] = sum;
     const std::int64_t n = grid.at(t, u);

@@ -2,6 +2,7 @@
 
 Each is a torch operator of the namespace ``exportable_losses``, so that eager code, TorchScript
 and `torch.export` see one node where the lattice is. Who computes is chosen in `computers`.
+C++ programs get the same operators from ``csrc/torch_door.cc``.
 
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
@@ -34,9 +35,11 @@ def _register_lattice(loss: str, scores: str) -> None:
     grad_op = getattr(torch.ops.exportable_losses, f"{name}_grad")
 
     def costs(*lattice: Any) -> Tensor:
+        _check_shapes(loss, scores, *lattice)
         return getattr(computer_of(lattice[0]), loss)(*lattice, None)[0]
 
     def costs_and_grad(*lattice: Any) -> tuple[Tensor, Tensor]:
+        _check_shapes(loss, scores, *lattice)
         return getattr(computer_of(lattice[0]), loss)(*lattice)
 
     def fake(x: Tensor, *_: Any) -> Tensor:
@@ -60,6 +63,32 @@ def _register_lattice(loss: str, scores: str) -> None:
     torch.library.register_autograd(
         f"exportable_losses::{name}", backward, setup_context=setup_context, lib=_LIBRARY
     )
+
+
+def _check_shapes(
+    loss: str,
+    name: str,
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None = None,
+) -> None:
+    """Refuse shapes that disagree: a computer that is given pointers would read past the end."""
+    rank = 3 if loss == "ctc" else 4
+    if scores.dim() != rank:
+        raise ValueError(f"{name}: got shape {list(scores.shape)}, expected {rank} dimensions")
+    batch = scores.shape[0]
+    if targets.dim() != 2 or targets.shape[0] != batch:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of labels")
+    if rank == 4 and scores.shape[2] != targets.shape[1] + 1:
+        expected = f"{targets.shape[1] + 1} along dimension 2, one more than targets has labels"
+        raise ValueError(f"{name}: got shape {list(scores.shape)}, expected {expected}")
+    per_item = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
+    for key, tensor in per_item.items():
+        if tensor is not None and tensor.shape != (batch,):
+            raise ValueError(f"{key}: got shape {list(tensor.shape)}, expected [{batch}]")
 
 
 _register_lattice("ctc", "log_probs")

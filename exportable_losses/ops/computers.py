@@ -4,19 +4,37 @@ A computer is a module with `ctc` and `transducer` (scores, targets, absolute le
 the gradient of the costs in; costs and, where that gradient was given, the gradient of the scores
 out) and `unavailable`, which says why it cannot compute given scores. The first that can is taken.
 `using` and the environment variable `EXPORTABLE_LOSSES_COMPUTER` name one instead.
+
+==============  ====================================================================
+``native``      the C++ library, on a CPU
+``cuda``        the CUDA library
+``torchaudio``  its transducer, on either; never taken unless it is named
+``numba``       Numba kernels on a CPU, and on a CUDA device with numba-cuda
+``torch``       plain torch, everywhere
+==============  ====================================================================
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from . import cuda, native, plain
+from . import cuda, native, numba, plain, torchaudio
 
-COMPUTERS: dict[str, ModuleType] = {"native": native, "cuda": cuda, "torch": plain}
+COMPUTERS: dict[str, ModuleType] = {
+    "native": native,
+    "cuda": cuda,
+    "torchaudio": torchaudio,
+    "numba": numba,
+    "torch": plain,
+}
+ONLY_NAMED = {"torchaudio"}
 
+_VARIABLE = "EXPORTABLE_LOSSES_COMPUTER"
 _chosen: list[str] = []
 
 
@@ -45,13 +63,59 @@ def computer_of(scores: Tensor) -> ModuleType:
     Raises:
         RuntimeError: one was named, and it cannot compute them.
     """
-    name = _chosen[-1] if _chosen else os.environ.get("EXPORTABLE_LOSSES_COMPUTER")
+    name = named()
     if name:
         why = COMPUTERS[_known(name)].unavailable(scores)
         if why:
             raise RuntimeError(f"the computer {name!r} was asked for: {why}")
         return COMPUTERS[name]
-    return next(computer for computer in COMPUTERS.values() if not computer.unavailable(scores))
+    candidates = (computer for name, computer in COMPUTERS.items() if name not in ONLY_NAMED)
+    return next(computer for computer in candidates if not computer.unavailable(scores))
+
+
+def named() -> str | None:
+    """The computer that `using` or the environment names, if either does."""
+    return _chosen[-1] if _chosen else os.environ.get(_VARIABLE) or None
+
+
+def overview() -> dict[str, Any]:
+    """Which computers there are, why any cannot compute, and which one does, by device.
+
+    ``available`` says of each computer and device why not, and nothing where it can; ``in use`` names
+    the computer of each loss, or says why there is none.
+    """
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    dimensions = {"ctc": 3, "transducer": 4}
+    scores = {
+        device: {loss: torch.empty([1] * n, device=device) for loss, n in dimensions.items()}
+        for device in devices
+    }
+    return {
+        "named": named(),
+        "only named": sorted(ONLY_NAMED),
+        "available": {
+            name: {device: _why_not(computer, scores[device]["transducer"]) for device in devices}
+            for name, computer in COMPUTERS.items()
+        },
+        "in use": {
+            device: {loss: _in_use(each) for loss, each in scores[device].items()} for device in devices
+        },
+    }
+
+
+def _why_not(computer: ModuleType, scores: Tensor) -> str:
+    try:
+        return str(computer.unavailable(scores))
+    except OSError as error:  # a library that is named and does not load
+        return str(error)
+
+
+def _in_use(scores: Tensor) -> str:
+    try:
+        computer = computer_of(scores)
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"none: {error}"
+    return next(name for name, each in COMPUTERS.items() if each is computer)
 
 
 def _known(name: str) -> str:

@@ -129,8 +129,20 @@ def compute_into(
         loss: ``ctc`` or ``transducer``; the other arguments are those of these functions.
 
     Raises:
-        ValueError: a length or an index is outside of what it may be.
+        ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
     """
+    given = {
+        "targets": targets,
+        "input_lengths": input_lengths,
+        "target_lengths": target_lengths,
+        "grad_costs": grad_costs,
+    }
+    for name, tensor in given.items():
+        if tensor is not None and tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name}: got a tensor on {tensor.device}, expected the CPU, where the scores are"
+            )
     if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
         scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
     targets = targets.long().contiguous()
@@ -155,4 +167,4 @@ def compute_into(
         torch.get_num_threads(),
     )
     if error:
-        raise ValueError(error.decode())
+        raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())

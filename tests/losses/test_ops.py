@@ -5,30 +5,63 @@ from typing import Any
 import pytest
 import torch
 
-import exportable_losses.ops  # noqa: F401  registers them
+from exportable_losses.ops import using
+from exportable_losses.ops.computers import COMPUTERS
 
 OPS = torch.ops.exportable_losses
 LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2, 1]), 0)
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
-    "ctc_loss_grad": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
+    "ctc_loss_grad": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, torch.ones(2)),
     "transducer_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *LABELS),
-    "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS),
+    "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_operators(name: str) -> None:
+@pytest.mark.parametrize("computer", ["native", "numba", "torch"])
+def test_operators(name: str, computer: str) -> None:
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(getattr(OPS, name).default, CALLS[name](), test_utils=checks)
+    why = COMPUTERS[computer].unavailable(torch.zeros(1))
+    if why:
+        pytest.skip(f"{computer}: {why}")
+    with using(computer):
+        torch.library.opcheck(getattr(OPS, name).default, CALLS[name](), test_utils=checks)
 
 
 @pytest.mark.parametrize("name", ["ctc_loss", "transducer_loss"])
 def test_the_gradient_operator_gives_the_costs_too(name: str) -> None:
     arguments: tuple[Any, ...] = CALLS[name]()
     costs = getattr(OPS, name)(*arguments)
-    same, gradients = getattr(OPS, f"{name}_grad")(*arguments)
+    same, gradients = getattr(OPS, f"{name}_grad")(*arguments, torch.ones(2))
     torch.testing.assert_close(same, costs)
     (expected,) = torch.autograd.grad(costs.sum(), arguments[0])
     torch.testing.assert_close(gradients, expected)
+
+
+BAD_SHAPES = [
+    ("scores", lambda x: x[0], r"(log_probs|logits): got shape \[5, .*4\], expected [34] dimensions"),
+    ("scores", lambda x: x[:1], r"targets: got shape \[2, 2\], expected 1 rows"),
+    ("targets", lambda x: x[0], r"targets: got shape \[2\], expected 2 rows"),
+    ("input_lengths", lambda x: x[:1], r"input_lengths: got shape \[1\], expected \[2\]"),
+    ("target_lengths", lambda x: x[:, None], r"target_lengths: got shape \[2, 1\], expected \[2\]"),
+    ("grad_costs", lambda x: x[:1], r"grad_costs: got shape \[1\], expected \[2\]"),
+]
+
+
+@pytest.mark.parametrize("name", ["ctc_loss", "transducer_loss"])
+@pytest.mark.parametrize(("argument", "change", "says"), BAD_SHAPES)
+def test_shapes_that_disagree_are_refused(name: str, argument: str, change: Any, says: str) -> None:
+    arguments = [*CALLS[name](), torch.ones(2)]
+    place = ["scores", "targets", "input_lengths", "target_lengths", "blank", "grad_costs"].index(argument)
+    arguments[place] = change(arguments[place].detach())
+    with pytest.raises(ValueError, match=f"^{says}"):
+        getattr(OPS, f"{name}_grad")(*arguments)
+
+
+@pytest.mark.parametrize("labels", [1, 3, 9])
+def test_logits_fit_the_targets(labels: int) -> None:
+    logits, _, *rest = CALLS["transducer_loss"]()
+    with pytest.raises(ValueError, match=rf"^logits: .* expected {labels + 1} along dimension 2"):
+        OPS.transducer_loss(logits.detach(), torch.ones(2, labels, dtype=torch.long), *rest)

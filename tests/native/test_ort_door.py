@@ -16,8 +16,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from building import cmake
 from onnx import TensorProto, helper
-from ort_header import COMPILER, official_header
+from ort_header import official_header
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
@@ -40,13 +41,7 @@ both_losses = pytest.mark.parametrize("loss", ["CTCLoss", "TransducerLoss"])
 
 def build(folder: Path, flags: str = "") -> str:
     """The path of the library, built in `folder`."""
-    if COMPILER is None or shutil.which("cmake") is None:
-        pytest.skip("no CMake, or no C++ compiler")
-    flags = f"-DCMAKE_CXX_FLAGS={flags} -Wall -Wextra -Werror"
-    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), flags, "-DEXPORTABLE_LOSSES_CUDA=OFF"]
-    subprocess.run(configure, check=True, capture_output=True)
-    make = ["cmake", "--build", str(folder), "--target", "exportable_losses", "-j", "2"]
-    subprocess.run(make, check=True, capture_output=True)
+    cmake(folder, f"-DCMAKE_CXX_FLAGS={flags} -Wall -Wextra -Werror", targets=("exportable_losses",))
     (path,) = (
         str(p) for p in folder.iterdir() if p.name.endswith(("losses.so", "losses.dylib", "losses.dll"))
     )

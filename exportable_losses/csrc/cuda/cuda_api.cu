@@ -38,6 +38,12 @@ Message what_is_wrong(const Batch<Real>& x, bool rows_have_labels, const void* w
   return nullptr;
 }
 
+Message said(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();  // reported here, not to the next who asks
+  return cudaGetErrorString(error);
+}
+
 template <class... Parameters, class... Arguments>
 Message launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, void* stream,
                Arguments... arguments) {
@@ -46,10 +52,7 @@ Message launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t sha
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
-  if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();  // reported here, not to the next who asks
-  return cudaGetErrorString(error);
+  return said(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
 
 // A team of lanes for each row of each item.
@@ -213,6 +216,13 @@ Message exportable_losses_cuda_transducer_float(const exportable_losses_batch* b
 Message exportable_losses_cuda_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
                                                  double* costs, double* grad, void* workspace, void* stream) {
   return transducer(batch_of<double>(*batch), grad_costs, costs, grad, workspace, stream);
+}
+
+Message exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory) {
+  return said(cudaMallocAsync(memory, static_cast<size_t>(bytes), static_cast<cudaStream_t>(stream)));
+}
+Message exportable_losses_cuda_free(void* memory, void* stream) {
+  return said(cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)));
 }
 
 const char* exportable_losses_cuda_architectures(void) { return EXPORTABLE_LOSSES_CUDA_ARCHITECTURES; }

@@ -1,6 +1,6 @@
 /* The plain C door of the CUDA kernels: device pointers in, an error message or null out.
  *
- * Everything that a pointer below leads to is device memory, the workspace too. Nothing is allocated,
+ * Everything that a pointer below leads to is device memory, the workspace too. The losses allocate nothing,
  * and nothing waits: the kernels are queued on `stream` of the current device (a cudaStream_t; null is
  * the default stream), and what they read must stay as it is until that stream has run them.
  *
@@ -41,6 +41,10 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_double(const
                                                                            const double* grad_costs, double* costs,
                                                                            double* grad, void* workspace,
                                                                            void* stream);
+
+/* Memory for work on this stream, in the stream's order: it may be freed as soon as that work is queued. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_free(void* memory, void* stream);
 
 /* The architectures it was built for, as CMake has them: "75-real 80-real …". */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_architectures(void);

@@ -1,15 +1,14 @@
 """Lattices for the CUDA computer, and plain torch in float64 on the CPU to hold it to."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import torch
+from building import ROOT, cmake, which
 from torch import Tensor
 
 from exportable_losses.ops import plain
 
-ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "exportable_losses" / "csrc"
 # loss, and sizes (batch, frames, classes, labels): rows that are whole vectors and rows that are not, one
 # warp and many, lattices of several strips
@@ -95,17 +94,12 @@ def compile_emulated(folder: Path, source: Path, *options: str) -> Path:
 
 def build_with_cmake(folder: Path, architectures: str) -> Path:
     """The CUDA library alone, for these architectures, by the repository's own CMake."""
-    options = ["-DEXPORTABLE_LOSSES_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(folder), *options],
-        ["cmake", "--build", str(folder), "--target", "exportable_losses_cuda"],
-    ):
-        run = subprocess.run(command, capture_output=True, text=True)
-        assert run.returncode == 0, run.stdout + run.stderr
+    options = ("-DEXPORTABLE_LOSSES_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}")
+    cmake(folder, *options, targets=("exportable_losses_cuda",))
     return folder / "libexportable_losses_cuda.so"
 
 
 def missing(*programs: str) -> str:
     """Why a test that calls these programs is skipped, or nothing."""
-    absent = [program for program in programs if not shutil.which(program)]
+    absent = [program for program in programs if not which(program)]
     return f"no {' and no '.join(absent)} on this machine" if absent else ""

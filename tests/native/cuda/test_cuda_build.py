@@ -31,7 +31,7 @@ def test_it_shows_its_door_alone(library):
     names = {line.split()[-1] for line in shown.splitlines()}
     kinds = ("float", "double", "workspace")
     assert names == {
-        "exportable_losses_cuda_architectures",
+        *(f"exportable_losses_cuda_{name}" for name in ("allocate", "free", "architectures")),
         *(f"exportable_losses_cuda_{loss}_{kind}" for loss in ("ctc", "transducer") for kind in kinds),
     }
 

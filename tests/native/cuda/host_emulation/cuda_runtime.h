@@ -44,6 +44,14 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t) {
+  *memory = aligned_alloc(16, (bytes + 15) / 16 * 16);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  free(memory);
+  return cudaSuccess;
+}
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;

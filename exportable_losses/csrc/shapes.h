@@ -1,0 +1,97 @@
+// Tensors at the door: from arrays with shapes to a batch whose every size and value is checked.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "lattice.h"
+
+namespace exportable_losses {
+
+using Shape = std::vector<std::int64_t>;
+
+inline std::string text(const Shape& shape) {
+  std::string all;
+  for (const std::int64_t size : shape) all += (all.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + all + "]";
+}
+
+// A tensor without gaps.
+template <class Element>
+struct Array {
+  const Element* data;
+  Shape shape;
+};
+
+inline void expect(bool fits, const char* name, const Shape& got, const std::string& expected) {
+  if (!fits) throw std::invalid_argument(std::string(name) + ": got shape " + text(got) + ", expected " + expected);
+}
+
+struct CTC {
+  static constexpr const char *name = "CTCLoss", *name_grad = "CTCLossGrad", *scores = "log_probs";
+  static constexpr std::size_t rank = 3;
+  static constexpr const char *dimensions = "[B, T, C]", *labels = "S";
+
+  static std::int64_t label_count(const Shape&, const Shape& targets) { return targets[1]; }
+  template <class Real, class... Rest>
+  static void compute(const Batch<Real>& batch, Rest... rest) {
+    ctc(batch, rest...);
+  }
+};
+
+struct Transducer {
+  static constexpr const char *name = "TransducerLoss", *name_grad = "TransducerLossGrad", *scores = "logits";
+  static constexpr std::size_t rank = 4;
+  static constexpr const char *dimensions = "[B, T, U+1, V] with U+1 at least 1", *labels = "U";
+
+  static std::int64_t label_count(const Shape& logits, const Shape&) { return logits[2] - 1; }
+  template <class Real, class... Rest>
+  static void compute(const Batch<Real>& batch, Rest... rest) {
+    transducer(batch, rest...);
+  }
+};
+
+// The batch behind the first four inputs, every size of it checked and no value: those may lie on a device.
+template <class Loss, class Real>
+Batch<Real> sized_batch(const Array<Real>& scores, const Array<std::int64_t>& targets,
+                          const Array<std::int64_t>& input_lengths, const Array<std::int64_t>& target_lengths,
+                          std::int64_t blank) {
+  const Shape& sizes = scores.shape;
+  expect(sizes.size() == Loss::rank, Loss::scores, sizes, Loss::dimensions);
+  expect(targets.shape.size() == 2, "targets", targets.shape, std::string("[B, ") + Loss::labels + "]");
+  const std::int64_t labels = Loss::label_count(sizes, targets.shape);
+  expect(labels >= 0, Loss::scores, sizes, Loss::dimensions);
+  const std::string because = std::string(", for ") + Loss::scores + " of shape " + text(sizes);
+  const Shape per_item{sizes[0]}, per_label{sizes[0], labels};
+  expect(targets.shape == per_label, "targets", targets.shape, text(per_label) + because);
+  expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
+  expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
+  expect(fits<Real>({sizes[0], sizes[1], labels + 1, sizes.back()}), Loss::scores, sizes, "what fits in memory");
+
+  Batch<Real> batch{};
+  batch.scores = scores.data;
+  batch.batch = sizes[0], batch.frames = sizes[1], batch.classes = sizes.back();
+  batch.labels = labels;
+  batch.frame_stride = batch.classes * (Loss::rank == 4 ? sizes[2] : 1);
+  batch.item_stride = batch.frames * batch.frame_stride;
+  batch.targets = targets.data;
+  batch.target_stride = labels;
+  batch.input_lengths = input_lengths.data;
+  batch.target_lengths = target_lengths.data;
+  batch.blank = blank;
+  return batch;
+}
+
+// The same, every value checked too.
+template <class Loss, class Real, class... Rest>
+Batch<Real> checked_batch(const Array<Real>& scores, const Rest&... rest) {
+  const Batch<Real> batch = sized_batch<Loss>(scores, rest...);
+  const std::string wrong = what_is_wrong(batch);
+  if (!wrong.empty()) throw std::invalid_argument(wrong);
+  return batch;
+}
+
+}  // namespace exportable_losses

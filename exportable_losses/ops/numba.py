@@ -1,0 +1,70 @@
+"""Numba as a computer of the lattices, for where the package has no library of its own.
+
+The kernels are compiled when they are first called. Numba is loaded when it is first asked for: until then
+nothing here knows it.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+_KERNELS = {"cpu": "numba_cpu", "cuda": "numba_gpu"}
+
+
+def _kernels(device: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.{_KERNELS[device]}")
+
+
+@functools.cache
+def _why_not(device: str) -> str:
+    """Why Numba does not compute on such a device, or nothing."""
+    extra = "numba" if device == "cpu" else "numba-cuda"
+    install = f"pip install 'exportable-losses[{extra}]'"
+    try:
+        kernels = _kernels(device)
+        if device == "cuda" and not kernels.is_available():
+            return f"Numba finds no CUDA driver, device or toolkit; where the first two are: {install}"
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed: {install}"
+    except Exception as error:  # a NumPy that it does not know, a compiler that is missing: whatever it says
+        what = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"Numba does not load: {what}"
+    return ""
+
+
+def unavailable(scores: Tensor) -> str:
+    """Why these scores cannot be computed here, or nothing."""
+    if scores.device.type not in _KERNELS:
+        return f"it computes on the CPU and on CUDA devices, not on {scores.device.type}"
+    if scores.dtype not in (torch.float32, torch.float64):
+        return f"it knows float32 and float64, not {scores.dtype}"
+    return _why_not(scores.device.type)
+
+
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
+    compute = _kernels(log_probs.device.type).ctc
+    return compute(log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
+
+
+def transducer(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
+    compute = _kernels(logits.device.type).transducer
+    return compute(logits, targets, input_lengths, target_lengths, blank_index, grad_costs)

@@ -1,0 +1,313 @@
+"""The programs of examples/cpp are built, and run exported files on the test data beside them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch.utils.cpp_extension
+from building import ROOT, cmake
+from onnx import TensorProto, helper, numpy_helper
+
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx, to_torchscript
+
+CPP = ROOT / "examples" / "cpp"
+ROWS = ("ctc_loss", "transducer_loss", "ctc_loss_kd", "l1_loss", "PitWrapper", "get_mask", "truncate")
+LATTICES = ROWS[:3]
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def programs(once: Once) -> Path:
+    """The folder of the programs; each is there if what it needs was found."""
+
+    def build(folder: Path) -> None:
+        cmake(folder, f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug", source=CPP)
+
+    return once("examples", build)
+
+
+def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    if not program.exists():
+        assert program.name == "onnx_loss", "torch is here, so its program must be"
+        pytest.skip("onnxruntime_cxx_api.h is not here (Debian trixie: libonnxruntime-dev; set CPATH)")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is exported of one row."""
+
+    folder: Path
+
+    def __getattr__(self, name: str) -> Path:
+        return self.folder / {"data": "test_data_set_0"}.get(name, name.replace("_", "."))
+
+
+@pytest.fixture(scope="session")
+def exported(once: Once) -> Callable[[str], Files]:
+    """The files of a row, test data beside them."""
+
+    def fill(folder: Path) -> None:
+        for row in ROWS:
+            entry = catalog.get(row)
+            (folder / row).mkdir()
+            to_onnx(entry.module(), folder / row / "loss.onnx", entry.example_inputs())
+            to_torchscript(entry.module(), folder / row / "loss.pt")
+            to_torchscript(entry.module(), folder / row / "custom.pt", custom_ops=True)
+
+    folder = once("exported", fill)
+    return lambda row: Files(folder / row)
+
+
+def copy_of(files: Files, folder: Path) -> Files:
+    return Files(Path(shutil.copytree(files.folder, folder / "copy")))
+
+
+def change_output(files: Files, change: Callable[[np.ndarray], np.ndarray], i: int = 0) -> None:
+    path = files.data / f"output_{i}.pb"
+    proto = onnx.TensorProto.FromString(path.read_bytes())
+    changed = numpy_helper.from_array(change(numpy_helper.to_array(proto).copy()), proto.name)
+    path.write_bytes(changed.SerializeToString())
+
+
+def check_report(done: subprocess.CompletedProcess[str], data: Path) -> None:
+    """Every output stands there by name, with its numbers, and is right."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(list(data.glob("output_*.pb")))
+    for i, line in enumerate(lines):
+        proto = onnx.TensorProto.FromString((data / f"output_{i}.pb").read_bytes())
+        found = re.fullmatch(r"(\w+) =((?: \S+)*?)(?: \.\.\.)?, largest difference (\S+)", line)
+        assert found is not None, line
+        assert found[1] == proto.name
+        expected = numpy_helper.to_array(proto).ravel().astype(float)[:8]
+        np.testing.assert_allclose([float(x) for x in found[2].split()], expected, rtol=1e-4, atol=1e-4)
+        assert float(found[3]) < 1e-3
+
+
+# What they print
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("with_library", [True, False])
+def test_onnx_files(
+    programs: Path, exported: Any, libraries: tuple[str, str], row: str, with_library: bool
+) -> None:
+    files = exported(row)
+    done = run(programs / "onnx_loss", files.loss_onnx, *libraries[: int(with_library)])
+    check_report(done, files.data)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_torchscript_files(programs: Path, exported: Any, row: str) -> None:
+    files = exported(row)
+    check_report(run(programs / "torch_loss", files.loss_pt, files.data), files.data)
+
+
+@pytest.mark.parametrize("row", LATTICES)
+def test_torchscript_files_with_our_operators(
+    programs: Path, exported: Any, libraries: tuple[str, str], row: str
+) -> None:
+    files = exported(row)
+    check_report(run(programs / "torch_loss", files.custom_pt, files.data, libraries[1]), files.data)
+    done = run(programs / "torch_loss", files.custom_pt, files.data)
+    assert done.returncode == 2
+    assert "Unknown builtin op: exportable_losses::" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_library_computes(programs: Path, libraries: tuple[str, str], tmp_path: Path, dtype: Any) -> None:
+    """A node without a body runs with the library alone, and its input and output find each other by name."""
+    real = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    scores = torch.randn(2, 6, 4, dtype=torch.float64).log_softmax(-1).numpy().astype(dtype)
+    feed = {
+        "target_lengths": np.array([2, 1]),  # not in the order of the graph
+        "log_probs": scores,
+        "targets": np.array([[1, 2], [3, 1]]),
+        "input_lengths": np.array([6, 4]),
+        "grad_costs": np.array([1, 2], dtype),
+    }
+    order = ["log_probs", "targets", "input_lengths", "target_lengths", "grad_costs"]
+    node = helper.make_node(
+        "CTCLossGrad", order, ["costs", "grad"], domain="exportable_losses", blank_index=0
+    )
+    kinds = {name: real if name in ("log_probs", "grad_costs") else TensorProto.INT64 for name in order}
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info(name, real, None) for name in ("costs", "grad")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("exportable_losses", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "x.onnx")
+    costs, grad = torch.ops.exportable_losses.ctc_loss_grad(
+        *(torch.from_numpy(feed[name]) for name in order[:4]), 0, torch.from_numpy(feed["grad_costs"])
+    )
+    data = tmp_path / "test_data_set_0"
+    data.mkdir()
+    for i, (name, array) in enumerate(feed.items()):
+        (data / f"input_{i}.pb").write_bytes(numpy_helper.from_array(array, name).SerializeToString())
+    for i, (name, tensor) in enumerate({"costs": costs, "grad": grad}.items()):
+        proto = numpy_helper.from_array(tensor.numpy(), name)
+        (data / f"output_{i}.pb").write_bytes(proto.SerializeToString())
+    check_report(run(programs / "onnx_loss", tmp_path / "x.onnx", libraries[0]), data)
+    done = run(programs / "onnx_loss", tmp_path / "x.onnx")
+    assert done.returncode == 2
+    assert "exportable_losses" in done.stderr
+
+
+# What they say of what is wrong
+
+
+def both(programs: Path, files: Files) -> list[subprocess.CompletedProcess[str]]:
+    """What each program that was built says of `files`."""
+    done = [run(programs / "torch_loss", files.loss_pt, files.data)]
+    if (programs / "onnx_loss").exists():
+        done.append(run(programs / "onnx_loss", files.loss_onnx))
+    return done
+
+
+def test_a_wrong_number_is_seen(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files = copy_of(exported("PitWrapper"), tmp_path)
+    change_output(files, lambda loss: loss + 1e-2 * np.eye(1, loss.size, loss.size - 1, dtype=loss.dtype)[0])
+    for done in both(programs, files):
+        assert done.returncode == 1
+        assert re.search(r"^\w+ = .*, largest difference 0\.0(1|0999)", done.stdout)
+    for value in (np.nan, np.inf):
+        change_output(files, lambda loss, value=value: np.full_like(loss, value))
+        for done in both(programs, files):
+            assert done.returncode == 1
+            assert "largest difference inf" in done.stdout
+
+
+def test_the_second_output_counts_too(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files = copy_of(exported("PitWrapper"), tmp_path)
+    change_output(files, lambda permutation: permutation[..., ::-1], 1)
+    for done in both(programs, files):
+        assert done.returncode == 1
+        assert len(done.stdout.splitlines()) == 2
+
+
+def test_equal_infinities_and_nans_are_no_difference(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files = copy_of(exported("truncate"), tmp_path)
+    for kind in ("input", "output"):
+        path = files.data / f"{kind}_0.pb"
+        proto = onnx.TensorProto.FromString(path.read_bytes())
+        array = numpy_helper.to_array(proto).copy()
+        array[0, 0], array[1, 0] = np.nan, -np.inf
+        path.write_bytes(numpy_helper.from_array(array, proto.name).SerializeToString())
+    for done in both(programs, files):
+        assert (done.returncode, "nan" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("change", [lambda x: x.astype(np.float64), lambda x: x[None]])
+def test_another_type_or_shape(programs: Path, exported: Any, tmp_path: Path, change: Any) -> None:
+    files = copy_of(exported("l1_loss"), tmp_path)
+    change_output(files, change)
+    for done in both(programs, files):
+        assert done.returncode == 2
+        assert "loss: got another shape or type than the test data have" in done.stderr
+
+
+def test_test_data_that_are_none(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files = copy_of(exported("l1_loss"), tmp_path)
+    path = files.data / "input_1.pb"
+    whole = path.read_bytes()
+    negative = onnx.TensorProto(dims=[-1], data_type=TensorProto.FLOAT, raw_data=b"1234")
+    for wrong in (
+        whole[:-1],
+        whole[:5],
+        b"",
+        b"\xff" * 30,
+        b"no protobuf at all",
+        negative.SerializeToString(),
+    ):
+        path.write_bytes(wrong)
+        for done in both(programs, files):
+            assert done.returncode == 2, done.stdout
+            assert str(path) in done.stderr
+    as_floats = helper.make_tensor("targets", TensorProto.FLOAT, [2], [1.0, 2.0])  # no raw data
+    path.write_bytes(as_floats.SerializeToString())
+    for done in both(programs, files):
+        assert "got 0 bytes of raw data, expected 8" in done.stderr
+    shutil.rmtree(files.data)
+    for done in both(programs, files):
+        assert done.returncode == 2
+        assert "input_0.pb: there is no such file" in done.stderr
+
+
+def test_files_that_are_none(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files = copy_of(exported("l1_loss"), tmp_path)
+    for path in (files.loss_pt, files.loss_onnx):
+        path.write_bytes(b"neither")
+    for done in both(programs, files):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr
+    for path in (files.loss_pt, files.loss_onnx):
+        path.unlink()
+    for done in both(programs, files):
+        assert done.returncode == 2
+        assert "loss." in done.stderr
+
+
+def test_a_library_that_is_none(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files, nowhere = exported("ctc_loss"), tmp_path / "nowhere.so"
+    done = run(programs / "torch_loss", files.custom_pt, files.data, nowhere)
+    assert (done.returncode, str(nowhere) in done.stderr) == (2, True)
+    done = run(programs / "onnx_loss", files.loss_onnx, nowhere)
+    assert (done.returncode, str(nowhere) in done.stderr) == (2, True)
+
+
+def test_what_is_wrong_in_the_data_is_named(
+    programs: Path, exported: Any, libraries: Any, tmp_path: Path
+) -> None:
+    """What the operator refuses comes out of the interpreter as a message, by name."""
+    files = copy_of(exported("ctc_loss"), tmp_path)
+    path = files.data / "input_1.pb"
+    proto = onnx.TensorProto.FromString(path.read_bytes())
+    wrong = numpy_helper.from_array(np.full_like(numpy_helper.to_array(proto), 10**6), proto.name)
+    path.write_bytes(wrong.SerializeToString())
+    done = run(programs / "torch_loss", files.custom_pt, files.data, libraries[1])
+    assert (done.returncode, "targets: got 1000000 for item 0" in done.stderr) == (2, True), done.stderr
+    done = run(programs / "onnx_loss", files.loss_onnx, libraries[0])
+    assert (done.returncode, "targets: got 1000000 for item 0" in done.stderr) == (2, True), done.stderr
+
+
+def test_how_they_are_used(programs: Path) -> None:
+    assert run(programs / "torch_loss").stderr.startswith("usage: torch_loss FILE.pt TEST_DATA [LIBRARY]")
+    assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY]")
+
+
+# What the README says
+
+
+def test_programs_are_short() -> None:
+    for program in CPP.glob("*.cpp"):
+        assert len(program.read_text().splitlines()) < 100
+
+
+def test_the_readme_compiles(programs: Path, tmp_path: Path) -> None:
+    """Its lines of C++, with the inputs that they name, and the flags of the program that was built."""
+    example, registration = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert re.match(r"options\.RegisterCustomOpsLibrary\(", registration)
+    assert "options.RegisterCustomOpsLibrary(" in (CPP / "onnx_loss.cpp").read_text()
+    include, _, lines = example.partition("\n\n")
+    names = re.search(r"forward\({(.*?)}\)", lines)
+    assert names is not None
+    source = (
+        f"{include}\nvoid readme(torch::Tensor {names[1].replace(', ', ', torch::Tensor ')}) {{\n{lines}}}\n"
+    )
+    (tmp_path / "readme.cpp").write_text(source)
+    folders = [f"-I{folder}" for folder in torch.utils.cpp_extension.include_paths()]
+    command = ["c++", "-std=c++20", "-fsyntax-only", *folders, str(tmp_path / "readme.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,146 @@
+"""Installation, with a C++ compiler and without one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from building import COMPILER, PATH, ROOT, which
+
+PARTS = (
+    "exportable_losses",
+    "export",
+    "runtime",
+    "cmake",
+    "CMakeLists.txt",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
+MOST_BYTES = 1_000_000
+
+
+def source(folder: Path) -> Path:
+    """What a wheel is built from, apart from this checkout and what was built in it."""
+    folder.mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, folder / part)
+    return folder
+
+
+def pip(*arguments: str | Path, **environment: str) -> str:
+    """What pip says; it builds with what is installed here and asks no network."""
+    command = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PATH": PATH, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+HERE = ("--no-deps", "--no-build-isolation", "--no-index")
+
+WITHOUT_LIBRARY = """
+import numpy as np, torch
+import exportable_losses as el
+from exportable_losses.export import to_onnx
+from exportable_losses.library import library_path
+from exportable_losses.ops import native
+from exportable_losses.runtime import LossSession
+
+assert el.__file__.startswith({folder!r}), el.__file__
+assert library_path() is None
+assert native.about() == {{}}
+x = torch.randn(2, 9, 5).log_softmax(-1)
+assert native.unavailable(x) == "the package was installed without it (no C++ compiler was found)"
+given = (x, torch.tensor([[1, 2], [2, 2]]), torch.ones(2), torch.ones(2))
+loss = el.CTCLoss(reduction="none")
+expected = loss(*given)
+assert torch.isfinite(expected).all()
+logits = torch.randn(2, 4, 3, 5, requires_grad=True)
+el.TransducerLoss()(logits, *given[1:]).backward()
+assert torch.isfinite(logits.grad).all()
+to_onnx(loss, {file!r})
+session = LossSession({file!r}, native="auto")
+assert session.library is None
+names = ("log_probs", "targets", "input_lens", "target_lens")
+got = session(**{{name: tensor.numpy() for name, tensor in zip(names, given)}})["loss"]
+np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5)
+try:
+    LossSession({file!r}, native=True)
+except RuntimeError as error:
+    assert str(error).startswith("native: got True, but no operator library is installed"), error
+else:
+    raise AssertionError("native=True found a library")
+print("all is well")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes compilers that fail as Unix does")
+def test_without_a_compiler(tmp_path: Path) -> None:
+    """The installation succeeds, and what it gives computes on the portable paths."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("c++", "g++", "clang++", "cc", "gcc", "clang", "nvcc"):
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+        (programs / name).chmod(0o755)
+    for name in ("sh", "uname", "cmake", "ninja"):
+        if found := which(name):
+            (programs / name).symlink_to(found)
+    target = tmp_path / "site"
+    broken = {"PATH": str(programs), "CXX": str(programs / "c++"), "CC": str(programs / "cc")}
+    pip("install", *HERE, "--target", target, source(tmp_path / "source"), **broken)
+    assert not (target / "exportable_losses" / "lib").exists()
+    (tag,) = (
+        line for line in next(target.glob("*.dist-info/WHEEL")).read_text().splitlines() if "Tag" in line
+    )
+    assert tag == "Tag: py3-none-any"
+
+    code = WITHOUT_LIBRARY.format(folder=str(target), file=str(tmp_path / "loss.onnx"))
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("EXPORTABLE_LOSSES")
+    }
+    # before the editable install of this checkout, whose finder comes with the interpreter's site
+    first = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", first],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(target)},
+    )
+    assert done.stdout.strip() == "all is well", done.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="this machine has no C++ compiler")
+def test_with_a_compiler(tmp_path: Path) -> None:
+    """One wheel for every Python of a platform, and in it the library once and small."""
+    pip(
+        *("wheel", *HERE, "--wheel-dir", tmp_path, source(tmp_path / "source")),
+        "--config-settings=cmake.define.EXPORTABLE_LOSSES_CUDA=OFF",
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    if sys.platform == "darwin":
+        platform = "macosx_"
+    assert "-py3-none-" + platform in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    libraries = [name for name in sizes if name.endswith((".so", ".dylib", ".dll"))]
+    (library,) = libraries
+    assert library.startswith("exportable_losses/lib/")
+    assert sizes[library] < MOST_BYTES, (
+        f"the library has {sizes[library]} bytes, expected {MOST_BYTES} at most"
+    )
+    strange = {
+        name for name in sizes if not name.endswith((".py", ".pyi", "py.typed")) and ".dist-info/" not in name
+    }
+    assert strange == {library, "exportable_losses/include/c_api.h"}  # the header is for programs in C
+    print(f"the library: {sizes[library]} bytes; the wheel: {wheel.stat().st_size}")
