@@ -62,7 +62,7 @@ def gradients_of(
     unknown = [name for name in names if name not in possible]
     if unknown or not names:
         raise ValueError(
-            f"gradients: got {', '.join(unknown) or asked!r}, expected some of "
-            f"{', '.join(possible) or 'nothing: no input of this row has a gradient'}"
+            f"gradients: got {', '.join(unknown) or repr(asked)}, expected "
+            + (f"some of {', '.join(possible)}" if possible else "none: no input of this row has a gradient")
         )
     return names

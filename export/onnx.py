@@ -122,9 +122,13 @@ def _trace(
         for letter, size in given.items()
         if size in weighted and not _runs(module, _blank(inputs, letters, {**given, letter: size + 1}))
     }
-    primes = (n for n in _PRIMES if n not in fixed.values())
-    sizes = {letter: fixed.get(letter) or next(primes) for letter in given}
-    example = _blank(inputs, letters, sizes)
+    primes = [n for n in _PRIMES if n not in fixed.values()]
+    all_differ = dict(zip(given, primes, strict=False))
+    example = _blank(inputs, letters, {**all_differ, **fixed})
+    if not _runs(module, example):  # some must agree: those that do in `inputs`
+        by_size = dict(zip(dict.fromkeys(given.values()), primes, strict=False))
+        agreeing = {letter: by_size[size] for letter, size in given.items()}
+        example = _blank(inputs, letters, {**agreeing, **fixed})
     dynamic = {
         name: {
             i: torch.export.Dim.DYNAMIC
@@ -179,6 +183,8 @@ def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
         module(*inputs.values())
     except RuntimeError:
         return False
+    except ValueError:  # what eager calls refuse (a difference of lengths) is nothing to a trace
+        return True
     return True
 
 
@@ -249,11 +255,20 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
 
 
 def _attach_bodies(model: onnx.ModelProto) -> None:
-    """Put the function behind each node of our domain into the file."""
+    """Put the function behind each node of our domain into the file, what it calls before it."""
     types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.value_info)}
+
+    def attach(node: onnx.NodeProto, elem_type: int) -> None:
+        if node.domain != KEY or node.op_type in {f.name for f in model.functions}:
+            return
+        body = function_proto(node.op_type, elem_type)
+        for inner in body.node:
+            attach(inner, elem_type)
+        model.functions.append(body)
+
     for node in model.graph.node:
-        if node.domain == KEY and node.op_type not in {f.name for f in model.functions}:
-            model.functions.append(function_proto(node.op_type, types[node.input[0]]))
+        if node.domain == KEY:
+            attach(node, types[node.input[0]])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,148 @@
+"""Graphs with gradients: each is that of eager float64 autograd, at sizes other than the exported one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_cases import BY_NAME, OTHER_SIZES, Case, Inputs
+from onnx_runs import RUNTIMES, Arrays, as_arrays, onnx_reference, onnx_runtime
+
+import exportable_losses as el
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx
+from exportable_losses.runtime import LossSession
+
+LATTICES = ("ctc_loss", "transducer_loss", "ctc_loss_kd")
+# Rounding of the forward pass and of the backward one, relative to the largest of a gradient. Where a ratio
+# is all rounding (see test_parity), so is its gradient.
+ROUNDINGS = 100
+ROUNDINGS_OF = dict.fromkeys(("cal_si_snr", "get_si_snr_with_pitwrapper"), 1000)
+
+
+def differentiable(case: Case, inputs: Inputs) -> list[str]:
+    return [name for name in case.entry.differentiable if name in inputs and inputs[name].is_floating_point()]
+
+
+def first_of_each_row() -> dict[str, Case]:
+    """A case of each row that has gradients, and those of the lattices in float64 and with other settings."""
+    cases: dict[str, Case] = {}
+    for name, case in BY_NAME.items():
+        first = case.row not in {other.row for other in cases.values()}
+        more = case.row in LATTICES[:2] and not case.without
+        if case.entry.differentiable and (first or more):
+            cases[name] = case
+    return cases
+
+
+CASES = first_of_each_row()
+
+
+def truth(case: Case, inputs: Inputs) -> Inputs:
+    """Gradients of the sum of the first output, in float64."""
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    names = differentiable(case, inputs)
+    leaves = {name: exact[name].clone().requires_grad_() for name in names}
+    outputs = case.outputs(case.module(torch.float64)(**{**exact, **leaves}))
+    loss = next(iter(outputs.values())).sum()
+    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+    return {f"grad_{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
+
+
+def assert_close(got: Arrays, expected: Inputs, case: Case, where: str) -> None:
+    epsilon = 1e-10 if case.dtype == torch.float64 else float(np.finfo(np.float32).eps)
+    roundings = 1 if case.dtype == torch.float64 else ROUNDINGS_OF.get(case.row, ROUNDINGS)
+    for name, gradient in as_arrays(expected).items():
+        assert got[name].shape == gradient.shape, f"{where}: {name}"
+        tolerance = roundings * epsilon * max(1.0, np.abs(gradient).max(initial=0.0))
+        np.testing.assert_allclose(got[name], gradient, rtol=0, atol=tolerance, err_msg=f"{where}: {name}")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of the graphs that were exported so far."""
+    return {"": tmp_path_factory.mktemp("gradients")}
+
+
+def exported(graph: dict[str, Path], name: str) -> Path:
+    if name not in graph:
+        path = graph[""] / name / "model.onnx"
+        path.parent.mkdir()
+        to_onnx(CASES[name].module(), path, CASES[name].inputs(), gradients="all")
+        graph[name] = path
+    return graph[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_those_of_eager_float64(name: str, graph: dict[str, Path]) -> None:
+    case, path = CASES[name], exported(graph, name)
+    onnx.checker.check_model(str(path), full_check=True)
+    run = onnx_runtime(path)
+    for size in ("short", "large"):
+        inputs = case.inputs(size, seed=1)
+        got = run(inputs)
+        assert list(got) == [*case.entry.outputs, *(f"grad_{n}" for n in differentiable(case, inputs))]
+        assert_close(got, truth(case, inputs), case, f"at size {size!r}")
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.row in LATTICES])
+@pytest.mark.parametrize("native", [False, True])
+def test_lattices_in_every_runtime(name: str, native: bool, graph: dict[str, Path]) -> None:
+    case, path = CASES[name], exported(graph, name)
+    if native:
+        if LossSession(path).library is None:
+            pytest.skip("the native library is not installed")
+        session = LossSession(path, native=True)
+    else:
+        reference = onnx_reference(path)
+    for size in OTHER_SIZES:
+        inputs = case.inputs(size, seed=2)
+        got = session(**as_arrays(inputs)) if native else reference(inputs)
+        assert_close(got, truth(case, inputs), case, f"at size {size!r}")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("zero_infinity", [False, True])
+def test_what_cannot_be_aligned_has_no_gradient(runtime: str, zero_infinity: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(el.CTCLoss(reduction="sum", zero_infinity=zero_infinity), path, gradients=("log_probs",))
+    log_probs = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    log_probs[2, 1, 3] = -torch.inf
+    targets = torch.tensor([[1, 1, 1], [1, 2, 3], [1, 2, 0]])  # the first needs five frames of its four
+    lengths = torch.tensor([1.0, 1.0, 2 / 3])
+    inputs = {"log_probs": log_probs, "targets": targets, "input_lens": torch.ones(3), "target_lens": lengths}
+    got = RUNTIMES[runtime](path)(inputs)
+    assert not got["grad_log_probs"][0].any()
+    assert np.isinf(got["loss"]) != zero_infinity
+    leaf = log_probs.clone().requires_grad_()
+    loss = el.CTCLoss(reduction="sum", zero_infinity=True)(leaf, targets, torch.ones(3), lengths)
+    loss.backward()
+    assert leaf.grad is not None
+    np.testing.assert_allclose(got["grad_log_probs"], leaf.grad.numpy(), rtol=0, atol=2e-6)
+
+
+def test_the_gradient_of_ctc_is_that_of_the_logits(tmp_path: Path) -> None:
+    # torch's convention: what `log_probs.grad` says is the gradient in the logits behind a log-softmax
+    path = tmp_path / "model.onnx"
+    to_onnx(el.CTCLoss(reduction="sum"), path, gradients=("log_probs",))
+    inputs = catalog.get("ctc_loss").example_inputs(seed=5)
+    logits = torch.randn_like(inputs["log_probs"]).requires_grad_()
+    inputs["log_probs"] = logits.log_softmax(-1)
+    el.CTCLoss(reduction="sum")(**inputs).backward()
+    got = onnx_runtime(path)(inputs)["grad_log_probs"]
+    assert logits.grad is not None
+    np.testing.assert_allclose(got, logits.grad.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "gradients", "message"),
+    [
+        ("ctc_loss", ("targets",), "gradients: got targets, expected some of log_probs"),
+        ("ctc_loss", ("logits",), "gradients: got logits, expected some of log_probs"),
+        ("classification_error", "all", "gradients: got 'all', expected none: no input of this row has"),
+    ],
+)
+def test_gradients_that_there_are_not(row: str, gradients: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        to_onnx(catalog.get(row).module(), tmp_path / "model.onnx", gradients=gradients)
