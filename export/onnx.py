@@ -234,7 +234,7 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
         if value.shape is not None:
             value.shape = ir.Shape(
                 re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value))
-                if isinstance(s, ir.SymbolicDim)
+                if isinstance(s, ir.SymbolicDim) and s.value is not None
                 else s
                 for s in value.shape
             )

@@ -47,9 +47,7 @@ def _lattice(name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     def translate_grad(
         scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, grad_costs: Any
     ) -> Any:
-        return node_grad(
-            scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index
-        )
+        return node_grad(scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index)
 
     row = "ctc_loss" if name == "CTCLoss" else "transducer_loss"
     ours = torch.ops.exportable_losses

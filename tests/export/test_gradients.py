@@ -16,7 +16,8 @@ from exportable_losses.runtime import LossSession
 
 LATTICES = ("ctc_loss", "transducer_loss", "ctc_loss_kd")
 # Rounding of the forward pass and of the backward one, relative to the largest of a gradient. Where a ratio
-# is all rounding (see test_parity), so is its gradient.
+# is all rounding (see test_parity), so is its gradient. An occupation is the exponential of a difference of
+# logarithms as large as the cost, which have its rounding.
 ROUNDINGS = 100
 ROUNDINGS_OF = dict.fromkeys(("cal_si_snr", "get_si_snr_with_pitwrapper"), 1000)
 
@@ -56,6 +57,8 @@ def assert_close(got: Arrays, expected: Inputs, case: Case, where: str) -> None:
     for name, gradient in as_arrays(expected).items():
         assert got[name].shape == gradient.shape, f"{where}: {name}"
         tolerance = roundings * epsilon * max(1.0, np.abs(gradient).max(initial=0.0))
+        if case.row in LATTICES:
+            tolerance = max(tolerance, 8 * epsilon * np.abs(got["loss"]).max())
         np.testing.assert_allclose(got[name], gradient, rtol=0, atol=tolerance, err_msg=f"{where}: {name}")
 
 
@@ -143,6 +146,8 @@ def test_the_gradient_of_ctc_is_that_of_the_logits(tmp_path: Path) -> None:
         ("classification_error", "all", "gradients: got 'all', expected none: no input of this row has"),
     ],
 )
-def test_gradients_that_there_are_not(row: str, gradients: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_gradients_that_there_are_not(
+    row: str, gradients: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         to_onnx(catalog.get(row).module(), tmp_path / "model.onnx", gradients=gradients)
