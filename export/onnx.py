@@ -53,7 +53,6 @@ def to_onnx(
         inputs: example inputs by name. They decide which optional inputs the graph has, the dtypes
             and the number of dimensions, and they become the test data; the catalog's example
             without them.
-
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
             the first output, or of its sum where it is no scalar; ``"all"`` for all that have one.
 
