@@ -32,7 +32,7 @@ def _node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes
     return Op(Opset(DOMAIN, VERSION), name, schema)
 
 
-def _lattice(name: str, scores: str) -> dict[Any, Callable[..., Any]]:
+def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice and that of its gradient."""
     inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
     node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
@@ -49,7 +49,6 @@ def _lattice(name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     ) -> Any:
         return node_grad(scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index)
 
-    row = "ctc_loss" if name == "CTCLoss" else "transducer_loss"
     ours = torch.ops.exportable_losses
     return {getattr(ours, row).default: translate, getattr(ours, f"{row}_grad").default: translate_grad}
 
@@ -114,8 +113,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
     assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     ours = torch.ops.exportable_losses
     return {
-        **_lattice("CTCLoss", "log_probs"),
-        **_lattice("TransducerLoss", "logits"),
+        **_lattice("ctc_loss", "CTCLoss", "log_probs"),
+        **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,

@@ -21,9 +21,10 @@ from .transducer_grad import TransducerLossGrad
 
 __all__ = ["DOMAIN", "VERSION", "function_proto"]
 
-_ALL = (BestPermutation, CTCLoss, CTCLossGrad, TransducerLoss, TransducerLossGrad)
 DOMAIN, VERSION = "exportable_losses", 1
-_BODIES = {body.name: body for body in _ALL}
+_BODIES = {
+    body.name: body for body in (BestPermutation, CTCLoss, CTCLossGrad, TransducerLoss, TransducerLossGrad)
+}
 
 
 def function_proto(name: str, elem_type: int) -> FunctionProto:

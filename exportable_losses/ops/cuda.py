@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..library import library_path
-from .native import _TYPES, _Batch
+from .native import TYPES, Batch, in_rows, pointer
 
 
 def cuda_library_path() -> str | None:
@@ -43,7 +43,7 @@ def _library() -> ctypes.CDLL | None:
         workspace = getattr(library, f"exportable_losses_cuda_{loss}_workspace")
         workspace.restype = ctypes.c_int64
         workspace.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
-        for kind in _TYPES.values():
+        for kind in TYPES.values():
             function = getattr(library, f"exportable_losses_cuda_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 6
@@ -55,7 +55,7 @@ def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
     if scores.device.type != "cuda":
         return f"it computes on CUDA devices, not on {scores.device.type}"
-    if scores.dtype not in _TYPES:
+    if scores.dtype not in TYPES:
         return f"it knows float32 and float64, not {scores.dtype}"
     return "" if _library() else "the package was installed without it (no nvcc was found)"
 
@@ -71,30 +71,6 @@ def about() -> dict[str, str]:
     }
 
 
-def ctc(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
-    return _run("ctc", log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
-
-
-def transducer(
-    logits: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
-    return _run("transducer", logits, targets, input_lengths, target_lengths, blank_index, grad_costs)
-
-
 def _run(
     loss: str,
     scores: Tensor,
@@ -107,8 +83,7 @@ def _run(
     library, device, kind = _library(), scores.device, scores.dtype
     if library is None:
         raise RuntimeError("the CUDA kernels were asked for: the package was installed without them")
-    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
-        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
+    scores = in_rows(scores)
     targets, input_lengths, target_lengths = (
         x.to(device, torch.int64, non_blocking=True).contiguous()
         for x in (targets, input_lengths, target_lengths)
@@ -124,24 +99,16 @@ def _run(
         # one byte at least, and freed to torch's allocator at once: what is queued later on this stream
         # waits for the kernels, so nobody writes into it before they have run
         workspace = torch.empty(max(1, bytes_needed), dtype=torch.uint8, device=device)
-        batch = _Batch(
-            scores.data_ptr(),
-            *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
-            *(scores.stride(0), scores.stride(1)),
-            targets.data_ptr(),
-            targets.stride(0),
-            input_lengths.data_ptr(),
-            target_lengths.data_ptr(),
-            blank_index,
-        )
-        error = getattr(library, f"exportable_losses_cuda_{loss}_{_TYPES[kind]}")(
-            ctypes.byref(batch),
-            None if grad_costs is None else grad_costs.data_ptr(),
-            costs.data_ptr(),
-            None if grad is None else grad.data_ptr(),
-            workspace.data_ptr(),
+        error = getattr(library, f"exportable_losses_cuda_{loss}_{TYPES[kind]}")(
+            ctypes.byref(Batch.of(scores, targets, input_lengths, target_lengths, blank_index)),
+            *(pointer(grad_costs), pointer(costs), pointer(grad), pointer(workspace)),
             torch.cuda.current_stream(device).cuda_stream,
         )
     if error:
         raise ValueError(error.decode())
     return costs, grad
+
+
+# costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
+ctc = functools.partial(_run, "ctc")
+transducer = functools.partial(_run, "transducer")

@@ -9,10 +9,10 @@ from torch import Tensor
 from ..library import library_path
 
 _FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
-_TYPES = {torch.float32: "float", torch.float64: "double"}
+TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
-class _Batch(ctypes.Structure):
+class Batch(ctypes.Structure):
     """`exportable_losses_batch` of csrc/c_api.h."""
 
     _fields_ = (
@@ -25,6 +25,33 @@ class _Batch(ctypes.Structure):
         ("blank", ctypes.c_int64),
     )
 
+    @classmethod
+    def of(
+        cls, scores: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+    ) -> "Batch":
+        """The batch of these tensors: `scores` as `in_rows` gives them, the others int64 and contiguous."""
+        return cls(
+            scores.data_ptr(),
+            *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
+            *(scores.stride(0), scores.stride(1)),
+            targets.data_ptr(),
+            targets.stride(0),
+            input_lengths.data_ptr(),
+            target_lengths.data_ptr(),
+            blank_index,
+        )
+
+
+def in_rows(scores: Tensor) -> Tensor:
+    """`scores` with each row of classes, and each frame of rows, in one piece; other strides stay."""
+    rows = scores.stride(-1) == 1 and (scores.dim() == 3 or scores.stride(2) == scores.shape[3])
+    return scores if rows else scores.contiguous()
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """What a C door takes for `tensor`."""
+    return None if tensor is None else tensor.data_ptr()
+
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
@@ -33,7 +60,7 @@ def _library() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(path)
     for loss in ("ctc", "transducer"):
-        for kind in _TYPES.values():
+        for kind in TYPES.values():
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
@@ -48,7 +75,7 @@ def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
     if scores.device.type != "cpu":
         return f"it computes on the CPU, not on {scores.device.type}"
-    if scores.dtype not in _TYPES:
+    if scores.dtype not in TYPES:
         return f"it knows float32 and float64, not {scores.dtype}"
     return "" if _library() else "the package was installed without it (no C++ compiler was found)"
 
@@ -63,30 +90,6 @@ def about() -> dict[str, str]:
         "version": library.exportable_losses_version().decode(),
         "instruction set": library.exportable_losses_instruction_set().decode(),
     }
-
-
-def ctc(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
-    return _run("ctc", log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
-
-
-def transducer(
-    logits: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
-    return _run("transducer", logits, targets, input_lengths, target_lengths, blank_index, grad_costs)
 
 
 def _run(
@@ -143,28 +146,20 @@ def compute_into(
             raise ValueError(
                 f"{name}: got a tensor on {tensor.device}, expected the CPU, where the scores are"
             )
-    if scores.stride(-1) != 1 or (scores.dim() == 4 and scores.stride(2) != scores.shape[3]):
-        scores = scores.contiguous()  # a row of classes, and a frame of rows, must be in one piece
+    scores = in_rows(scores)
     targets = targets.long().contiguous()
     input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
     if grad_costs is not None:
         grad_costs = grad_costs.to(scores.dtype).contiguous()
-    batch = _Batch(
-        scores.data_ptr(),
-        *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
-        *(scores.stride(0), scores.stride(1)),
-        targets.data_ptr(),
-        targets.stride(0),
-        input_lengths.data_ptr(),
-        target_lengths.data_ptr(),
-        blank_index,
-    )
-    error = getattr(_library(), f"exportable_losses_{loss}_{_TYPES[scores.dtype]}")(
-        ctypes.byref(batch),
-        None if grad_costs is None else grad_costs.data_ptr(),
-        costs.data_ptr(),
-        None if grad is None else grad.data_ptr(),
+    error = getattr(_library(), f"exportable_losses_{loss}_{TYPES[scores.dtype]}")(
+        ctypes.byref(Batch.of(scores, targets, input_lengths, target_lengths, blank_index)),
+        *(pointer(grad_costs), pointer(costs), pointer(grad)),
         torch.get_num_threads(),
     )
     if error:
         raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())
+
+
+# costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
+ctc = functools.partial(_run, "ctc")
+transducer = functools.partial(_run, "transducer")

@@ -7,6 +7,7 @@ nothing here knows it.
 import functools
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,27 +45,11 @@ def unavailable(scores: Tensor) -> str:
     return _why_not(scores.device.type)
 
 
-def ctc(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
-    compute = _kernels(log_probs.device.type).ctc
-    return compute(log_probs, targets, input_lengths, target_lengths, blank_index, grad_costs)
+def ctc(log_probs: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, C]`."""
+    return _kernels(log_probs.device.type).ctc(log_probs, *rest)
 
 
-def transducer(
-    logits: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    grad_costs: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Costs `[B]`, and with `grad_costs` the gradient `[B, T, U+1, V]`."""
-    compute = _kernels(logits.device.type).transducer
-    return compute(logits, targets, input_lengths, target_lengths, blank_index, grad_costs)
+def transducer(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, U+1, V]`."""
+    return _kernels(logits.device.type).transducer(logits, *rest)

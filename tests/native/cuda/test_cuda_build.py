@@ -43,7 +43,7 @@ def test_a_call_without_a_driver_says_so(library, monkeypatch):
     monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(library))
     cuda._library.cache_clear()
     door = cuda._library().exportable_losses_cuda_ctc_float
-    batch = cuda._Batch(batch=1, frames=1, classes=2, labels=0, item_stride=2, frame_stride=2)
+    batch = cuda.Batch(batch=1, frames=1, classes=2, labels=0, item_stride=2, frame_stride=2)
     workspace = (ctypes.c_char * 64)()
     aligned = ctypes.addressof(workspace) + 15 & ~15
     message = door(ctypes.byref(batch), None, None, None, aligned, None)
