@@ -209,6 +209,18 @@ def test_a_nan_stays_a_nan_in_its_item(computer: Computer, loss: str, dtype: tor
     torch.testing.assert_close(bad_grad[1:], grad[1:], **tight(dtype))
 
 
+@each_type
+def test_a_nan_that_no_arc_takes_is_in_its_softmax(computer: Computer, dtype: torch.dtype) -> None:
+    computer.needs("transducer", dtype)
+    given = lattice("transducer")
+    given.targets[:] = given.targets.clamp(max=given.scores.shape[-1] - 2)
+    costs, _ = compute(computer.module, given, dtype, computer.device)
+    given.scores[0, 3, ..., -1] = torch.nan
+    bad, _ = compute(computer.module, given, dtype, computer.device)
+    assert bad[0].isnan()
+    torch.testing.assert_close(bad[1:], costs[1:], **tight(dtype))
+
+
 @each_loss
 def test_strides_and_narrow_integers(computer: Computer, loss: str) -> None:
     computer.needs(loss, F32)
