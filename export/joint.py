@@ -1,6 +1,7 @@
 """Join a model and a loss into one ONNX graph."""
 
 import contextlib
+import copy
 import itertools
 import json
 import os
@@ -16,10 +17,11 @@ from onnx import AttributeProto, TensorProto, helper, version_converter
 from onnx.inliner import inline_local_functions
 from torch import nn
 
-from exportable_losses.contract import FLOATING
+from exportable_losses import catalog
+from exportable_losses.contract import LEGAL
 
 from .functions import DOMAIN, VERSION
-from .metadata import KEY
+from .metadata import KEY, describe
 from .onnx import to_onnx
 
 Scores = Literal["logits", "probs", "log_probs"]
@@ -84,7 +86,10 @@ def attach(
         if got not in get_args(kinds):
             raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
     joint = _load("model", model)
-    added, about = _load_loss(loss)
+    if isinstance(loss, nn.Module):
+        added, about = _export(loss, joint, inputs)
+    else:
+        added, about = _load_loss(loss)
     given = _Given(joint, added, about, inputs, scores, layout)
     joint = _convert(joint, _opset(added))
     _follow(added, _opset(joint))
@@ -157,7 +162,7 @@ class _Given:
             return _BRIDGES[self.legal[name]][self.scores]
         scored = any(self.legal[each] in _BRIDGES for each in self.inputs if each in self.legal)
         if self.scores != "logits" and not scored:
-            takes = {**FLOATING, "index": "class indices", "count": "integer lengths"}[self.legal[name]]
+            takes = LEGAL[self.legal[name]]
             raise ValueError(f"scores: got {self.scores!r}, but {name} of the loss takes {takes}")
         return ""
 
@@ -236,17 +241,42 @@ def _load(argument: str, path: str | os.PathLike[str]) -> onnx.ModelProto:
     return model
 
 
-def _load_loss(loss: nn.Module | str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _export(
+    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of a module as the model's scores want it: their type, their rank, their classes."""
+    entry = catalog.find(loss)
+    example = None
+    if entry is not None:  # else the exporter says so
+        first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+        scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+        dims = (_dims(scores[0]) if scores else None) or [""]
+        sizes: dict[str, Any] = {}
+        letter = first.dims.split()[-1]
+        if letter.isalpha() and (isinstance(dims[-1], int) or blank):
+            sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+        if "T?" in first.dims.split() and len(dims) == first.fixed:
+            sizes["T"] = None
+        example = entry.example_inputs(blank_index=blank, **sizes)
+        if "T" in sizes:  # without frames there are no lengths either
+            example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+        if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+            loss = copy.deepcopy(loss).double()
+            example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
+    return graph, json.loads(describe(loss))
+
+
+def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a loss, and what it says of itself."""
-    if isinstance(loss, nn.Module):
-        with tempfile.TemporaryDirectory() as folder:
-            model = to_onnx(loss, Path(folder) / "loss.onnx")
-    else:
-        model = _load("loss", loss)
+    model = _load("loss", loss)
     about = _about(model)
     if about is None or "attached" in about:
         kind = "has a model in it already" if about else "was not exported by this package"
-        raise ValueError(f"loss: {loss} {kind}, expected a module of the catalog or the file of one")
+        raise ValueError(
+            f"loss: {os.fspath(loss)} {kind}, expected a module of the catalog or the file of one"
+        )
     return model, about
 
 
@@ -320,6 +350,7 @@ def _convert(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
         return model
     if model.functions:  # the converter loses them
         model = inline_local_functions(model)
+    model.ir_version = max(model.ir_version, 8)  # before 4, initializers had to be inputs too
     try:
         converted = version_converter.convert_version(model, least)
     except Exception as error:  # the converter has several types for what it cannot do

@@ -120,7 +120,6 @@ class LossSession:
         )
         found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
         self._losses = [_Loss.from_metadata(about) for about in found]
-        self._computed = list({called for loss in self._losses for called in loss.computed.values()})
         self._ours = {called for loss in self._losses for called in loss.names.values()}
 
     @property
@@ -143,22 +142,11 @@ class LossSession:
                 and what was expected.
         """
         feed = self.checked(arrays)
-        try:
-            outputs = self._run(self.outputs, feed)
-        except Exception:
-            self._check_behind(feed, self._run(self._computed, feed))  # says what did not fit, if it knows
-            raise
-        self._check_behind(feed, outputs)
-        return outputs
-
-    def _run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return dict(zip(names, self._session.run(names, feed), strict=True)) if names else {}
-
-    def _check_behind(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        """Check the losses behind a model, whose outputs are known."""
+        outputs = dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
         for loss in self._losses:
-            if loss.computed:
+            if loss.computed:  # now that the model has run, the whole of it can be checked
                 loss.check(feed, outputs)
+        return outputs
 
     def checked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` cast to what the graph takes, after every check that they alone allow."""
