@@ -115,9 +115,8 @@ class LossSession:
         )
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._values = {value.name: value for value in self._session.get_inputs()}
-        self.metadata: dict[str, Any] = json.loads(
-            self._session.get_modelmeta().custom_metadata_map.get("exportable_losses", "{}")
-        )
+        self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, Any] = json.loads(self.properties.get("exportable_losses", "{}"))
         found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
         self._losses = [_Loss.from_metadata(about) for about in found]
         self._ours = {called for loss in self._losses for called in loss.names.values()}
