@@ -1,6 +1,5 @@
 """Join a model and a loss into one ONNX graph."""
 
-import contextlib
 import copy
 import itertools
 import json
@@ -123,6 +122,10 @@ class _Given:
             raise ValueError(f"inputs: got none, expected some of {', '.join(self.takes)}")
         self.sizes: dict[str, Dim] = {}  # what the model says of the loss's letters
         self.steps = {name: self._steps(name, output) for name, output in self.inputs.items()}
+        if self.layout == "TBC" and not any(map(self._timed, self.inputs)):
+            raise ValueError(
+                f"layout: got 'TBC', but batch and time are not first in {', '.join(self.inputs)}"
+            )
         for name, output in self.inputs.items():
             self._fit(name, output)
 
@@ -154,8 +157,8 @@ class _Given:
         return steps
 
     def _timed(self, name: str) -> bool:
-        """Whether the dimensions of an input begin with batch and time."""
-        return [term for term, _ in zip(_dims(self.takes[name]) or (), "BT", strict=False)] == ["B", "T"]
+        """Whether the dimensions of an input begin with batch and time: T, or N of the targets."""
+        return (_dims(self.takes[name]) or [])[:2] in (["B", "T"], ["B", "N"])
 
     def _bridge(self, name: str) -> str:
         if self.legal[name] in _BRIDGES:
@@ -217,7 +220,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[Dim] | None:
     if not tensor.HasField("shape"):
         return None
     return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param.replace("?", "") or ""
+        dim.dim_value if dim.HasField("dim_value") else "" if dim.dim_param == "?" else dim.dim_param
         for dim in tensor.shape.dim
     ]
 
@@ -309,9 +312,11 @@ def _check(new: Path, model: str | os.PathLike[str]) -> None:
     try:
         onnx.checker.check_model(str(new))
     except onnx.checker.ValidationError:
-        with contextlib.suppress(onnx.checker.ValidationError):
+        try:
             onnx.checker.check_model(os.fspath(model))
-            raise
+        except onnx.checker.ValidationError:
+            return
+        raise
 
 
 def _external(tensor: TensorProto) -> bool:

@@ -19,7 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 import exportable_losses as el
 from exportable_losses import catalog
-from exportable_losses.export import attach, to_onnx
+from exportable_losses.export import attach, joint, to_onnx
 from exportable_losses.export.joint import _same
 from exportable_losses.library import library_path
 from exportable_losses.runtime import LossSession
@@ -325,9 +325,9 @@ def test_an_old_model_keeps_its_weights_and_its_unknown_shapes(join: Join, tmp_p
         path,
         inputs={"log_probs": "scores"},
     )
-    joint = onnx.load(path)
-    assert not joint.graph.output[0].type.tensor_type.HasField("shape")
-    [kept] = [tensor for tensor in joint.graph.initializer if tensor.name == "W"]
+    made = onnx.load(path)
+    assert not made.graph.output[0].type.tensor_type.HasField("shape")
+    [kept] = [tensor for tensor in made.graph.initializer if tensor.name == "W"]
     assert kept == model.graph.initializer[0]
     got = LossSession(path)(x=X, **LABELS)
     np.testing.assert_allclose(got["loss"], two_steps(), rtol=1e-5)
@@ -389,9 +389,9 @@ def test_what_clashes_is_renamed(ctc: Path, tmp_path: Path) -> None:
         nodes, [value("targets", FLOAT, dims)], [value("C", FLOAT, dims), value("loss", FLOAT, dims)]
     )
     path = tmp_path / "joint.onnx"
-    joint = attach(save(model, tmp_path / "model.onnx"), ctc, path, inputs={"log_probs": "C"})
+    made = attach(save(model, tmp_path / "model.onnx"), ctc, path, inputs={"log_probs": "C"})
     onnx.checker.check_model(str(path), full_check=True)
-    assert dims_of(joint) == {
+    assert dims_of(made) == {
         "targets": dims,
         "ctc_loss_targets_2": ["S", "ctc_loss_S"],  # S is the model's batch: labels need a name of their own
         "ctc_loss_input_lens": ["S"],
@@ -482,12 +482,12 @@ def test_metadata_of_both(join: Join, tmp_path: Path, ctc: Path) -> None:
     model.metadata_props.add(key="character", value="abc")
     model.doc_string, model.graph.doc_string, model.model_version = "what it is", "a graph", 3
     session = join(model, scores="probs")
-    joint = onnx.load(tmp_path / "joint.onnx")
-    assert {prop.key for prop in joint.metadata_props} == {"character", OURS}
-    assert (joint.producer_name, joint.doc_string, joint.model_version) == ("theirs", "what it is", 3)
-    assert (joint.graph.name, joint.graph.doc_string) == ("model", "a graph")
+    made = onnx.load(tmp_path / "joint.onnx")
+    assert {prop.key for prop in made.metadata_props} == {"character", OURS}
+    assert (made.producer_name, made.doc_string, made.model_version) == ("theirs", "what it is", 3)
+    assert (made.graph.name, made.graph.doc_string) == ("model", "a graph")
     alone = about(onnx.load(ctc))
-    found = about(joint)
+    found = about(made)
     assert {name: found[name] for name in alone} == alone
     assert found["attached"] == {
         "computed": {"log_probs": "scores"},
@@ -579,6 +579,10 @@ def test_a_model_takes_what_a_loss_never_does(join: Join) -> None:
             {"scores": "probabilities"},
             "scores: got 'probabilities', expected 'logits' or 'probs' or 'log_probs'",
         ),
+        (
+            {"layout": "TBC", "inputs": {"input_lens": "two"}},
+            "layout: got 'TBC', but batch and time are not first in input_lens",
+        ),
         ({"layout": "TCB"}, "layout: got 'TCB', expected 'BTC' or 'TBC'"),
         (
             {"inputs": {"input_lens": "two"}, "scores": "probs"},
@@ -652,6 +656,35 @@ def test_files_of_another_kind(ctc: Path, tmp_path: Path) -> None:
     newer.opset_import[0].version = NEWEST + 1
     with pytest.raises(ValueError, match=f"^model: got opset {NEWEST + 1}, expected at most {NEWEST}"):
         attach(save(newer, other), ctc, path, **given)
+
+
+def test_what_the_checker_refuses_is_not_written(
+    ctc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save(recogniser(), tmp_path / "model.onnx")
+    monkeypatch.setattr(joint, "_join", lambda *_: joint._Names({}, {}))  # something went wrong
+    monkeypatch.setattr(
+        joint, "_describe", lambda proto, *_: proto.graph.output.append(value("no", FLOAT, []))
+    )
+    with pytest.raises(onnx.checker.ValidationError):
+        attach(model, ctc, tmp_path / "x.onnx", inputs={"log_probs": "scores"})
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_time_first_predictions_and_targets(tmp_path: Path) -> None:
+    kinds = [FLOAT, ["t", "b", 4]]
+    nodes = [helper.make_node("Identity", [f"in_{name}"], [name]) for name in ("one", "other")]
+    inputs, outputs = ([value(prefix + name, *kinds) for name in ("one", "other")] for prefix in ("in_", ""))
+    save(model_of(nodes, inputs, outputs), tmp_path / "m.onnx")
+    loss, path = el.MSELoss(reduction="batch"), tmp_path / "j.onnx"
+    inputs_of_loss = {"predictions": "one", "targets": "other"}
+    attach(tmp_path / "m.onnx", loss, path, inputs=inputs_of_loss, layout="TBC")
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(6, 3, 4)).astype(np.float32) for _ in range(2))
+    length = np.array([1, 0.5, 0.5], np.float32)
+    got = LossSession(path)(in_one=one, in_other=other, length=length)["loss"]
+    expected = loss(*(torch.from_numpy(x.swapaxes(0, 1)) for x in (one, other)), torch.from_numpy(length))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5)
 
 
 # External data
