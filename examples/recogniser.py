@@ -1,7 +1,8 @@
-"""How sure is a text recogniser of what it should read? Its likelihood, from an exported CTC loss.
+"""How sure is a text recogniser of what it should read? Its likelihood, from a CTC loss behind it.
 
 The recogniser is the PP-OCRv4 model in the package `rapidocr-onnxruntime`: pictures of lines in,
-probabilities of characters out, trained with CTC. Nothing here needs torch.
+probabilities of characters out, trained with CTC. The demo attaches the exported loss to it. Nothing
+here needs torch.
 """
 
 import itertools
@@ -11,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -42,6 +42,7 @@ Tomorrow the tide turns at dawn.
 CONDITIONS = ("clean", "blurred", "noisy")
 HEIGHT = 48  # of a line, in pixels; the model wants it
 BLANK = 0
+SCORES = "softmax_11.tmp_0"  # the model's output: probabilities, batch first
 BLUR = 4.0  # radius in pixels
 NOISE = 0.6  # standard deviation, where black is 0 and white 1
 
@@ -76,37 +77,46 @@ def draw(text: str, condition: str = "clean", seed: int = 0) -> np.ndarray:
     return grey.clip(0, 1).astype(np.float32)
 
 
-class Recogniser:
-    """The model: pictures of lines to log-probabilities of characters.
+def model_path() -> Path:
+    """The recogniser's file.
 
     Raises:
         FileNotFoundError: the package that carries it is not installed.
     """
+    package = find_spec("rapidocr_onnxruntime")
+    if package is None or not package.submodule_search_locations:
+        raise FileNotFoundError("rapidocr-onnxruntime is not installed; `make venv` does it")
+    return Path(package.submodule_search_locations[0]) / "models" / "ch_PP-OCRv4_rec_infer.onnx"
 
-    def __init__(self) -> None:
-        package = find_spec("rapidocr_onnxruntime")
-        if package is None or not package.submodule_search_locations:
-            raise FileNotFoundError("rapidocr-onnxruntime is not installed; `make venv` does it")
-        path = Path(package.submodule_search_locations[0]) / "models" / "ch_PP-OCRv4_rec_infer.onnx"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        known = self.session.get_modelmeta().custom_metadata_map["character"].split("\n")
+
+class Recogniser:
+    """The model with the loss behind it, in one file: a picture and its text in, probabilities and loss out.
+
+    Args:
+        path: the file that `attach` wrote. Its loss has the reduction ``none``, so that it is in nats.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.session = LossSession(path)
+        known = self.session.properties["character"].split("\n")
         self.characters = ["", *known, " "]  # the blank first, the space last
 
-    def __call__(self, grey: np.ndarray) -> np.ndarray:
-        """Log-probabilities `[T, C]` of a picture `[48, W]`; T is about W / 8."""
+    def __call__(self, grey: np.ndarray, text: str) -> tuple[np.ndarray, float]:
+        """Probabilities `[T, C]` for a picture `[48, W]`, T about W / 8, and the loss of `text`."""
         picture = np.broadcast_to(2 * grey - 1, (1, 3, *grey.shape))
-        (probabilities,) = self.session.run(None, {"x": picture})
-        return np.log(probabilities[0])
+        whole = np.ones(1, np.float32)
+        outputs = self.session(
+            x=picture, targets=self.encode(text)[None], input_lens=whole, target_lens=whole
+        )
+        return outputs[SCORES][0], float(outputs["loss"][0])
 
     def encode(self, text: str) -> np.ndarray:
         """The classes of the characters of `text`."""
         return np.array([self.characters.index(character) for character in text])
 
-    def decode(self, log_probs: np.ndarray) -> str:
+    def decode(self, probabilities: np.ndarray) -> str:
         """The text on the best path."""
-        return "".join(self.characters[i] for i in collapse(log_probs.argmax(-1)))
+        return "".join(self.characters[i] for i in collapse(probabilities.argmax(-1)))
 
 
 def collapse(path: np.ndarray) -> np.ndarray:
@@ -125,34 +135,21 @@ def edits(read: str, text: str) -> int:
     return row[-1]
 
 
-def pad(items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Items of different lengths as one array, and their lengths relative to the longest."""
-    longest = max(len(item) for item in items)
-    batch = np.zeros((len(items), longest, *items[0].shape[1:]), items[0].dtype)
-    for place, item in zip(batch, items, strict=True):
-        place[: len(item)] = item
-    return batch, np.array([len(item) / longest for item in items], np.float32)
-
-
-def score(ctc_loss: LossSession, lines: Sequence[str] = LINES) -> Iterator[Result]:
+def score(path: Path, lines: Sequence[str] = LINES) -> Iterator[Result]:
     """Read `lines` under each condition.
 
     Args:
-        ctc_loss: exported with the reduction ``none``, so that it gives nats per line.
+        path: of a `Recogniser`.
         lines: what to draw.
     """
-    recogniser = Recogniser()
-    targets, target_lens = pad([recogniser.encode(text) for text in lines])
+    recogniser = Recogniser(path)
     characters = sum(map(len, lines))
     for condition in CONDITIONS:
-        outputs = [recogniser(draw(text, condition, seed)) for seed, text in enumerate(lines)]
-        log_probs, input_lens = pad(outputs)
-        costs = ctc_loss(
-            log_probs=log_probs, targets=targets, input_lens=input_lens, target_lens=target_lens
-        )["loss"]
-        read = [recogniser.decode(each) for each in outputs]
+        outputs = [recogniser(draw(text, condition, seed), text) for seed, text in enumerate(lines)]
+        read = [recogniser.decode(probabilities) for probabilities, _ in outputs]
         wrong = sum(map(edits, read, lines))
-        yield Result(condition, float(costs.sum()) / characters, wrong / characters, read[0])
+        cost = sum(nats for _, nats in outputs)
+        yield Result(condition, cost / characters, wrong / characters, read[0])
 
 
 def rise_together(results: Sequence[Result]) -> bool:

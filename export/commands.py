@@ -159,6 +159,44 @@ def export_command(
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
 
 
+@app.command(
+    "attach",
+    epilog=example("attach model.onnx ctc_loss.onnx --out joint.onnx --input log_probs=probs --scores probs"),
+)
+def attach_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False)],
+    loss: Annotated[Path, typer.Argument(metavar="LOSS.onnx", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="NAME=OUTPUT",
+            help="An input of the loss, an output of the model; may be repeated.",
+        ),
+    ],
+    scores: Annotated[str, typer.Option(help="What the model gives: logits, probs or log_probs.")] = "logits",
+    layout: Annotated[str, typer.Option(help="Batch first, BTC, or time first, TBC.")] = "BTC",
+) -> None:
+    """Join a model and an exported loss into one graph.
+
+    It takes what the model takes and what else the loss does, and gives what both give.
+    """
+    from exportable_losses.export import attach
+
+    computed = {}
+    for item in inputs:
+        name, _, output = item.partition("=")
+        if not output:
+            fail(f"--input: got {item!r}, expected something like log_probs=logits.")
+        computed[name] = output
+    with wrong_call("attach"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        joint = attach(model, loss, out, inputs=computed, scores=scores, layout=layout)  # type: ignore[arg-type]
+    taken, given = (", ".join(v.name for v in values) for values in (joint.graph.input, joint.graph.output))
+    typer.echo(f"Wrote {out}: {taken} -> {given}.")
+
+
 @app.command("validate", epilog=example("validate losses --junit report.xml"))
 def validate_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],

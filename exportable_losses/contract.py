@@ -182,19 +182,23 @@ class Contract:
         *,
         refuse_nan: bool = False,
         values: bool = True,
+        known: Mapping[str, int] | None = None,
     ) -> None:
         """Raise a clear error where `arrays` are not what the row takes.
 
         Args:
-            arrays: what came, by name. Anything with a `shape` where `values` is false.
+            arrays: what came, by name; where one is missing, what it alone would show is not looked at.
+                Anything with a `shape` where `values` is false.
             settings: the row's settings; `blank_index` and `allowed_len_diff` are read.
             refuse_nan: whether a NaN is an error.
             values: whether to look at values; shapes are always looked at.
+            known: sizes by letter, beside those that the arrays show.
 
         Raises:
             ValueError: names the input, what came and what was expected.
         """
-        sizes = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})
+        found = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})
+        sizes = {**(known or {}), **found}
         if self.aligned:
             self._check_aligned(sizes, int(settings.get("allowed_len_diff", 3)))
         if "blank_index" in settings:
@@ -212,8 +216,10 @@ class Contract:
             elif entry.legal == "relative_length_or_zero":
                 _refuse(entry.name, array, ~((array >= 0) & (array <= 1)), LEGAL[entry.legal])
             elif entry.legal == "count":
-                most = sizes[entry.below]
-                _refuse(entry.name, array, (array < 0) | (array > most), f"integer lengths in [0, {most}]")
+                most = sizes.get(entry.below)
+                if most is not None:
+                    wrong = (array < 0) | (array > most)
+                    _refuse(entry.name, array, wrong, f"integer lengths in [0, {most}]")
             elif entry.legal == "index":
                 _check_indices(entry, array, sizes, arrays.get(entry.lengths), settings)
 
@@ -231,8 +237,8 @@ class Contract:
         )
 
     def _check_blank(self, sizes: Mapping[str, int], blank: int) -> None:
-        classes = sizes[self.inputs[0].dims.split()[-1]]  # scores come first, their classes last
-        if not 0 <= blank < classes:
+        classes = sizes.get(self.inputs[0].dims.split()[-1])  # scores come first, their classes last
+        if classes is not None and not 0 <= blank < classes:
             raise ValueError(f"blank_index: got {blank}, expected an index in [0, {classes - 1}]")
 
 
@@ -252,8 +258,10 @@ def _check_indices(
     within = np.ones(array.shape, bool)
     if lengths is not None:  # what lies behind an item's length is padding and may be anything
         within = np.arange(array.shape[1])[None] < np.round(lengths * array.shape[1])[:, None]
-    outside = (array < 0) | (array >= sizes[entry.below])
-    _refuse(entry.name, array, within & outside, f"an index in [0, {sizes[entry.below] - 1}]")
+    most = sizes.get(entry.below)
+    if most is not None:
+        outside = (array < 0) | (array >= most)
+        _refuse(entry.name, array, within & outside, f"an index in [0, {most - 1}]")
     blank = settings.get("blank_index")
     if blank is not None:
         _refuse(entry.name, array, within & (array == blank), f"labels other than blank_index={blank}")

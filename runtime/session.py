@@ -1,8 +1,11 @@
 """A session that runs one exported graph and checks what the graph cannot."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +21,64 @@ _DTYPES = {
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint64)": np.uint64,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
 
 
+@dataclass(frozen=True)
+class _Loss:
+    """One loss of a file: the whole of it, or what `attach` has put behind a model.
+
+    Args:
+        contract: of its row.
+        settings: of its module.
+        names: what the graph calls its inputs.
+        computed: the graph's outputs that are its other inputs, behind a model.
+        swapped: those whose first two dimensions are the other way round.
+        sizes: what the model fixes, by letter.
+    """
+
+    contract: Contract
+    settings: Mapping[str, Any]
+    names: Mapping[str, str]
+    computed: Mapping[str, str]
+    swapped: Sequence[str]
+    sizes: Mapping[str, int]
+
+    @staticmethod
+    def from_metadata(about: Mapping[str, Any]) -> _Loss:
+        contract, attached = Contract.from_json(about["contract"]), about.get("attached", {})
+        return _Loss(
+            contract,
+            about.get("settings", {}),
+            attached.get("inputs", {entry.name: entry.name for entry in contract.inputs}),
+            attached.get("computed", {}),
+            attached.get("swapped", ()),
+            attached.get("sizes", {}),
+        )
+
+    def check(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> None:
+        """Check what goes into the loss; before the model has run, what can be known then."""
+        arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
+        if outputs is None:
+            for entry in self.contract.inputs:
+                if entry.lengths in self.computed:  # where its padding begins is not known
+                    arrays.pop(entry.name, None)
+        else:
+            for name, called in self.computed.items():
+                array = outputs[called]
+                arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
+        self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
+
+
 class LossSession:
-    """An exported loss in ONNX Runtime.
+    """An exported loss in ONNX Runtime, alone or behind the model that `attach` has joined it to.
 
     Args:
         path: the ``.onnx`` file.
@@ -60,10 +115,11 @@ class LossSession:
         )
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._values = {value.name: value for value in self._session.get_inputs()}
-        self.metadata: dict[str, Any] = json.loads(
-            self._session.get_modelmeta().custom_metadata_map.get("exportable_losses", "{}")
-        )
-        self._contract = Contract.from_json(self.metadata["contract"]) if self.metadata else Contract(())
+        self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, Any] = json.loads(self.properties.get("exportable_losses", "{}"))
+        found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
+        self._losses = [_Loss.from_metadata(about) for about in found]
+        self._ours = {called for loss in self._losses for called in loss.names.values()}
 
     @property
     def inputs(self) -> list[str]:
@@ -85,10 +141,14 @@ class LossSession:
                 and what was expected.
         """
         feed = self.checked(arrays)
-        return dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
+        outputs = dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
+        for loss in self._losses:
+            if loss.computed:  # now that the model has run, the whole of it can be checked
+                loss.check(feed, outputs)
+        return outputs
 
     def checked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`arrays` cast to what the graph takes, after every check."""
+        """`arrays` cast to what the graph takes, after every check that they alone allow."""
         unknown = sorted(set(arrays) - set(self._values))
         missing = [name for name in self._values if name not in arrays]
         if unknown or missing:
@@ -99,21 +159,25 @@ class LossSession:
         }
         for name, array in feed.items():
             rank = len(self._values[name].shape)
-            if array.ndim != rank:
+            if array.ndim != rank and (rank or name in self._ours):  # a model's rank may be unknown
                 raise ValueError(f"{name}: got shape {list(array.shape)}, expected {rank} dimensions")
-        self._contract.check(feed, self.metadata.get("settings", {}), refuse_nan=True)
+        for loss in self._losses:
+            loss.check(feed)
         for name, array in feed.items():
             for axis, size in enumerate(self._values[name].shape):  # a number where a weight fixes it
                 if isinstance(size, int) and array.shape[axis] != size:
+                    fixed_by = "the file's settings fix" if name in self._ours else "the model fixes"
                     raise ValueError(
                         f"{name}: got size {array.shape[axis]} along dimension {axis}, expected {size}, "
-                        "which the file's settings fix"
+                        f"which {fixed_by}"
                     )
         return feed
 
 
 def _cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     """`array` in the dtype that the graph takes, where that changes no value."""
+    if kind not in _DTYPES:  # a model's own, strings say: ONNX Runtime knows
+        return array
     wanted = np.dtype(_DTYPES[kind])
     if array.dtype == wanted:
         return array

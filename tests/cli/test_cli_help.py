@@ -8,7 +8,7 @@ import pytest
 
 import exportable_losses
 
-COMMANDS = ("list", "export", "validate", "score", "bench", "doctor")
+COMMANDS = ("list", "export", "attach", "validate", "score", "bench", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

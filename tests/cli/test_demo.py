@@ -3,13 +3,14 @@
 from itertools import permutations
 
 import numpy as np
+import onnxruntime
 import pytest
 import recogniser
 from PIL import Image
 from recogniser import Result
 
 from exportable_losses import CTCLoss
-from exportable_losses.export import to_onnx
+from exportable_losses.export import attach, to_onnx
 from exportable_losses.runtime import LossSession
 
 
@@ -60,13 +61,6 @@ def test_edits(read, text, number):
     assert recogniser.edits(read, text) == recogniser.edits(text, read) == number
 
 
-def test_pad_gives_back_relative_lengths():
-    batch, lengths = recogniser.pad([np.ones((2, 3)), np.ones((4, 3))])
-    assert batch.shape == (2, 4, 3)
-    assert batch.sum((1, 2)).tolist() == [6, 12]
-    assert lengths.tolist() == [0.5, 1]
-
-
 def _results(*pairs):
     return [Result(str(i), nll, cer, "") for i, (nll, cer) in enumerate(pairs)]
 
@@ -87,11 +81,18 @@ def test_a_fall_or_a_tie_is_no_rise(pairs):
 def ctc_loss(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "ctc_loss.onnx"
     to_onnx(CTCLoss(reduction="none", zero_infinity=False), path)
-    return LossSession(path)
+    return path
 
 
-def test_the_recogniser_knows_every_character_of_the_lines():
-    model = recogniser.Recogniser()
+@pytest.fixture(scope="module")
+def joint(ctc_loss):
+    path = ctc_loss.with_name("recogniser.onnx")
+    attach(recogniser.model_path(), ctc_loss, path, inputs={"log_probs": recogniser.SCORES}, scores="probs")
+    return path
+
+
+def test_the_recogniser_knows_every_character_of_the_lines(joint):
+    model = recogniser.Recogniser(joint)
     assert len(model.characters) == 6625
     for line in recogniser.LINES:
         classes = model.encode(line)
@@ -99,24 +100,24 @@ def test_the_recogniser_knows_every_character_of_the_lines():
         assert "".join(model.characters[i] for i in classes) == line
 
 
-def test_the_recogniser_sees_white_as_one_and_black_as_minus_one():
-    model, seen = recogniser.Recogniser(), {}
+def test_the_recogniser_sees_white_as_one_and_black_as_minus_one(joint):
+    model, seen = recogniser.Recogniser(joint), {}
 
-    class Session:
-        def run(self, _, feed):
-            seen.update(feed)
-            return [np.ones((1, 5, 6625))]
+    def session(**feed):
+        seen.update(feed)
+        return {recogniser.SCORES: np.ones((1, 5, 6625)), "loss": np.ones(1)}
 
-    model.session = Session()
-    assert model(np.repeat([[0.0, 1.0]], 48, 0)).shape == (5, 6625)
+    model.session = session
+    probabilities, cost = model(np.repeat([[0.0, 1.0]], 48, 0), "a")
+    assert (probabilities.shape, cost) == ((5, 6625), 1)
     assert seen["x"].shape == (1, 3, 48, 2)
     assert np.unique(seen["x"][..., 0]) == -1
     assert np.unique(seen["x"][..., 1]) == 1
 
 
-def test_two_lines_end_to_end(ctc_loss, tmp_path):
+def test_two_lines_end_to_end(joint, tmp_path):
     lines = recogniser.LINES[:2]
-    clean, blurred, noisy = recogniser.score(ctc_loss, lines)
+    clean, blurred, noisy = recogniser.score(joint, lines)
     assert clean.example == lines[0]
     assert [each.condition for each in (clean, blurred, noisy)] == ["clean", "blurred", "noisy"]
     assert 0 < clean.nll < 0.1 < min(blurred.nll, noisy.nll)
@@ -126,9 +127,26 @@ def test_two_lines_end_to_end(ctc_loss, tmp_path):
     assert np.ptp(np.asarray(Image.open(picture))) == 255
 
 
-def test_costs_are_those_of_one_line_at_a_time(ctc_loss):
-    """Padding a batch of lines changes no line's cost."""
-    lines = ["A kettle.", "Tomorrow the tide turns."]
-    together = next(recogniser.score(ctc_loss, lines)).nll * sum(map(len, lines))
-    alone = [next(recogniser.score(ctc_loss, [line])).nll * len(line) for line in lines]
-    assert together == pytest.approx(sum(alone), rel=1e-4)
+@pytest.mark.parametrize("native", ["auto", False])
+def test_one_file_gives_what_the_model_and_the_loss_do_in_two_steps(native, joint, ctc_loss):
+    """The second step has the lines as one padded batch, and the first the model as it came."""
+    model = recogniser.Recogniser(joint)
+    model.session = LossSession(joint, native=native)
+    first = onnxruntime.InferenceSession(recogniser.model_path(), providers=["CPUExecutionProvider"])
+    lines, outputs, costs = ["A kettle.", "Tomorrow the tide turns."], [], []
+    for line, condition in zip(lines, ("noisy", "blurred"), strict=True):
+        grey = recogniser.draw(line, condition)
+        costs.append(model(grey, line)[1])
+        picture = np.broadcast_to(2 * grey - 1, (1, 3, *grey.shape))
+        outputs.append(np.log(first.run(None, {"x": picture})[0][0]))
+    feed = {}
+    for name, lens, items in (
+        ("log_probs", "input_lens", outputs),
+        ("targets", "target_lens", list(map(model.encode, lines))),
+    ):
+        longest = max(map(len, items))
+        padding = [[(0, longest - len(item)), *[(0, 0)] * (item.ndim - 1)] for item in items]
+        feed[name] = np.stack([np.pad(item, each) for item, each in zip(items, padding, strict=True)])
+        feed[lens] = np.array([len(item) / longest for item in items], np.float32)
+    two_steps = LossSession(ctc_loss, native=native)(**feed)["loss"]
+    np.testing.assert_allclose(costs, two_steps, rtol=1e-4)

@@ -1,0 +1,594 @@
+"""Join a model and a loss into one ONNX graph."""
+
+import copy
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+import onnx
+from onnx import AttributeProto, TensorProto, helper, version_converter
+from onnx.inliner import inline_local_functions
+from torch import nn
+
+from exportable_losses import catalog
+from exportable_losses.contract import LEGAL
+
+from .functions import DOMAIN, VERSION
+from .metadata import KEY, describe
+from .onnx import to_onnx
+
+Scores = Literal["logits", "probs", "log_probs"]
+Layout = Literal["BTC", "TBC"]
+Dim = int | str  # a number, a name, or nothing known: ""
+
+# What stands between the scores that a model gives and those that a loss takes. Logits that the loss
+# puts through a log-softmax of its own may be log-probabilities as well.
+_BRIDGES: dict[str, dict[str, str]] = {
+    "log_probability": {"logits": "LogSoftmax", "probs": "Log", "log_probs": ""},
+    "probability": {"logits": "Softmax", "probs": "", "log_probs": "Exp"},
+    "logit": {"logits": "", "probs": "Log", "log_probs": ""},
+}
+# Types that cast to that of a loss without loss.
+_CASTS = {
+    TensorProto.FLOAT: {TensorProto.FLOAT16, TensorProto.BFLOAT16},
+    TensorProto.DOUBLE: {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT},
+    TensorProto.INT64: {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.UINT8},
+}
+
+
+def attach(
+    model: str | os.PathLike[str],
+    loss: nn.Module | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    inputs: Mapping[str, str],
+    scores: Scores = "logits",
+    layout: Layout = "BTC",
+) -> onnx.ModelProto:
+    """Write one graph of a model and a loss: the model's inputs and what else the loss takes in, both out.
+
+    The model keeps its names, its weights and its metadata. What the loss brings is renamed where the
+    model has the name already. A model older than opset 18 is converted to it; where it is newer, the
+    loss follows. Weights in external data are not loaded: in another folder than the model's, `path`
+    gets a copy of them beside it.
+
+    Args:
+        model: an ``.onnx`` file.
+        loss: a module of the catalog, or the ``.onnx`` file it was exported to.
+        path: the file to write.
+        inputs: for each input of the loss that the model computes, the model's output.
+        scores: what the model gives where the loss takes scores of classes: ``logits`` (before any
+            softmax), ``probs`` or ``log_probs``. What has to stand between is put there.
+        layout: the first two dimensions of what the model gives: ``BTC`` batch first, ``TBC`` time first.
+
+    Returns:
+        The model that was written, external data not loaded.
+
+    Raises:
+        FileNotFoundError: a file is not there, or a file with external data.
+        TypeError: the module is not a row of the catalog.
+        ValueError: a file is of another kind, or something does not fit: an output that the model does
+            not have, its type, its rank, its number of classes.
+
+    Example:
+        A recogniser that gives probabilities ``[batch, time, classes]``::
+
+            attach("model.onnx", el.CTCLoss(), "joint.onnx", inputs={"log_probs": "probs"}, scores="probs")
+    """
+    for argument, got, kinds in (("scores", scores, Scores), ("layout", layout, Layout)):
+        if got not in get_args(kinds):
+            raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
+    joint = _load("model", model)
+    if isinstance(loss, nn.Module):
+        added, about = _export(loss, joint, inputs)
+    else:
+        added, about = _load_loss(loss)
+    given = _Given(joint, added, about, inputs, scores, layout)
+    joint = _convert(joint, _opset(added))
+    _follow(added, _opset(joint))
+    names = _join(joint, added, given)
+    _describe(joint, about, given, names)
+    _write(joint, model, path)
+    return joint
+
+
+# What is given, and whether it fits
+
+
+@dataclass
+class _Given:
+    """A model, a loss and which of its inputs comes from which output: what fits, and how."""
+
+    model: onnx.ModelProto
+    loss: onnx.ModelProto
+    about: dict[str, Any]
+    inputs: Mapping[str, str]
+    scores: str
+    layout: str
+
+    def __post_init__(self) -> None:
+        self.takes = {value.name: value for value in self.loss.graph.input}
+        self.gives = {value.name: value for value in self.model.graph.output}
+        self.legal = {entry["name"]: entry["legal"] for entry in self.about["contract"]["inputs"]}
+        if self.about["row"] == "transducer_loss":
+            self.legal["logits"] = "logit"
+        if not self.inputs:
+            raise ValueError(f"inputs: got none, expected some of {', '.join(self.takes)}")
+        self.sizes: dict[str, Dim] = {}  # what the model says of the loss's letters
+        self.steps = {name: self._steps(name, output) for name, output in self.inputs.items()}
+        if self.layout == "TBC" and not any(map(self._timed, self.inputs)):
+            raise ValueError(
+                f"layout: got 'TBC', but batch and time are not first in {', '.join(self.inputs)}"
+            )
+        for name, output in self.inputs.items():
+            self._fit(name, output)
+
+    def _steps(self, name: str, output: str) -> list[tuple[str, dict[str, Any]]]:
+        """The operators between the model's `output` and the loss's input `name`."""
+        if name not in self.takes:
+            raise ValueError(f"inputs: got {name!r}, expected some of {', '.join(self.takes)}")
+        if output not in self.gives:
+            known = ", ".join(self.gives)
+            raise ValueError(f"inputs: got {output!r} for {name}, expected an output of the model: {known}")
+        if not self.gives[output].type.HasField("tensor_type"):
+            raise ValueError(f"inputs: {output}, for {name}, is not a tensor")
+        steps: list[tuple[str, dict[str, Any]]] = []
+        got, wanted = (v.type.tensor_type.elem_type for v in (self.gives[output], self.takes[name]))
+        if got != wanted:
+            if got not in _CASTS.get(wanted, ()):
+                kinds = [TensorProto.DataType.Name(kind).lower() for kind in (got, wanted)]
+                raise ValueError(
+                    f"inputs: {output} is {kinds[0]}, expected {kinds[1]} for {name}, or what casts to it "
+                    "without loss; a loss takes the types that it was exported with"
+                )
+            steps.append(("Cast", {"to": wanted}))
+        if self.layout == "TBC" and self._timed(name):
+            rank = len(_dims(self.takes[name]) or ())
+            steps.append(("Transpose", {"perm": [1, 0, *range(2, rank)]}))
+        step = self._bridge(name)
+        if step:
+            steps.append((step, {"axis": -1} if step.endswith("oftmax") else {}))
+        return steps
+
+    def _timed(self, name: str) -> bool:
+        """Whether the dimensions of an input begin with batch and time: T, or N of the targets."""
+        return (_dims(self.takes[name]) or [])[:2] in (["B", "T"], ["B", "N"])
+
+    def _bridge(self, name: str) -> str:
+        if self.legal[name] in _BRIDGES:
+            return _BRIDGES[self.legal[name]][self.scores]
+        scored = any(self.legal[each] in _BRIDGES for each in self.inputs if each in self.legal)
+        if self.scores != "logits" and not scored:
+            takes = LEGAL[self.legal[name]]
+            raise ValueError(f"scores: got {self.scores!r}, but {name} of the loss takes {takes}")
+        return ""
+
+    def _fit(self, name: str, output: str) -> None:
+        """Hold the dimensions of an output to those of an input, and note what it says of the letters."""
+        terms, dims = _dims(self.takes[name]), _dims(self.gives[output])
+        assert terms is not None
+        if dims is None:
+            return
+        if len(dims) != len(terms):
+            raise ValueError(
+                f"inputs: {output} has {len(dims)} dimensions, expected {len(terms)} for {name}: "
+                f"({', '.join(map(str, terms))})"
+            )
+        if self.layout == "TBC" and self._timed(name):
+            dims[:2] = dims[1::-1]
+        for axis, (term, size) in enumerate(zip(terms, dims, strict=True)):
+            letter, _, more = str(term).partition("+")
+            if isinstance(term, int):
+                if isinstance(size, int) and size != term:
+                    raise ValueError(
+                        f"inputs: {output} has size {size} along dimension {axis} of {name}, expected "
+                        f"{term}, which the loss's settings fix"
+                    )
+            elif isinstance(size, int):
+                self._note(letter, size - int(more or 0), name, output)
+            elif size and not more:
+                self.sizes.setdefault(letter, size)
+        self._check_blank(name, output, dims[-1] if dims else "")
+
+    def _note(self, letter: str, size: int, name: str, output: str) -> None:
+        known = self.sizes.get(letter)
+        if isinstance(known, int) and known != size:
+            raise ValueError(
+                f"inputs: {output} has {letter}={size} for {name}, expected {known} as elsewhere"
+            )
+        self.sizes[letter] = size
+
+    def _check_blank(self, name: str, output: str, classes: Dim) -> None:
+        blank = self.about["settings"].get("blank_index")
+        first = self.about["contract"]["inputs"][0]["name"]  # scores come first, their classes last
+        if blank is not None and name == first and isinstance(classes, int) and not 0 <= blank < classes:
+            raise ValueError(
+                f"blank_index: got {blank}, expected an index in [0, {classes - 1}]: {output} has "
+                f"{classes} classes"
+            )
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[Dim] | None:
+    """The dimensions of a tensor, or nothing where not even their number is known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") else "" if dim.dim_param == "?" else dim.dim_param
+        for dim in tensor.shape.dim
+    ]
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return " or ".join(map(repr, words))
+
+
+# Files
+
+
+def _load(argument: str, path: str | os.PathLike[str]) -> onnx.ModelProto:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{argument}: got {os.fspath(path)}, expected an .onnx file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # a type of protobuf's
+        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model") from error
+    if not model.graph.output:
+        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model, or has no outputs")
+    return model
+
+
+def _export(
+    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of a module as the model's scores want it: their type, their rank, their classes."""
+    entry = catalog.find(loss)
+    example = None
+    if entry is not None:  # else the exporter says so
+        first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+        scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+        dims = (_dims(scores[0]) if scores else None) or [""]
+        sizes: dict[str, Any] = {}
+        letter = first.dims.split()[-1]
+        if letter.isalpha() and (isinstance(dims[-1], int) or blank):
+            sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+        if "T?" in first.dims.split() and len(dims) == first.fixed:
+            sizes["T"] = None
+        example = entry.example_inputs(blank_index=blank, **sizes)
+        if "T" in sizes:  # without frames there are no lengths either
+            example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+        if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+            loss = copy.deepcopy(loss).double()
+            example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
+    return graph, json.loads(describe(loss))
+
+
+def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of a loss, and what it says of itself."""
+    model = _load("loss", loss)
+    about = _about(model)
+    if about is None or "attached" in about:
+        kind = "has a model in it already" if about else "was not exported by this package"
+        raise ValueError(
+            f"loss: {os.fspath(loss)} {kind}, expected a module of the catalog or the file of one"
+        )
+    return model, about
+
+
+def _about(model: onnx.ModelProto) -> dict[str, Any] | None:
+    return next((json.loads(prop.value) for prop in model.metadata_props if prop.key == KEY), None)
+
+
+def _write(joint: onnx.ModelProto, model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere."""
+    source, target = Path(model).parent, Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".attach") as folder:
+        copies = _move(joint, source, target)
+        for name, data in copies.items():
+            shutil.copyfile(data, Path(folder) / name)
+        # the checker wants external data beside the file: copies are here, others where it will be
+        beside = not copies and any(map(_external, _tensors(joint)))
+        new = (target.parent if beside else Path(folder)) / f"{Path(folder).name}.onnx"
+        try:
+            new.write_bytes(joint.SerializeToString())
+            _check(new, model)
+            for name in copies:
+                os.replace(Path(folder) / name, target.parent / name)
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _check(new: Path, model: str | os.PathLike[str]) -> None:
+    """Let ONNX's checker read the file. What it has against the model alone is not ours to refuse."""
+    try:
+        onnx.checker.check_model(str(new))
+    except onnx.checker.ValidationError:
+        try:
+            onnx.checker.check_model(os.fspath(model))
+        except onnx.checker.ValidationError:
+            return
+        raise
+
+
+def _external(tensor: TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def _move(joint: onnx.ModelProto, source: Path, target: Path) -> dict[str, Path]:
+    """Name external data as they will be beside `target`; which files to copy for it, by their new name."""
+    names: dict[str, str] = {}
+    for tensor in filter(_external, _tensors(joint)):
+        [place] = [entry for entry in tensor.external_data if entry.key == "location"]
+        inner = PurePosixPath(place.value)
+        if inner.is_absolute() or ".." in inner.parts:
+            raise ValueError(f"model: got external data in {place.value}, expected them in its own folder")
+        if not (source / inner).is_file():
+            raise FileNotFoundError(f"model: there is no file {source / inner}, which has its external data")
+        if not source.samefile(target.parent):
+            number = f".{len(names)}" if names else ""
+            place.value = names.setdefault(place.value, f"{target.name}{number}.data")
+    return {new: source / old for old, new in names.items()}
+
+
+# Versions
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+def _convert(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
+    """The model at opset `least` or a newer one: nodes change, nothing else does."""
+    version, newest = _opset(model), onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise ValueError(f"model: got opset {version}, expected at most {newest}, the newest that onnx knows")
+    if version >= least:
+        return model
+    if model.functions:  # the converter loses them
+        model = inline_local_functions(model)
+    model.ir_version = max(model.ir_version, 8)  # before 4, initializers had to be inputs too
+    try:
+        converted = version_converter.convert_version(model, least)
+    except Exception as error:  # the converter has several types for what it cannot do
+        raise ValueError(f"model: opset {version} does not convert to {least}: {error}") from error
+    # The converter takes an unknown shape for that of a scalar, so all but the nodes stays as it was.
+    known = {tensor.name for tensor in model.graph.initializer}
+    new = [tensor for tensor in converted.graph.initializer if tensor.name not in known]
+    del model.graph.node[:], model.opset_import[:]
+    model.graph.node.extend(converted.graph.node)
+    model.graph.initializer.extend(new)
+    model.opset_import.extend(converted.opset_import)
+    return model
+
+
+def _follow(loss: onnx.ModelProto, version: int) -> None:
+    """Take the loss to the newer opset `version`, if its operators are still the same there."""
+    before = _opset(loss)
+    for holder in (loss, *loss.functions):
+        for each in holder.opset_import:
+            if each.domain == "":
+                each.version = version
+    for graph in (loss.graph, *loss.functions):
+        for node in _nodes(graph.node):
+            if node.domain == "" and not _same(node.op_type, before, version):
+                raise ValueError(
+                    f"model: got opset {version}, where {node.op_type} is another operator than at {before}; "
+                    f"convert the model to opset {before}"
+                )
+
+
+def _same(op_type: str, before: int, after: int) -> bool:
+    """Whether what is written for one opset means the same at a newer one.
+
+    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
+    """
+    old, new = (onnx.defs.get_schema(op_type, version) for version in (before, after))
+    if new.deprecated:
+        return False
+    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
+        options = [[each.option for each in parameters] for parameters in (had, has)]
+        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
+            return False
+    for name, attribute in new.attributes.items():
+        known = old.attributes.get(name)
+        if attribute.required != (known is not None and known.required):
+            return False
+        if known is not None and known.default_value != attribute.default_value:
+            return False
+    return set(old.attributes) <= set(new.attributes)
+
+
+# Names
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, those of subgraphs too."""
+    for node in nodes:
+        yield node
+        for graph in _subgraphs(node):
+            yield from _nodes(graph.node)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in _nodes(graph.node):
+        yield from _subgraphs(node)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model, wherever it may stand."""
+    for graph in _graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in itertools.chain(_nodes(model.graph.node), *(_nodes(f.node) for f in model.functions)):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _values(graph: onnx.GraphProto) -> set[str]:
+    """The names of all values, those of subgraphs too."""
+    found: set[str] = set()
+    for each in _graphs(graph):
+        found |= {value.name for value in (*each.input, *each.output, *each.initializer)}
+        found |= {tensor.values.name for tensor in each.sparse_initializer}
+        found |= {name for node in each.node for name in (*node.input, *node.output)}
+    return found
+
+
+def _free(taken: set[str], *wanted: str) -> str:
+    """The first of the names that is not taken; the last one with a number else. Taken from now on."""
+    numbered = (f"{wanted[-1]}_{i}" for i in itertools.count(2))
+    name = next(name for name in itertools.chain(wanted, numbered) if name not in taken)
+    taken.add(name)
+    return name
+
+
+@dataclass
+class _Names:
+    """What the loss's inputs and outputs are called in the joint graph."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def _join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: _Given) -> _Names:
+    """Put the loss behind the model, in `joint`."""
+    row, graph = given.about["row"], joint.graph
+    taken, nodes = _values(graph), {node.name for node in _nodes(graph.node)}
+    prefixes = {name.partition("/")[0] for name in taken | nodes}
+    prefix = _free(prefixes, row) + "/"
+    remaining = [value.name for value in loss.graph.input if value.name not in given.inputs]
+    names = _Names(
+        {name: _free(taken, name, f"{row}_{name}") for name in remaining},
+        {value.name: _free(taken, value.name, f"{row}_{value.name}") for value in loss.graph.output},
+    )
+    within = {name: prefix + name for name in _values(loss.graph) if name}
+    for name, output in given.inputs.items():
+        within[name] = output
+        for i, (op_type, attributes) in enumerate(given.steps[name]):
+            before, after = within[name], f"{prefix}{name}/{i}"
+            graph.node.append(
+                helper.make_node(op_type, [before], [after], f"{after}/{op_type}", **attributes)
+            )
+            within[name] = after
+    within |= names.inputs | names.outputs
+    functions = _functions(joint, loss)
+    _rename(loss.graph, lambda name: within.get(name, name), prefix, functions)
+    size = _sizes(given, joint, row)
+    for value in loss.graph.input:
+        if value.name in names.inputs.values():
+            _resize(value, size)
+            graph.input.append(value)
+    for value in loss.graph.output:
+        _resize(value, size)
+        graph.output.append(value)
+    graph.node.extend(loss.graph.node)
+    graph.initializer.extend(loss.graph.initializer)
+    joint.ir_version = max(joint.ir_version, loss.ir_version)
+    if DOMAIN not in {each.domain for each in joint.opset_import}:
+        joint.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    return names
+
+
+def _rename(
+    graph: onnx.GraphProto, name_of: Callable[[str], str], prefix: str, functions: Mapping[str, str]
+) -> None:
+    """Rename all values, nodes and functions of `graph`."""
+    for each in _graphs(graph):
+        for value in (*each.input, *each.output, *each.initializer):
+            value.name = name_of(value.name)
+        del each.value_info[:]  # shapes in the loss's own letters; any runtime finds them again
+        for node in each.node:
+            node.name = prefix + (node.name or node.op_type)
+            for values in (node.input, node.output):
+                values[:] = [name_of(name) if name else "" for name in values]
+            if node.domain == DOMAIN:
+                node.op_type = functions.get(node.op_type, node.op_type)
+
+
+def _functions(joint: onnx.ModelProto, loss: onnx.ModelProto) -> dict[str, str]:
+    """Put the loss's functions into `joint`; the names of those that it had under the same name already."""
+    renamed: dict[str, str] = {}
+    theirs = {f.name: f for f in joint.functions if f.domain == DOMAIN}
+    taken = set(theirs)
+    for function in loss.functions:
+        if theirs.get(function.name) == function:
+            continue
+        new = _free(taken, function.name)
+        if new != function.name:  # computed by its body alone: no library knows the name
+            renamed[function.name] = function.name = new
+        joint.functions.append(function)
+    return renamed
+
+
+def _sizes(given: _Given, joint: onnx.ModelProto, row: str) -> Callable[[str], Dim]:
+    """From a dimension of the loss to what it is in the joint graph."""
+    taken: set[str] = set()
+    for value in (*joint.graph.input, *joint.graph.output, *joint.graph.value_info):
+        taken |= {str(dim) for dim in _dims(value) or ()}
+    known = dict(given.sizes)
+
+    def size(term: str) -> Dim:
+        letter, plus, more = term.partition("+")
+        if not letter.isidentifier() or (plus and not more.isdigit()):
+            return ""  # worked out from several: the runtime finds it
+        if letter not in known:
+            known[letter] = _free(taken, letter, f"{row}_{letter}")
+        have = known[letter]
+        return have + int(more or 0) if isinstance(have, int) else have + plus + more
+
+    return size
+
+
+def _resize(value: onnx.ValueInfoProto, size: Callable[[str], Dim]) -> None:
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.HasField("dim_param"):
+            new = size(dim.dim_param)
+            dim.Clear()
+            if isinstance(new, int):
+                dim.dim_value = new
+            elif new:
+                dim.dim_param = new
+
+
+# Metadata
+
+
+def _describe(joint: onnx.ModelProto, about: dict[str, Any], given: _Given, names: _Names) -> None:
+    """Say what was attached and where it is; a loss that was attached before keeps the first place."""
+    swapped = [name for name, steps in given.steps.items() if any(op == "Transpose" for op, _ in steps)]
+    about["attached"] = {
+        "computed": dict(given.inputs),
+        "swapped": swapped,
+        "sizes": {letter: size for letter, size in given.sizes.items() if isinstance(size, int)},
+        "inputs": names.inputs,
+        "outputs": names.outputs,
+        "scores": given.scores,
+        "layout": given.layout,
+    }
+    first = _about(joint)
+    if first is not None:
+        first.setdefault("more", []).append(about)
+    kept = [prop for prop in joint.metadata_props if prop.key != KEY]
+    del joint.metadata_props[:]
+    joint.metadata_props.extend(kept)
+    joint.metadata_props.add(key=KEY, value=json.dumps(first or about))
