@@ -1,6 +1,9 @@
 from . import catalog as catalog
 from . import functional as functional
 from . import speechbrain as speechbrain
+from .accuracy import Accuracy as Accuracy
+from .accuracy import ExpectedCalibrationError as ExpectedCalibrationError
+from .accuracy import Perplexity as Perplexity
 from .autoencoder import AutoencoderLoss as AutoencoderLoss
 from .autoencoder import AutoencoderLossDetails as AutoencoderLossDetails
 from .autoencoder import VariationalAutoencoderLoss as VariationalAutoencoderLoss
@@ -33,5 +36,7 @@ from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
 from .transducer import TransducerLoss as TransducerLoss
+from .verification import EqualErrorRate as EqualErrorRate
+from .verification import MinDCF as MinDCF
 
 __version__: str

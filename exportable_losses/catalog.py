@@ -1,4 +1,4 @@
-"""The catalog: one entry per row, under the name SpeechBrain gives it.
+"""The catalog: one entry per row, under the name SpeechBrain gives it, and one per metric.
 
 The command line, the exporter, the tests, the benchmarks and the README's table walk it. Nothing
 lists the rows a second time.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import (
+    accuracy,
     autoencoder,
     classification,
     contrastive,
@@ -29,6 +30,7 @@ from . import (
     separation,
     sharpness,
     transducer,
+    verification,
 )
 from .contract import Contract, Input
 from .masking import frame_mask
@@ -36,6 +38,7 @@ from .masking import frame_mask
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
+_SIZES |= {"P": 10, "Q": 15}
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,16 @@ class Entry:
     """One row.
 
     Args:
-        name: SpeechBrain's name for it.
+        name: SpeechBrain's name for it; that of its module for a metric.
         type: the class of the module.
         contract: what it takes and returns.
+        metric: whether it is a metric of this package, beside the rows of `speechbrain.nnet.losses`.
     """
 
     name: str
     type: type[nn.Module]
     contract: Contract
+    metric: bool = False
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -227,5 +232,12 @@ _ENTRIES: dict[str, Entry] = {
         Entry("compute_length_mask", masking.LengthMask, masking.LENGTH_MASK),
         Entry("reduce_loss", masking.ReduceLoss, masking.REDUCE_LOSS),
         Entry("get_mask", masking.SourceMask, masking.SOURCE_MASK),
+        Entry("Accuracy", accuracy.Accuracy, accuracy.ACCURACY, metric=True),
+        Entry(
+            "ExpectedCalibrationError", accuracy.ExpectedCalibrationError, accuracy.CALIBRATION, metric=True
+        ),
+        Entry("Perplexity", accuracy.Perplexity, accuracy.PERPLEXITY, metric=True),
+        Entry("EqualErrorRate", verification.EqualErrorRate, verification.EER, metric=True),
+        Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
     )
 }

@@ -227,5 +227,11 @@ _PARTICULAR = [
         "VariationalAutoencoderLoss", "rank of log_var", drop("log_var"), r"log_var: got .*, expected 3\b"
     ),
     BadInput("reduce_loss", "rank of the mask", drop("mask"), r"mask: got .*, expected 3\b"),
+    *(
+        BadInput(row, f"no {name}", cut(name, 0, size), f"{name}: got no elements, expected at least one")
+        for row in ("EqualErrorRate", "MinDCF")
+        for name, size in (("positive_scores", 10), ("negative_scores", 15))
+    ),
+    BadInput("Accuracy", "rank of targets", drop("targets"), r"targets: got .*, expected 2\b"),
     BadInput("Laplacian", "rank of an image", drop("data"), r"data: got .*dimensions", sizes={"C": None}),
 ]

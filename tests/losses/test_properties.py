@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from export_cases import reductions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -31,11 +32,7 @@ def reduced(rows: list[str], wanted: tuple[str, ...] = checks.REDUCTIONS) -> lis
     """Rows with each reduction they take; an empty one where they take none."""
     pairs = []
     for row in rows:
-        takes = "reduction" in catalog.get(row).settings
-        allowed = ("mean", "batch") if row == "LaplacianVarianceLoss" else wanted
-        pairs += [
-            (row, reduction) for reduction in (allowed if takes else ("",)) if reduction in (*wanted, "")
-        ]
+        pairs += [(row, each) for each in reductions(catalog.get(row)) if each in (*wanted, "")]
     return pairs
 
 
