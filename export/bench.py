@@ -39,6 +39,8 @@ _CASES: dict[str, Sequence[Sizes]] = {
     "PitWrapper": [{"S": s, "X0": 16000 // s} for s in (2, 3, 4, 8)],
     "get_si_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
     "get_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s, "E": 1} for s in (2, 8)],
+    "SDR": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
+    "SISNRImprovement": [{"B": 4, "T": 16000, "S": 2}],
     "cal_si_snr": [_SECOND],
     "cal_snr": [_SECOND],
     "AngularMargin": [_SPEAKERS],

@@ -28,9 +28,11 @@ from .masking import Truncate as Truncate
 from .regression import DistanceDiffLoss as DistanceDiffLoss
 from .regression import L1Loss as L1Loss
 from .regression import MSELoss as MSELoss
+from .separation import SDR as SDR
 from .separation import PITLoss as PITLoss
 from .separation import PITSISNRLoss as PITSISNRLoss
 from .separation import PITSNRLoss as PITSNRLoss
+from .separation import SISNRImprovement as SISNRImprovement
 from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian

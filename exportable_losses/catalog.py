@@ -239,5 +239,7 @@ _ENTRIES: dict[str, Entry] = {
         Entry("Perplexity", accuracy.Perplexity, accuracy.PERPLEXITY, metric=True),
         Entry("EqualErrorRate", verification.EqualErrorRate, verification.EER, metric=True),
         Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
+        Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
+        Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
     )
 }

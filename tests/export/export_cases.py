@@ -247,6 +247,9 @@ def _settings() -> Iterator[Case]:
     yield Case("Accuracy", "top_3", {"top_k": 3})
     yield Case("ExpectedCalibrationError", "bins", {"n_bins": 3})
     yield Case("ExpectedCalibrationError", "one_bin", {"n_bins": 1})
+    yield Case("SDR", "no_pit", {"pit": False})
+    yield Case("SDR", "rescale", {"rescale": True, "zero_mean": True})
+    yield Case("SISNRImprovement", "no_pit", {"pit": False})
     costs = {"c_miss": 3.0, "c_fa": 0.7, "p_target": 0.3}
     yield Case("MinDCF", "costs", costs)
     yield Case("MinDCF", "normalize", {**costs, "normalize": True})

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog, contract
 
-METRICS = ["Accuracy", "ExpectedCalibrationError", "Perplexity", "EqualErrorRate", "MinDCF"]
+METRICS = [
+    "Accuracy",
+    "ExpectedCalibrationError",
+    "Perplexity",
+    "EqualErrorRate",
+    "MinDCF",
+    "SDR",
+    "SISNRImprovement",
+]
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -194,3 +194,76 @@ def test_a_score_that_is_no_number_makes_none(metric: nn.Module) -> None:
 def test_no_gradient_goes_through_a_threshold() -> None:
     scores = torch.ones(2, requires_grad=True)
     assert not any(x.requires_grad for x in el.EqualErrorRate()(scores, scores))
+
+
+def mixtures(seed: int, sources: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources, estimates of them in another order, and what they add up to."""
+    generator = torch.Generator().manual_seed(seed)
+    source = torch.randn(3, 40, sources, generator=generator, dtype=F64) + 0.5
+    noise = torch.randn(3, 40, sources, generator=generator, dtype=F64)
+    order = torch.randperm(sources, generator=generator)
+    return source, 0.7 * (source + 0.5 * noise)[..., order], source.sum(-1) + 0.1 * noise[..., 0]
+
+
+def sd_sdr(preds: Tensor, target: Tensor) -> Tensor:
+    """The ratio of Le Roux et al. below their equation 4: the SNR and 20 log10 of the scale."""
+    scale = (preds * target).sum(-1) / target.square().sum(-1)
+    return peers.audio.signal_noise_ratio(preds, target) + 20 * scale.abs().log10()
+
+
+RATIOS = {
+    "plain": (el.SDR(), peers.audio.signal_noise_ratio),
+    "zero_mean": (
+        el.SDR(zero_mean=True),
+        lambda preds, target: peers.audio.signal_noise_ratio(preds, target, zero_mean=True),
+    ),
+    "rescale": (el.SDR(rescale=True), sd_sdr),
+}
+
+
+@pytest.mark.parametrize("sources", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", RATIOS)
+def test_distortion_ratios_are_torchmetrics(kind: str, sources: int) -> None:
+    metric, peer = RATIOS[kind]
+    source, estimate, _ = mixtures(sources, sources)
+    preds, target = estimate.movedim(-1, 1), source.movedim(-1, 1)
+    best, order = peers.audio.permutation_invariant_training(preds, target, peer)
+    for module in ways(metric):
+        sdr, permutations = module(source, estimate)
+        torch.testing.assert_close(sdr.mean(1), best)
+        assert torch.equal(permutations, order)
+    as_they_stand, permutations = type(metric)(metric.rescale, metric.zero_mean, pit=False)(source, estimate)
+    expected = peer(preds, target)
+    audible = expected > -30  # so low that the 1e-8 in our logarithm shows, an estimate is no estimate
+    torch.testing.assert_close(as_they_stand[audible], expected[audible], rtol=0, atol=1e-4)
+    assert permutations.tolist() == [list(range(sources))] * 3
+
+
+@pytest.mark.parametrize("sources", [1, 2, 3, 4])
+def test_improvements_are_torchmetrics(sources: int) -> None:
+    source, estimate, mixture = mixtures(sources, sources)
+    preds, target = estimate.movedim(-1, 1), source.movedim(-1, 1)
+    peer = peers.audio.scale_invariant_signal_noise_ratio
+    before = peer(mixture.unsqueeze(1).expand_as(target), target)
+    _, order = peers.audio.permutation_invariant_training(preds, target, peer)
+    after = peer(peers.audio.pit_permutate(preds, order), target)
+    for module in ways(el.SISNRImprovement()):
+        improvement, permutations = module(source, estimate, mixture)
+        torch.testing.assert_close(improvement, after - before, rtol=1e-6, atol=1e-6)
+        assert torch.equal(permutations, order)
+    as_they_stand, _ = el.SISNRImprovement(pit=False)(source, estimate, mixture)
+    audible = peer(preds, target) > -30
+    expected = peer(preds, target) - before
+    torch.testing.assert_close(as_they_stand[audible], expected[audible], rtol=0, atol=1e-4)
+
+
+def test_silence_has_a_finite_ratio() -> None:
+    source, estimate, mixture = mixtures(0, 2)
+    for s, e, m in (
+        (0 * source, estimate, mixture),
+        (source, 0 * estimate, 0 * mixture),
+        (source, source, mixture),
+    ):
+        for metric in (el.SDR(), el.SDR(rescale=True)):
+            assert metric(s, e)[0].isfinite().all()
+        assert el.SISNRImprovement()(s, e, m)[0].isfinite().all()
