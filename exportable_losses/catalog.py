@@ -241,5 +241,6 @@ _ENTRIES: dict[str, Entry] = {
         Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
         Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
         Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
+        Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
     )
 }

@@ -183,7 +183,7 @@ _PARTICULAR = [
             r"blank_index: got 5, expected an index in \[0, 1\]",
             {"blank_index": 5},
         )
-        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd")
+        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode")
     ),
     BadInput(
         "ctc_loss",

@@ -213,7 +213,7 @@ def _settings() -> Iterator[Case]:
         yield Case("kldiv_loss", f"mask_length_{reduction}", {**smooth, "mask_length": True})
     yield Case("kldiv_loss", "mask_length", {"label_smoothing": 0.2, "mask_length": True}, length)
     yield Case("distance_diff_loss", "settings", {"beta": 0.5, "max_weight": 2.0})
-    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd"):
+    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode"):
         yield Case(row, "blank_1", {"blank_index": 1})
         letter = "V" if row == "transducer_loss" else "C"
         yield Case(row, "last_blank", {"blank_index": 5}, sizes={letter: 6})
@@ -247,6 +247,7 @@ def _settings() -> Iterator[Case]:
     yield Case("Accuracy", "top_3", {"top_k": 3})
     yield Case("ExpectedCalibrationError", "bins", {"n_bins": 3})
     yield Case("ExpectedCalibrationError", "one_bin", {"n_bins": 1})
+    yield Case("CTCGreedyDecode", "padding", {"padding": -1})
     yield Case("SDR", "no_pit", {"pit": False})
     yield Case("SDR", "rescale", {"rescale": True, "zero_mean": True})
     yield Case("SISNRImprovement", "no_pit", {"pit": False})

@@ -16,6 +16,7 @@ METRICS = [
     "MinDCF",
     "SDR",
     "SISNRImprovement",
+    "CTCGreedyDecode",
 ]
 
 

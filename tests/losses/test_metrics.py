@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional as peers
+from enumeration import collapse
 from sklearn.metrics import roc_curve, top_k_accuracy_score
 from torch import Tensor, nn
 
@@ -267,3 +268,19 @@ def test_silence_has_a_finite_ratio() -> None:
         for metric in (el.SDR(), el.SDR(rescale=True)):
             assert metric(s, e)[0].isfinite().all()
         assert el.SISNRImprovement()(s, e, m)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("padding", [0, -1])
+@pytest.mark.parametrize("blank", range(3))
+def test_greedy_decoding_of_every_path(blank: int, padding: int) -> None:
+    for frames in (1, 2, 5):
+        paths = torch.cartesian_prod(*[torch.arange(3)] * frames).reshape(-1, frames)
+        log_probs = (3 * torch.eye(3, dtype=F64)[paths]).log_softmax(-1)
+        for length in range(1, frames + 1):
+            lens = torch.full((len(paths),), length / frames, dtype=F64)
+            for module in ways(el.CTCGreedyDecode(blank, padding)):
+                tokens, lengths = module(log_probs, lens)
+                for path, got, n in zip(paths.tolist(), tokens.tolist(), lengths.tolist(), strict=True):
+                    spelt = list(collapse(tuple(path[:length]), blank))
+                    assert got == spelt + [padding] * (frames - len(spelt))
+                    assert n == len(spelt)
