@@ -18,6 +18,8 @@ from .ctc import CTCLoss as CTCLoss
 from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
 from .distillation import CTCDistillationLoss as CTCDistillationLoss
 from .distillation import NLLDistillationLoss as NLLDistillationLoss
+from .edits import EditDistance as EditDistance
+from .edits import TokenErrorRate as TokenErrorRate
 from .margin import AdditiveAngularMargin as AdditiveAngularMargin
 from .margin import AngularMargin as AngularMargin
 from .margin import LogSoftmaxWrapper as LogSoftmaxWrapper

@@ -24,6 +24,7 @@ from . import (
     contrastive,
     ctc,
     distillation,
+    edits,
     margin,
     masking,
     regression,
@@ -38,7 +39,7 @@ from .masking import frame_mask
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
-_SIZES |= {"P": 10, "Q": 15}
+_SIZES |= {"P": 10, "Q": 15, "K": 16}
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def _random(
         if entry.lengths:  # labels of a lattice: anything but the blank
             return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
         return torch.randint(classes, shape, generator=generator)
+    if kind == "token":  # of few kinds, so that some are equal
+        return torch.randint(4, shape, generator=generator)
     if kind == "count":
         return torch.randint(1, _size(entry.below, chosen) + 1, shape, generator=generator)
     if kind.startswith("relative_length"):
@@ -242,5 +245,7 @@ _ENTRIES: dict[str, Entry] = {
         Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
         Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
         Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
+        Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
+        Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
     )
 }

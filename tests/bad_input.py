@@ -232,6 +232,15 @@ _PARTICULAR = [
         for row in ("EqualErrorRate", "MinDCF")
         for name, size in (("positive_scores", 10), ("negative_scores", 15))
     ),
+    BadInput(
+        "TokenErrorRate",
+        "no token in any target",
+        lambda inputs: inputs.update(target_lens=torch.zeros(3)),
+        "target_lens: got zeros alone, expected at least one element within them in targets",
+    ),
+    BadInput(
+        "TokenErrorRate", "targets of no width", cut("targets", 1, 4), "targets: got no elements, expected"
+    ),
     BadInput("Accuracy", "rank of targets", drop("targets"), r"targets: got .*, expected 2\b"),
     BadInput("Laplacian", "rank of an image", drop("data"), r"data: got .*dimensions", sizes={"C": None}),
 ]

@@ -15,12 +15,21 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 
 from .assignment import BestPermutation
 from .ctc import CTCLoss
+from .edits import EditCounts
 from .transducer import TransducerLoss
 
-__all__ = ["DOMAIN", "VERSION", "BestPermutation", "CTCLoss", "TransducerLoss", "function_proto"]
+__all__ = [
+    "DOMAIN",
+    "VERSION",
+    "BestPermutation",
+    "CTCLoss",
+    "EditCounts",
+    "TransducerLoss",
+    "function_proto",
+]
 
 DOMAIN, VERSION = "exportable_losses", 1
-_BODIES = {body.name: body for body in (BestPermutation, CTCLoss, TransducerLoss)}
+_BODIES = {body.name: body for body in (BestPermutation, CTCLoss, EditCounts, TransducerLoss)}
 
 
 def function_proto(name: str, elem_type: int) -> FunctionProto:

@@ -20,11 +20,11 @@ TorchAlone = Callable[[Path, list[Inputs]], list[Any]]
 # allows, which is where a size of one that the exporter took for a broadcast would show. H and W leave
 # one row and two columns behind a Laplacian of 5, since the variance of a single pixel is undefined.
 ALL_ONE = {"B": 1, "T": 1, "C": 2, "S": 1, "U": 1, "V": 2, "E": 1, "H": 5, "W": 6, "L": 1, "Z": 1, "X0": 1}
-ALL_ONE |= {"P": 1, "Q": 1}
+ALL_ONE |= {"P": 1, "Q": 1, "K": 1}
 SHORT = {"B": 4, "T": 3, "C": 5, "S": 2, "U": 2, "V": 4, "E": 4, "H": 8, "W": 7, "L": 4, "Z": 2, "X0": 3}
-SHORT |= {"P": 4, "Q": 7}
+SHORT |= {"P": 4, "Q": 7, "K": 5}
 LARGE = {"B": 5, "T": 29, "C": 11, "S": 6, "U": 7, "V": 12, "E": 3, "H": 10, "W": 16, "L": 7, "Z": 3, "X0": 4}
-LARGE |= {"P": 19, "Q": 31}
+LARGE |= {"P": 19, "Q": 31, "K": 9}
 # N is the frames of the targets, longer or shorter than the predictions, or else a size of its own.
 OTHER_SIZES = {"all_one": (ALL_ONE, +2, 1), "short": (SHORT, -1, 6), "large": (LARGE, +3, 13)}
 

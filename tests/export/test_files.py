@@ -35,6 +35,8 @@ LATTICES = {
     "get_snr_with_pitwrapper": "BestPermutation",
     "SDR": "BestPermutation",
     "SISNRImprovement": "BestPermutation",
+    "EditDistance": "EditCounts",
+    "TokenErrorRate": "EditCounts",
 }
 
 

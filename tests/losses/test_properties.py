@@ -22,6 +22,7 @@ PADDED = {
     "length": ("T", "N", "L"),
     "input_lens": ("T",),
     "target_lens": ("S", "U"),
+    "prediction_lens": ("K",),
     "rel_lab_lengths": ("T",),
 }
 # What padding may hold: any label where what lies behind the lengths is not read, a class where it is.
@@ -99,7 +100,7 @@ def test_padding_changes_no_loss(
     row: str, reduction: str, lengths: str, seed: int, batch: int, size: int, more: int
 ) -> None:
     entry = catalog.get(row)
-    chosen = dict.fromkeys(("T", "N", "L", "S", "U"), size) | {"B": batch}
+    chosen = dict.fromkeys(("T", "N", "L", "S", "U", "K"), size) | {"B": batch}
     if lengths == "target_lens":
         chosen["T"] = 2 * size + 1
     if row == "VariationalAutoencoderLoss":
