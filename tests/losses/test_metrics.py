@@ -87,7 +87,7 @@ def test_bins_hold_their_upper_edge() -> None:
     # confidences on every edge of four bins; bin m is above (m - 1) / 4 and at most m / 4
     confidence = torch.tensor([0.5, 0.75, 0.75, 1.0, 0.76], dtype=F64)
     probabilities = torch.stack([confidence, 1 - confidence], 1)
-    targets = torch.tensor([0, 1, 0, 0, 1])
+    targets = torch.tensor([0, 1, 0, 0, 0])
     gaps: dict[int, float] = {}
     for c, hit in zip(confidence.tolist(), (targets == 0).tolist(), strict=True):
         m = math.ceil(4 * c)
