@@ -117,7 +117,11 @@ class Contract:
 
     def to_json(self) -> dict[str, Any]:
         """The contract as what JSON can hold."""
-        return asdict(self)
+        data = asdict(self)
+        for entry in data["inputs"]:
+            if not entry["nonempty"]:  # younger than the others: who does not know it reads the file too
+                del entry["nonempty"]
+        return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Contract:
