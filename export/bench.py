@@ -28,6 +28,7 @@ Sizes = dict[str, Any]  # by letter: int, or None for a dimension left out
 # The size of each letter, and what is different where a row says nothing else. X0 is what `*` is.
 _SIZES: Sizes = {"B": 16, "T": 500, "C": 500, "U": 40, "V": 512, "X0": 80, "H": 500, "W": 80}
 _SIZES |= {"L": 500, "Z": 64, "E": None}
+_SIZES |= {"P": 10_000, "Q": 100_000, "K": 100}
 _SECOND: Sizes = {"T": 16000, "C": 2}  # of two signals
 _SPEAKERS: Sizes = {"B": 256, "C": 5000}
 _CASES: dict[str, Sequence[Sizes]] = {
@@ -38,6 +39,10 @@ _CASES: dict[str, Sequence[Sizes]] = {
     "PitWrapper": [{"S": s, "X0": 16000 // s} for s in (2, 3, 4, 8)],
     "get_si_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
     "get_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s, "E": 1} for s in (2, 8)],
+    "SDR": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
+    "SISNRImprovement": [{"B": 4, "T": 16000, "S": 2}],
+    "EditDistance": [{"S": 100}],
+    "TokenErrorRate": [{"S": 100}],
     "cal_si_snr": [_SECOND],
     "cal_snr": [_SECOND],
     "AngularMargin": [_SPEAKERS],

@@ -111,11 +111,16 @@ def translations() -> dict[Any, Callable[..., Any]]:
     Beside our operators it has those of torch whose translation loses precision or time.
     """
     assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
+    of_sequences = dict.fromkeys(
+        ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
+    )
+    edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
+        ours.edit_counts.default: lambda *sequences: edits(*sequences),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,
         torch.ops.aten.log10.default: _log10,

@@ -1,6 +1,9 @@
 from . import catalog as catalog
 from . import functional as functional
 from . import speechbrain as speechbrain
+from .accuracy import Accuracy as Accuracy
+from .accuracy import ExpectedCalibrationError as ExpectedCalibrationError
+from .accuracy import Perplexity as Perplexity
 from .autoencoder import AutoencoderLoss as AutoencoderLoss
 from .autoencoder import AutoencoderLossDetails as AutoencoderLossDetails
 from .autoencoder import VariationalAutoencoderLoss as VariationalAutoencoderLoss
@@ -10,10 +13,13 @@ from .classification import ClassificationError as ClassificationError
 from .classification import KLDivLoss as KLDivLoss
 from .classification import NLLLoss as NLLLoss
 from .contrastive import ContrastiveLoss as ContrastiveLoss
+from .ctc import CTCGreedyDecode as CTCGreedyDecode
 from .ctc import CTCLoss as CTCLoss
 from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
 from .distillation import CTCDistillationLoss as CTCDistillationLoss
 from .distillation import NLLDistillationLoss as NLLDistillationLoss
+from .edits import EditDistance as EditDistance
+from .edits import TokenErrorRate as TokenErrorRate
 from .margin import AdditiveAngularMargin as AdditiveAngularMargin
 from .margin import AngularMargin as AngularMargin
 from .margin import LogSoftmaxWrapper as LogSoftmaxWrapper
@@ -25,13 +31,17 @@ from .masking import Truncate as Truncate
 from .regression import DistanceDiffLoss as DistanceDiffLoss
 from .regression import L1Loss as L1Loss
 from .regression import MSELoss as MSELoss
+from .separation import SDR as SDR
 from .separation import PITLoss as PITLoss
 from .separation import PITSISNRLoss as PITSISNRLoss
 from .separation import PITSNRLoss as PITSNRLoss
+from .separation import SISNRImprovement as SISNRImprovement
 from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
 from .transducer import TransducerLoss as TransducerLoss
+from .verification import EqualErrorRate as EqualErrorRate
+from .verification import MinDCF as MinDCF
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The catalog: one entry per row, under the name SpeechBrain gives it.
+"""The catalog: one entry per row, under the name SpeechBrain gives it, and one per metric.
 
 The command line, the exporter, the tests, the benchmarks and the README's table walk it. Nothing
 lists the rows a second time.
@@ -18,17 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from . import (
+    accuracy,
     autoencoder,
     classification,
     contrastive,
     ctc,
     distillation,
+    edits,
     margin,
     masking,
     regression,
     separation,
     sharpness,
     transducer,
+    verification,
 )
 from .contract import Contract, Input
 from .masking import frame_mask
@@ -36,6 +39,7 @@ from .masking import frame_mask
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
+_SIZES |= {"P": 10, "Q": 15, "K": 16}
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,16 @@ class Entry:
     """One row.
 
     Args:
-        name: SpeechBrain's name for it.
+        name: SpeechBrain's name for it; that of its module for a metric.
         type: the class of the module.
         contract: what it takes and returns.
+        metric: whether it is a metric of this package, beside the rows of `speechbrain.nnet.losses`.
     """
 
     name: str
     type: type[nn.Module]
     contract: Contract
+    metric: bool = False
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -164,6 +170,8 @@ def _random(
         if entry.lengths:  # labels of a lattice: anything but the blank
             return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
         return torch.randint(classes, shape, generator=generator)
+    if kind == "token":  # of few kinds, so that some are equal
+        return torch.randint(4, shape, generator=generator)
     if kind == "count":
         return torch.randint(1, _size(entry.below, chosen) + 1, shape, generator=generator)
     if kind.startswith("relative_length"):
@@ -227,5 +235,17 @@ _ENTRIES: dict[str, Entry] = {
         Entry("compute_length_mask", masking.LengthMask, masking.LENGTH_MASK),
         Entry("reduce_loss", masking.ReduceLoss, masking.REDUCE_LOSS),
         Entry("get_mask", masking.SourceMask, masking.SOURCE_MASK),
+        Entry("Accuracy", accuracy.Accuracy, accuracy.ACCURACY, metric=True),
+        Entry(
+            "ExpectedCalibrationError", accuracy.ExpectedCalibrationError, accuracy.CALIBRATION, metric=True
+        ),
+        Entry("Perplexity", accuracy.Perplexity, accuracy.PERPLEXITY, metric=True),
+        Entry("EqualErrorRate", verification.EqualErrorRate, verification.EER, metric=True),
+        Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
+        Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
+        Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
+        Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
+        Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
+        Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
     )
 }

@@ -9,13 +9,14 @@ from .contract import Contract, Input
 from .masking import LENGTH, reduce_masked, truncate
 
 
-def _class_contract(name: str, legal: str, differentiable: bool = True) -> Contract:
+def class_contract(name: str, legal: str, differentiable: bool = True, output: str = "loss") -> Contract:
+    """The contract of scores of classes, called `name`, beside class indices."""
     inputs = (Input(name, "B T? C", legal), Input("targets", "B N?", "index", below="C"), LENGTH)
-    return Contract(inputs, differentiable=(name,) if differentiable else (), aligned=("T", "N"))
+    return Contract(inputs, (output,), (name,) if differentiable else (), aligned=("T", "N"))
 
 
-ERROR = _class_contract("probabilities", "probability", differentiable=False)
-LOG_PROBABILITIES = _class_contract("log_probabilities", "log_probability")
+ERROR = class_contract("probabilities", "probability", differentiable=False)
+LOG_PROBABILITIES = class_contract("log_probabilities", "log_probability")
 BINARY = Contract(
     (Input("inputs", "B T? * 1?"), Input("targets", "B N? *", "binary"), LENGTH),
     differentiable=("inputs", "targets"),

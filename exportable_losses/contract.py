@@ -35,6 +35,7 @@ FLOATING = {
 INTEGER = {
     "index": "class indices",
     "count": "integer lengths",
+    "token": "any integers",
 }
 LEGAL = FLOATING | INTEGER
 
@@ -51,6 +52,7 @@ class Input:
         below: the letter of the size that bounds an index or a count.
         lengths: the input with the relative lengths of this one, when only the values within
             them have to be legal.
+        nonempty: whether there must be at least one element, within `lengths` where there are some.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Input:
     optional: bool = False
     below: str = ""
     lengths: str = ""
+    nonempty: bool = False
 
     @property
     def dtype(self) -> str:
@@ -68,7 +71,7 @@ class Input:
     @property
     def bounded(self) -> bool:
         """Whether some numbers are illegal here (a NaN aside)."""
-        return self.legal in INTEGER or self.legal.startswith("relative_length")
+        return self.legal in ("index", "count") or self.legal.startswith("relative_length")
 
     @property
     def fixed(self) -> int:
@@ -114,7 +117,11 @@ class Contract:
 
     def to_json(self) -> dict[str, Any]:
         """The contract as what JSON can hold."""
-        return asdict(self)
+        data = asdict(self)
+        for entry in data["inputs"]:
+            if not entry["nonempty"]:  # younger than the others: who does not know it reads the file too
+                del entry["nonempty"]
+        return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Contract:
@@ -203,6 +210,9 @@ class Contract:
             self._check_aligned(sizes, int(settings.get("allowed_len_diff", 3)))
         if "blank_index" in settings:
             self._check_blank(sizes, int(settings["blank_index"]))
+        for entry in self.inputs:
+            if entry.nonempty and entry.name in arrays and 0 in arrays[entry.name].shape:
+                raise ValueError(f"{entry.name}: got no elements, expected at least one")
         if not values:
             return
         for entry in self.inputs:
@@ -222,6 +232,13 @@ class Contract:
                     _refuse(entry.name, array, wrong, f"integer lengths in [0, {most}]")
             elif entry.legal == "index":
                 _check_indices(entry, array, sizes, arrays.get(entry.lengths), settings)
+        for entry in self.inputs:
+            lengths = arrays.get(entry.lengths)
+            if entry.nonempty and lengths is not None:
+                size = sizes[entry.dims.split()[1]]
+                if not np.round(lengths * size).any():
+                    expected = "expected at least one element within them"
+                    raise ValueError(f"{entry.lengths}: got zeros alone, {expected} in {entry.name}")
 
     def _check_aligned(self, sizes: Mapping[str, int], allowed: int) -> None:
         one, other = (sizes.get(letter) for letter in self.aligned)

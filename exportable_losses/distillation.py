@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input
-from .ctc import reduce_ctc
+from .ctc import greedy_labels, reduce_ctc
 from .masking import absolute_length
 
 CTC_KD = Contract(
@@ -31,26 +31,6 @@ NLL_KD = Contract(
     ),
     differentiable=("probabilities", "targets"),
 )
-
-
-def greedy_labels(scores: Tensor, lengths: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
-    """The labels on the best path of each item: repetitions merged, blanks removed.
-
-    Args:
-        scores: `[B, T, C]`.
-        lengths: frames per item `[B]`, int64.
-        blank_index: the class of the blank.
-
-    Returns:
-        Labels `[B, T]`, zero behind each item's last, and their number `[B]`, int64 both.
-    """
-    best = scores.argmax(-1)
-    before = torch.nn.functional.pad(best[:, :-1], [1, 0], value=float(blank_index))
-    frame = torch.arange(best.shape[1], device=best.device)
-    kept = (best != before) & (best != blank_index) & (frame < lengths.unsqueeze(1))
-    # a kept label goes to the place counted up to it; what is not kept adds zero somewhere
-    place = (kept.long().cumsum(1) - 1).clamp(min=0)
-    return torch.zeros_like(best).scatter_add(1, place, best * kept.long()), kept.long().sum(1)
 
 
 class CTCDistillationLoss(nn.Module):

@@ -24,6 +24,17 @@ PIT_SNR = Contract(
     differentiable=("source", "estimate_source"),
 )
 
+SDR_PIT = Contract(
+    (Input("source", "B T S", "signal"), Input("estimate_source", "B T S", "signal")),
+    ("sdr", "permutations"),
+    ("source", "estimate_source"),
+)
+IMPROVEMENT = Contract(
+    (*SDR_PIT.inputs, Input("mixture", "B T", "signal")),
+    ("improvement", "permutations"),
+    ("source", "estimate_source", "mixture"),
+)
+
 
 def _centred(signal: Tensor, time: int) -> Tensor:
     """`signal` around its mean, time last: sums along contiguous memory are fast and accurate."""
@@ -249,3 +260,108 @@ class PITSNRLoss(nn.Module):
 
     def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
         return get_snr_with_pitwrapper(source, estimate_source)
+
+
+def _chosen(ratios: Tensor, pit: bool) -> tuple[Tensor, Tensor]:
+    """The ratio of each source `[B, S]` and the estimate that is its own `[B, S]`.
+
+    `ratios` `[B, S, S]` has source i and estimate j at (i, j). With `pit` the assignment is the one
+    with the highest sum; without it every estimate stands where its source does.
+    """
+    if not pit:
+        sources = torch.arange(ratios.shape[1], device=ratios.device)
+        permutations = sources.unsqueeze(0).repeat(ratios.shape[0], 1)
+    elif torch.jit.is_scripting():
+        permutations = ops.best_permutation(-ratios.detach())
+    else:
+        permutations = torch.ops.exportable_losses.best_permutation(-ratios.detach())
+    return ratios.gather(2, permutations.unsqueeze(-1)).squeeze(-1), permutations
+
+
+class SDR(nn.Module):
+    """The signal-to-distortion ratio of each source, in decibels; it depends on the estimate's scale.
+
+    Le Roux et al. 2019, "SDR - half-baked or well done?", https://arxiv.org/abs/1811.02508: the
+    energy of the source over that of what the estimate adds to it. With `rescale` the source is first
+    scaled to what the estimate holds of it, in the numerator alone: their SD-SDR, which an estimate
+    that is too loud or too soft cannot raise.
+
+    Args:
+        rescale: see above.
+        zero_mean: take the mean off every signal first.
+        pit: assign estimates to sources for the highest sum of ratios; without it estimate i belongs
+            to source i.
+
+    Forward takes `source` and `estimate_source` `[B, T, S]`, integers are taken too. It returns the
+    ratios `[B, S]` and the permutations `[B, S]` (int64): estimate `p[b, i]` belongs to source i.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0)
+        >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)
+        >>> SDR()(source, 0.5 * source[..., [1, 0]])
+        (tensor([[6.0206, 6.0206]]), tensor([[1, 0]]))
+    """
+
+    def __init__(self, rescale: bool = False, zero_mean: bool = False, pit: bool = True) -> None:
+        super().__init__()
+        self.rescale = rescale
+        self.zero_mean = zero_mean
+        self.pit = pit
+
+    def forward(self, source: Tensor, estimate_source: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            check_inputs(SDR_PIT, {"source": source, "estimate_source": estimate_source})
+        if self.zero_mean:
+            target, estimate = _centred(source, 1), _centred(estimate_source, 1)
+        else:
+            target = as_floating(source).movedim(1, -1)
+            estimate = as_floating(estimate_source).movedim(1, -1)
+        energy = _energy(target).unsqueeze(2)
+        noise = _energy(target.unsqueeze(2) - estimate.unsqueeze(1))
+        if self.rescale:
+            scale = target @ estimate.transpose(1, 2) / (energy + 1e-8)
+            energy = scale * scale * energy
+        return _chosen(_decibels(energy, noise), self.pit)
+
+
+class SISNRImprovement(nn.Module):
+    """How much higher the SI-SNR of an estimate is than that of the mixture, in decibels.
+
+    Args:
+        pit: assign estimates to sources for the highest sum of ratios; without it estimate i belongs
+            to source i.
+
+    Forward takes `source` and `estimate_source` `[B, T, S]` and `mixture` `[B, T]`, integers are taken
+    too. It returns the improvement for each source `[B, S]` and the permutations `[B, S]` (int64):
+    estimate `p[b, i]` belongs to source i. See `cal_si_snr` for the ratio.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(8.0)
+        >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)
+        >>> mixture = source.sum(-1)
+        >>> improvement, permutations = SISNRImprovement()(source, source[..., [1, 0]] + 0.1, mixture)
+        >>> permutations
+        tensor([[1, 0]])
+    """
+
+    def __init__(self, pit: bool = True) -> None:
+        super().__init__()
+        self.pit = pit
+
+    def forward(self, source: Tensor, estimate_source: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            given = {"source": source, "estimate_source": estimate_source, "mixture": mixture}
+            check_inputs(IMPROVEMENT, given)
+        target, estimate = _centred(source, 1), _centred(estimate_source, 1)
+        mixed = _centred(mixture, 1).unsqueeze(1)
+        dot = target @ estimate.transpose(1, 2)
+        ratio, permutations = _chosen(_si_snr(target.unsqueeze(2), estimate.unsqueeze(1), dot), self.pit)
+        return ratio - _si_snr(target, mixed, (target * mixed).sum(-1)), permutations

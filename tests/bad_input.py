@@ -183,7 +183,7 @@ _PARTICULAR = [
             r"blank_index: got 5, expected an index in \[0, 1\]",
             {"blank_index": 5},
         )
-        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd")
+        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode")
     ),
     BadInput(
         "ctc_loss",
@@ -227,5 +227,20 @@ _PARTICULAR = [
         "VariationalAutoencoderLoss", "rank of log_var", drop("log_var"), r"log_var: got .*, expected 3\b"
     ),
     BadInput("reduce_loss", "rank of the mask", drop("mask"), r"mask: got .*, expected 3\b"),
+    *(
+        BadInput(row, f"no {name}", cut(name, 0, size), f"{name}: got no elements, expected at least one")
+        for row in ("EqualErrorRate", "MinDCF")
+        for name, size in (("positive_scores", 10), ("negative_scores", 15))
+    ),
+    BadInput(
+        "TokenErrorRate",
+        "no token in any target",
+        lambda inputs: inputs.update(target_lens=torch.zeros(3)),
+        "target_lens: got zeros alone, expected at least one element within them in targets",
+    ),
+    BadInput(
+        "TokenErrorRate", "targets of no width", cut("targets", 1, 4), "targets: got no elements, expected"
+    ),
+    BadInput("Accuracy", "rank of targets", drop("targets"), r"targets: got .*, expected 2\b"),
     BadInput("Laplacian", "rank of an image", drop("data"), r"data: got .*dimensions", sizes={"C": None}),
 ]

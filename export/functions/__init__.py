@@ -16,6 +16,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_grad import CTCLossGrad
+from .edits import EditCounts
 from .transducer import TransducerLoss
 from .transducer_grad import TransducerLossGrad
 
@@ -23,7 +24,8 @@ __all__ = ["DOMAIN", "VERSION", "function_proto"]
 
 DOMAIN, VERSION = "exportable_losses", 1
 _BODIES = {
-    body.name: body for body in (BestPermutation, CTCLoss, CTCLossGrad, TransducerLoss, TransducerLossGrad)
+    body.name: body
+    for body in (BestPermutation, CTCLoss, CTCLossGrad, EditCounts, TransducerLoss, TransducerLossGrad)
 }
 
 

@@ -8,6 +8,7 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
+``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
 """
 
@@ -19,9 +20,10 @@ from torch import Tensor
 from .assignment import best_permutation
 from .computers import computer_of, using
 from .ctc import ctc_costs
+from .edits import edit_counts
 from .transducer import transducer_costs
 
-__all__ = ["best_permutation", "ctc_costs", "transducer_costs", "using"]
+__all__ = ["best_permutation", "ctc_costs", "edit_counts", "transducer_costs", "using"]
 
 _LIBRARY = torch.library.Library("exportable_losses", "DEF")
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -101,5 +103,16 @@ _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "exportable_losses::best_permutation",
     lambda costs: costs.new_empty(costs.shape[:2], dtype=torch.int64),
+    lib=_LIBRARY,
+)
+
+_LIBRARY.define(
+    "edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths)"
+    " -> Tensor"
+)
+_LIBRARY.impl("edit_counts", edit_counts, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "exportable_losses::edit_counts",
+    lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),
     lib=_LIBRARY,
 )

@@ -20,8 +20,11 @@ TorchAlone = Callable[[Path, list[Inputs]], list[Any]]
 # allows, which is where a size of one that the exporter took for a broadcast would show. H and W leave
 # one row and two columns behind a Laplacian of 5, since the variance of a single pixel is undefined.
 ALL_ONE = {"B": 1, "T": 1, "C": 2, "S": 1, "U": 1, "V": 2, "E": 1, "H": 5, "W": 6, "L": 1, "Z": 1, "X0": 1}
+ALL_ONE |= {"P": 1, "Q": 1, "K": 1}
 SHORT = {"B": 4, "T": 3, "C": 5, "S": 2, "U": 2, "V": 4, "E": 4, "H": 8, "W": 7, "L": 4, "Z": 2, "X0": 3}
+SHORT |= {"P": 4, "Q": 7, "K": 5}
 LARGE = {"B": 5, "T": 29, "C": 11, "S": 6, "U": 7, "V": 12, "E": 3, "H": 10, "W": 16, "L": 7, "Z": 3, "X0": 4}
+LARGE |= {"P": 19, "Q": 31, "K": 9}
 # N is the frames of the targets, longer or shorter than the predictions, or else a size of its own.
 OTHER_SIZES = {"all_one": (ALL_ONE, +2, 1), "short": (SHORT, -1, 6), "large": (LARGE, +3, 13)}
 
@@ -174,6 +177,7 @@ _FLOAT64_SETTINGS: dict[str, dict[str, Any]] = {
     "AngularMargin": _MARGIN,
     "AdditiveAngularMargin": _MARGIN,
     "LogSoftmaxWrapper": {"loss_fn": AdditiveAngularMargin(**_MARGIN)},
+    "MinDCF": {"c_miss": 1.3, "p_target": 0.3},
 }
 
 
@@ -209,7 +213,7 @@ def _settings() -> Iterator[Case]:
         yield Case("kldiv_loss", f"mask_length_{reduction}", {**smooth, "mask_length": True})
     yield Case("kldiv_loss", "mask_length", {"label_smoothing": 0.2, "mask_length": True}, length)
     yield Case("distance_diff_loss", "settings", {"beta": 0.5, "max_weight": 2.0})
-    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd"):
+    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode"):
         yield Case(row, "blank_1", {"blank_index": 1})
         letter = "V" if row == "transducer_loss" else "C"
         yield Case(row, "last_blank", {"blank_index": 5}, sizes={letter: 6})
@@ -240,6 +244,16 @@ def _settings() -> Iterator[Case]:
     yield Case("compute_masked_loss", "loss_mask", {"mask_shape": "loss", "reduction": "batch"})
     yield Case("compute_masked_loss", "own", {"loss_fn": FrameNLL()}, change=_classes_to_indices)
     yield Case("compute_length_mask", "len_dim", {"len_dim": 2})
+    yield Case("Accuracy", "top_3", {"top_k": 3})
+    yield Case("ExpectedCalibrationError", "bins", {"n_bins": 3})
+    yield Case("ExpectedCalibrationError", "one_bin", {"n_bins": 1})
+    yield Case("CTCGreedyDecode", "padding", {"padding": -1})
+    yield Case("SDR", "no_pit", {"pit": False})
+    yield Case("SDR", "rescale", {"rescale": True, "zero_mean": True})
+    yield Case("SISNRImprovement", "no_pit", {"pit": False})
+    costs = {"c_miss": 3.0, "c_fa": 0.7, "p_target": 0.3}
+    yield Case("MinDCF", "costs", costs)
+    yield Case("MinDCF", "normalize", {**costs, "normalize": True})
 
 
 def _ranks() -> Iterator[Case]:
@@ -261,7 +275,8 @@ def _ranks() -> Iterator[Case]:
     yield Case("bce_loss", "frames_1", change=_frame_logits)
     yield Case("bce_loss", "frames", change=lambda drawn: flat("inputs")(_frame_logits(drawn)))
     yield Case("bce_loss", "classes", change=flat("inputs"))
-    for row in ("classification_error", "nll_loss", "kldiv_loss"):
+    classes = ("classification_error", "nll_loss", "kldiv_loss")
+    for row in (*classes, "Accuracy", "ExpectedCalibrationError", "Perplexity"):
         yield Case(row, "items", {}, ("length",), ("T", "N"))
     yield Case("kldiv_loss", "smoothing_items", {"label_smoothing": 0.2}, ("length",), ("T", "N"))
     yield Case("bce_loss", "items_1", {}, ("length",), change=_item_logits)

@@ -8,13 +8,29 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog, contract
 
+METRICS = [
+    "Accuracy",
+    "ExpectedCalibrationError",
+    "Perplexity",
+    "EqualErrorRate",
+    "MinDCF",
+    "SDR",
+    "SISNRImprovement",
+    "CTCGreedyDecode",
+    "EditDistance",
+    "TokenErrorRate",
+]
+
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def test_there_are_thirty_rows() -> None:
-    assert len(catalog.names()) == len(set(catalog.names())) == 30
+def test_there_are_thirty_rows_of_speechbrain_and_the_metrics() -> None:
+    metrics = [name for name in catalog.names() if catalog.get(name).metric]
+    assert len(catalog.names()) == len(set(catalog.names())) == 30 + len(metrics)
+    assert metrics == METRICS
+    assert all(catalog.get(name).type.__name__ == name for name in metrics)
 
 
 @pytest.mark.parametrize("row", catalog.names())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from export_cases import reductions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,6 +22,7 @@ PADDED = {
     "length": ("T", "N", "L"),
     "input_lens": ("T",),
     "target_lens": ("S", "U"),
+    "prediction_lens": ("K",),
     "rel_lab_lengths": ("T",),
 }
 # What padding may hold: any label where what lies behind the lengths is not read, a class where it is.
@@ -31,11 +33,7 @@ def reduced(rows: list[str], wanted: tuple[str, ...] = checks.REDUCTIONS) -> lis
     """Rows with each reduction they take; an empty one where they take none."""
     pairs = []
     for row in rows:
-        takes = "reduction" in catalog.get(row).settings
-        allowed = ("mean", "batch") if row == "LaplacianVarianceLoss" else wanted
-        pairs += [
-            (row, reduction) for reduction in (allowed if takes else ("",)) if reduction in (*wanted, "")
-        ]
+        pairs += [(row, each) for each in reductions(catalog.get(row)) if each in (*wanted, "")]
     return pairs
 
 
@@ -102,7 +100,7 @@ def test_padding_changes_no_loss(
     row: str, reduction: str, lengths: str, seed: int, batch: int, size: int, more: int
 ) -> None:
     entry = catalog.get(row)
-    chosen = dict.fromkeys(("T", "N", "L", "S", "U"), size) | {"B": batch}
+    chosen = dict.fromkeys(("T", "N", "L", "S", "U", "K"), size) | {"B": batch}
     if lengths == "target_lens":
         chosen["T"] = 2 * size + 1
     if row == "VariationalAutoencoderLoss":
@@ -166,13 +164,16 @@ def test_no_length_is_the_whole_length(row: str, reduction: str, seed: int, size
 @given(seed=seeds, sources=st.integers(1, 5), data=st.data())
 def test_the_order_of_sources_is_nothing_to_pit(seed: int, sources: int, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(sources)))
-    for row in ("PitWrapper", "get_si_snr_with_pitwrapper", "get_snr_with_pitwrapper"):
+    for row in ("PitWrapper", "get_si_snr_with_pitwrapper", "get_snr_with_pitwrapper", "SDR"):
         entry = catalog.get(row)
         inputs = drawn(entry, seed, B=2, S=sources)
         expected = as_tuple(entry.module()(**inputs))[0]
         for name in inputs:
             permuted = inputs | {name: inputs[name][..., order]}
-            torch.testing.assert_close(as_tuple(entry.module()(**permuted))[0], expected)
+            of_sources = row == "SDR" and name == "source"  # a ratio for each, in the order of the sources
+            torch.testing.assert_close(
+                as_tuple(entry.module()(**permuted))[0], expected[:, order] if of_sources else expected
+            )
 
 
 @few

@@ -16,9 +16,11 @@ WAYS = [
 ]
 
 
-def test_the_recordings_cover_every_row() -> None:
+def test_the_recordings_cover_every_row_of_speechbrain() -> None:
     assert len(RECORDINGS) == 158
-    assert {recording.name for recording in RECORDINGS} == set(catalog.names())
+    assert {recording.name for recording in RECORDINGS} == {
+        name for name in catalog.names() if not catalog.get(name).metric
+    }
 
 
 @pytest.mark.parametrize(("recording", "way"), WAYS)

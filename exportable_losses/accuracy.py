@@ -1,0 +1,161 @@
+"""Metrics of class probabilities: accuracy, calibration and perplexity, of items or of frames."""
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_choice, check_inputs
+from .classification import class_contract, nll_loss
+from .masking import frame_mask, reduce_masked, truncate
+
+ACCURACY = class_contract("probabilities", "probability", differentiable=False, output="accuracy")
+CALIBRATION = class_contract("probabilities", "probability", output="calibration_error")
+PERPLEXITY = class_contract("log_probabilities", "log_probability", output="perplexity")
+
+
+class Accuracy(nn.Module):
+    """The share of items or frames whose target is among the `top_k` most probable classes.
+
+    Among equal scores the lower index comes first. With `top_k=1` it is one less the
+    classification error. A class that is NaN ranks above every number, so it never makes a hit.
+
+    Args:
+        top_k: how many classes a target may be among.
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        reduction: as in `regression.l1_loss`; ``sum`` and ``none`` give 1.0 at each hit, 0.0
+            elsewhere and behind a length.
+
+    Forward takes `probabilities` `[B, C]` or `[B, T, C]` (any scores of classes), `targets`, class
+    indices `[B]` or `[B, N]` (the longer of the two is cut), and `length`, relative lengths `[B]` in
+    (0, 1]; every frame counts without it.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1]])
+        >>> Accuracy(top_k=2)(probabilities, torch.tensor([1, 2]))
+        tensor(0.5000)
+    """
+
+    def __init__(self, top_k: int = 1, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
+        super().__init__()
+        if top_k < 1:
+            raise ValueError(f"top_k: got {top_k}, expected at least 1")
+        self.top_k = top_k
+        self.allowed_len_diff = allowed_len_diff
+        self.reduction = check_choice("reduction", reduction)
+
+    def forward(self, probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        if not torch.jit.is_scripting():
+            given = {"probabilities": probabilities, "targets": targets, "length": length}
+            check_inputs(ACCURACY, given, allowed_len_diff=self.allowed_len_diff)
+        if probabilities.dim() == 3:
+            probabilities, targets = truncate(probabilities, targets, self.allowed_len_diff)
+        target = targets.long().unsqueeze(-1)
+        score = probabilities.gather(probabilities.dim() - 1, target)
+        earlier = torch.arange(probabilities.shape[-1], device=targets.device) < target
+        # what is not at most the target's score is ahead of it: so is a NaN
+        ahead = ~(probabilities <= score) | ((probabilities == score) & earlier)
+        hit = ahead.long().sum(-1) < self.top_k
+        return reduce_masked(hit.to(probabilities.dtype), length, self.reduction)
+
+
+class ExpectedCalibrationError(nn.Module):
+    """How far confidence is from accuracy: the mean gap between them over bins of confidence.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3,
+    https://arxiv.org/abs/1706.04599. Confidence is the highest probability; bin m of M holds what
+    is above (m - 1) / M and at most m / M. Each bin weighs as much as it holds.
+
+    Args:
+        n_bins: M, the number of bins.
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+
+    Forward takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]`
+    (the longer of the two is cut), and `length`, relative lengths `[B]` in (0, 1]; every frame counts
+    without it. It returns a scalar.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C, a length is outside (0, 1], or
+            `length` is given where each item is one frame.
+
+    Example:
+        >>> import torch
+        >>> probabilities = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+        >>> ExpectedCalibrationError()(probabilities, torch.tensor([0, 1]))
+        tensor(0.2500)
+    """
+
+    def __init__(self, n_bins: int = 15, allowed_len_diff: int = 3) -> None:
+        super().__init__()
+        if n_bins < 1:
+            raise ValueError(f"n_bins: got {n_bins}, expected at least 1")
+        self.n_bins = n_bins
+        self.allowed_len_diff = allowed_len_diff
+
+    def forward(self, probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        if not torch.jit.is_scripting():
+            given = {"probabilities": probabilities, "targets": targets, "length": length}
+            check_inputs(CALIBRATION, given, allowed_len_diff=self.allowed_len_diff)
+        if probabilities.dim() == 3:
+            probabilities, targets = truncate(probabilities, targets, self.allowed_len_diff)
+        best = probabilities.argmax(-1)
+        confidence = probabilities.gather(probabilities.dim() - 1, best.unsqueeze(-1)).squeeze(-1)
+        gap = (best == targets).to(confidence.dtype) - confidence
+        count = torch.ones_like(gap).sum()
+        if length is not None:
+            if gap.dim() < 2:
+                raise ValueError(
+                    "length: got lengths where each item is one frame, expected an input of frames"
+                )
+            mask = frame_mask(length, gap.shape[1])
+            gap = gap.masked_fill(~mask, 0.0)
+            count = mask.to(gap.dtype).sum()
+        edges = torch.arange(1, self.n_bins, device=gap.device).to(gap.dtype) / self.n_bins
+        bins = (confidence.detach().unsqueeze(-1) > edges).long().sum(-1)
+        # in float64: a bin may hold millions of frames
+        gaps = torch.zeros(self.n_bins, dtype=torch.float64, device=gap.device)
+        gaps = gaps.scatter_add(0, bins.reshape(-1), gap.double().reshape(-1))
+        return gaps.abs().sum().to(gap.dtype) / count
+
+
+class Perplexity(nn.Module):
+    """The exponential of the mean negative log-likelihood of the target classes.
+
+    Args:
+        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        reduction: ``mean`` for the perplexity of all frames together, ``batch`` for that of each
+            item `[B]`.
+
+    Forward takes `log_probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or
+    `[B, N]` (the longer of the two is cut), and `length`, relative lengths `[B]` in (0, 1]; every
+    frame counts without it.
+
+    Raises:
+        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> log_probabilities = torch.full((1, 3, 4), 0.25).log()
+        >>> Perplexity()(log_probabilities, torch.tensor([[0, 1, 3]]))
+        tensor(4.)
+    """
+
+    def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
+        super().__init__()
+        self.allowed_len_diff = allowed_len_diff
+        self.reduction = check_choice("reduction", reduction, ("mean", "batch"))
+
+    def forward(self, log_probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+        if not torch.jit.is_scripting():
+            given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
+            check_inputs(PERPLEXITY, given, allowed_len_diff=self.allowed_len_diff)
+        loss = nll_loss(
+            log_probabilities,
+            targets,
+            length,
+            allowed_len_diff=self.allowed_len_diff,
+            reduction=self.reduction,
+        )
+        return loss.exp()

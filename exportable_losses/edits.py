@@ -1,0 +1,119 @@
+"""Edit distance and error rates of token sequences."""
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .checks import check_inputs
+from .contract import Contract, Input
+from .masking import absolute_length
+
+
+def _inputs(nonempty: bool) -> tuple[Input, ...]:
+    return (
+        Input("predictions", "B K", "token", lengths="prediction_lens"),
+        Input("targets", "B S", "token", lengths="target_lens", nonempty=nonempty),
+        Input("prediction_lens", "B", "relative_length_or_zero"),
+        Input("target_lens", "B", "relative_length_or_zero"),
+    )
+
+
+EDITS = Contract(
+    _inputs(nonempty=False),
+    ("distance", "insertions", "deletions", "substitutions", "target_lengths"),
+)
+RATE = Contract(
+    _inputs(nonempty=True), ("rate", "errors", "insertions", "deletions", "substitutions", "tokens")
+)
+
+
+def edits_and_lengths(
+    predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Insertions, deletions and substitutions `[B, 3]`, and the tokens of each target `[B]`, int64."""
+    prediction_lengths = absolute_length(prediction_lens, predictions.shape[1])
+    target_lengths = absolute_length(target_lens, targets.shape[1])
+    if torch.jit.is_scripting():
+        counts = ops.edit_counts(predictions, targets, prediction_lengths, target_lengths)
+    else:
+        counts = torch.ops.exportable_losses.edit_counts(
+            predictions, targets, prediction_lengths, target_lengths
+        )
+    return counts, target_lengths
+
+
+class EditDistance(nn.Module):
+    """The fewest insertions, deletions and substitutions that make each target its prediction.
+
+    Levenshtein's distance. Where there are several ways with as few edits, those counted are of one
+    with the most substitutions. A token of the prediction alone is an insertion, one of the target
+    alone a deletion; of an empty sequence all are.
+
+    Forward takes `predictions` `[B, K]` and `targets` `[B, S]`, any integers, of which what lies behind
+    an item's length is not read, and the relative lengths `[B]` in [0, 1] `prediction_lens` (of K) and
+    `target_lens` (of S). It returns the distance, the insertions, the deletions, the substitutions and
+    the tokens of the target, int64 `[B]` each: sums over a corpus are exact.
+
+    Raises:
+        ValueError: the shapes do not fit, or a length is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> predictions, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 3, 5]])
+        >>> EditDistance()(predictions, targets, torch.ones(1), torch.ones(1))
+        (tensor([2]), tensor([1]), tensor([0]), tensor([1]), tensor([3]))
+    """
+
+    def forward(
+        self, predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            given = {
+                "predictions": predictions,
+                "targets": targets,
+                "prediction_lens": prediction_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(EDITS, given)
+        counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens)
+        return counts.sum(1), counts[:, 0].clone(), counts[:, 1].clone(), counts[:, 2].clone(), lengths
+
+
+class TokenErrorRate(nn.Module):
+    """The edits of a batch divided by the tokens of its targets: the word error rate, of words.
+
+    See `EditDistance` for what is counted. The numbers that the rate is made of are outputs, so that
+    the rate of a corpus in batches is exact: add `errors` and `tokens` and divide once.
+
+    Forward takes what `EditDistance` takes, with at least one token in some target. It returns the
+    rate in the dtype of `target_lens` and, int64, the errors, the insertions, the deletions, the
+    substitutions and the tokens of the targets, scalars all. Where lengths are not checked (on a GPU),
+    a batch without tokens has an infinite rate, or a NaN where nothing was predicted either.
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside [0, 1], or no target has a token.
+
+    Example:
+        >>> import torch
+        >>> predictions, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 3, 5]])
+        >>> rate, errors, *_, tokens = TokenErrorRate()(predictions, targets, torch.ones(1), torch.ones(1))
+        >>> rate, errors, tokens
+        (tensor(0.6667), tensor(2), tensor(3))
+    """
+
+    def forward(
+        self, predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            given = {
+                "predictions": predictions,
+                "targets": targets,
+                "prediction_lens": prediction_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(RATE, given)
+        counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens)
+        each = counts.sum(0)
+        errors, tokens = each.sum(0), lengths.sum(0)
+        rate = errors.to(target_lens.dtype) / tokens.to(target_lens.dtype)
+        return rate, errors, each[0].clone(), each[1].clone(), each[2].clone(), tokens
