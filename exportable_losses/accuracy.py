@@ -5,11 +5,22 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .classification import class_contract, nll_loss
+from .contract import Total
 from .masking import frame_mask, reduce_masked, truncate
 
-ACCURACY = class_contract("probabilities", "probability", differentiable=False, output="accuracy")
-CALIBRATION = class_contract("probabilities", "probability", output="calibration_error")
-PERPLEXITY = class_contract("log_probabilities", "log_probability", output="perplexity")
+ACCURACY = class_contract("probabilities", "probability", differentiable=False, outputs=("accuracy",))
+CALIBRATION = class_contract(
+    "probabilities",
+    "probability",
+    outputs=("calibration_error", "gaps", "frames"),
+    total=Total("calibration_error", "calibration", "gaps frames"),
+)
+PERPLEXITY = class_contract(
+    "log_probabilities",
+    "log_probability",
+    outputs=("perplexity",),
+    total=Total("perplexity", "exp_mean", "T"),
+)
 
 
 class Accuracy(nn.Module):
@@ -74,7 +85,9 @@ class ExpectedCalibrationError(nn.Module):
 
     Forward takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]`
     (the longer of the two is cut), and `length`, relative lengths `[B]` in (0, 1]; every frame counts
-    without it. It returns a scalar.
+    without it. It returns the error, and what it is made of, so that it is exact for a corpus in
+    batches: the sum in each bin of what accuracy is above confidence `[M]` (float64), and the number
+    of frames (int64).
 
     Raises:
         ValueError: the shapes do not fit, an index is not below C, a length is outside (0, 1], or
@@ -83,7 +96,7 @@ class ExpectedCalibrationError(nn.Module):
     Example:
         >>> import torch
         >>> probabilities = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
-        >>> ExpectedCalibrationError()(probabilities, torch.tensor([0, 1]))
+        >>> ExpectedCalibrationError()(probabilities, torch.tensor([0, 1]))[0]
         tensor(0.2500)
     """
 
@@ -94,7 +107,9 @@ class ExpectedCalibrationError(nn.Module):
         self.n_bins = n_bins
         self.allowed_len_diff = allowed_len_diff
 
-    def forward(self, probabilities: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
+    def forward(
+        self, probabilities: Tensor, targets: Tensor, length: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if not torch.jit.is_scripting():
             given = {"probabilities": probabilities, "targets": targets, "length": length}
             check_inputs(CALIBRATION, given, allowed_len_diff=self.allowed_len_diff)
@@ -103,7 +118,7 @@ class ExpectedCalibrationError(nn.Module):
         best = probabilities.argmax(-1)
         confidence = probabilities.gather(probabilities.dim() - 1, best.unsqueeze(-1)).squeeze(-1)
         gap = (best == targets).to(confidence.dtype) - confidence
-        count = torch.ones_like(gap).sum()
+        frames = torch.ones_like(best).sum()
         if length is not None:
             if gap.dim() < 2:
                 raise ValueError(
@@ -111,13 +126,13 @@ class ExpectedCalibrationError(nn.Module):
                 )
             mask = frame_mask(length, gap.shape[1])
             gap = gap.masked_fill(~mask, 0.0)
-            count = mask.to(gap.dtype).sum()
+            frames = mask.long().sum()
         edges = torch.arange(1, self.n_bins, device=gap.device).to(gap.dtype) / self.n_bins
         bins = (confidence.detach().unsqueeze(-1) > edges).long().sum(-1)
         # in float64: a bin may hold millions of frames
         gaps = torch.zeros(self.n_bins, dtype=torch.float64, device=gap.device)
         gaps = gaps.scatter_add(0, bins.reshape(-1), gap.double().reshape(-1))
-        return gaps.abs().sum().to(gap.dtype) / count
+        return (gaps.abs().sum() / frames.double()).to(gap.dtype), gaps, frames
 
 
 class Perplexity(nn.Module):

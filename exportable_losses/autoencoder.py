@@ -1,16 +1,21 @@
 """Autoencoder losses whose every term is an output."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked
 
+_BY_FRAME = (("len_dim", 1),)
 AUTOENCODER = Contract(
-    (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH), ("loss", "rec_loss"), ("rec", "targets")
+    (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH),
+    ("loss", "rec_loss"),
+    ("rec", "targets"),
+    totals=tuple(Total(name, by="T *", only=_BY_FRAME) for name in ("loss", "rec_loss")),
 )
 VARIATIONAL = Contract(
     (
@@ -18,10 +23,16 @@ VARIATIONAL = Contract(
         Input("mean", "B L Z?"),
         Input("log_var", "B L Z?"),
         Input("targets", "B T *"),
-        LENGTH,
+        replace(LENGTH, of="T L"),
     ),
     ("loss", "rec_loss", "dist_loss", "weighted_dist_loss"),
     ("rec", "mean", "log_var", "targets"),
+    totals=(
+        Total("loss", "plus", "rec_loss weighted_dist_loss", only=_BY_FRAME),
+        Total("rec_loss", by="T *", only=_BY_FRAME),
+        Total("dist_loss", by="L Z", only=_BY_FRAME),
+        Total("weighted_dist_loss", by="L Z", only=_BY_FRAME),
+    ),
 )
 
 

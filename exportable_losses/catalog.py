@@ -210,7 +210,7 @@ _ENTRIES: dict[str, Entry] = {
         Entry("classification_error", classification.ClassificationError, classification.ERROR),
         Entry("nll_loss", classification.NLLLoss, classification.LOG_PROBABILITIES),
         Entry("bce_loss", classification.BCEWithLogitsLoss, classification.BINARY),
-        Entry("kldiv_loss", classification.KLDivLoss, classification.LOG_PROBABILITIES),
+        Entry("kldiv_loss", classification.KLDivLoss, classification.DIVERGENCE),
         Entry("distance_diff_loss", regression.DistanceDiffLoss, regression.DISTANCE),
         Entry("ctc_loss", ctc.CTCLoss, ctc.CTC),
         Entry("transducer_loss", transducer.TransducerLoss, transducer.TRANSDUCER),

@@ -5,22 +5,34 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked, truncate
 
 
-def class_contract(name: str, legal: str, differentiable: bool = True, output: str = "loss") -> Contract:
+def class_contract(
+    name: str,
+    legal: str,
+    differentiable: bool = True,
+    outputs: tuple[str, ...] = ("loss",),
+    total: Total | None = None,
+) -> Contract:
     """The contract of scores of classes, called `name`, beside class indices."""
     inputs = (Input(name, "B T? C", legal), Input("targets", "B N?", "index", below="C"), LENGTH)
-    return Contract(inputs, (output,), (name,) if differentiable else (), aligned=("T", "N"))
+    totals = (total or Total(outputs[0], by="T"),)
+    return Contract(inputs, outputs, (name,) if differentiable else (), ("T", "N"), totals=totals)
 
 
 ERROR = class_contract("probabilities", "probability", differentiable=False)
 LOG_PROBABILITIES = class_contract("log_probabilities", "log_probability")
+# smoothed values are SpeechBrain's, which depend on the padding
+DIVERGENCE = class_contract(
+    "log_probabilities", "log_probability", total=Total("loss", by="T", only=(("label_smoothing", 0.0),))
+)
 BINARY = Contract(
     (Input("inputs", "B T? * 1?"), Input("targets", "B N? *", "binary"), LENGTH),
     differentiable=("inputs", "targets"),
     aligned=("T", "N"),
+    totals=(Total("loss", by="T *"),),
 )
 
 

@@ -14,7 +14,7 @@ other ``*`` inputs. A letter stands for one size throughout a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Input:
         lengths: the input with the relative lengths of this one, when only the values within
             them have to be legal.
         nonempty: whether there must be at least one element, within `lengths` where there are some.
+        of: of a relative length, the letters of the sizes that it is relative to.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Input:
     below: str = ""
     lengths: str = ""
     nonempty: bool = False
+    of: str = ""
 
     @property
     def dtype(self) -> str:
@@ -98,6 +100,43 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Total:
+    """How the values of one output add up over a corpus.
+
+    The total is what the row gives for all items as one batch, however they were batched. An item's
+    value is what the row gives for it alone.
+
+    Args:
+        output: its name.
+        kind: ``mean`` of the items' values, each with its weight; ``exp_mean`` of their logarithms, and
+            back; ``sum``; or made of the totals of other outputs: ``ratio`` of two, ``plus`` of two,
+            ``calibration`` of the gaps of bins and the number of frames. ``whole`` does not add up: the
+            items' inputs are joined along their only dimension, and the row sees all at once.
+        by: what an item weighs: the letters whose sizes, within its lengths, are multiplied (``*`` for
+            those it stands for), or the input that is summed; without any an item weighs one. Of ``ratio``,
+            ``plus`` and ``calibration`` the outputs that it is made of.
+        each: whether the output has a number for each of what `by` counts, not their mean.
+        only: settings, with their values, without which the output does not add up.
+    """
+
+    output: str
+    kind: str = "mean"
+    by: str = ""
+    each: bool = False
+    only: tuple[tuple[str, Any], ...] = ()
+
+    def reduced(self, reduction: str | None) -> Total:
+        """The same for a module with this `reduction`."""
+        if self.kind != "mean":
+            return self
+        if not self.by:  # of costs per item
+            return replace(self, kind="sum") if reduction == "sum" else self
+        if reduction == "batchmean":
+            return replace(self, by="")
+        return replace(self, each=self.each or reduction in ("sum", "none"))  # both give the loss unreduced
+
+
+@dataclass(frozen=True)
 class Contract:
     """The inputs and outputs of a row.
 
@@ -107,6 +146,7 @@ class Contract:
         differentiable: the inputs that a gradient flows to.
         aligned: two letters whose sizes may differ by `allowed_len_diff`.
         any_rank: whether one ``*`` may stand for more dimensions than another.
+        totals: how the outputs add up over a corpus; those that are not here do not.
     """
 
     inputs: tuple[Input, ...]
@@ -114,13 +154,15 @@ class Contract:
     differentiable: tuple[str, ...] = ()
     aligned: tuple[str, str] | tuple[()] = ()
     any_rank: bool = False
+    totals: tuple[Total, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The contract as what JSON can hold."""
         data = asdict(self)
         for entry in data["inputs"]:
-            if not entry["nonempty"]:  # younger than the others: who does not know it reads the file too
-                del entry["nonempty"]
+            for younger in ("nonempty", "of"):  # who does not know them reads the file too
+                if not entry[younger]:
+                    del entry[younger]
         return data
 
     @staticmethod
@@ -132,7 +174,16 @@ class Contract:
             tuple(data["differentiable"]),
             tuple(data["aligned"]),
             bool(data["any_rank"]),
+            tuple(Total(**{**t, "only": tuple(map(tuple, t["only"]))}) for t in data.get("totals", ())),
         )
+
+    def totals_of(self, settings: Mapping[str, Any]) -> dict[str, Total]:
+        """How each output of a module with these settings adds up over a corpus."""
+        return {
+            total.output: total.reduced(settings.get("reduction"))
+            for total in self.totals
+            if all(settings.get(name, value) == value for name, value in total.only)
+        }
 
     def letters(self, ranks: Mapping[str, int]) -> dict[str, list[str]]:
         """The letters of each input's dimensions, for the inputs that `ranks` has.

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 
 CONTRASTIVE = Contract(
     (Input("x", "B T C"), Input("y", "B T C"), Input("negs", "N B T C")),
     ("loss", "accuracy"),
     ("x", "y", "negs"),
+    totals=(Total("loss", "sum"), Total("accuracy", by="T")),
 )
 
 

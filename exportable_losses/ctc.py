@@ -7,21 +7,22 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import absolute_length
 
 CTC = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),
         Input("targets", "B S", "index", below="C", lengths="target_lens"),
-        Input("input_lens", "B", "relative_length"),
-        Input("target_lens", "B", "relative_length_or_zero"),
+        Input("input_lens", "B", "relative_length", of="T"),
+        Input("target_lens", "B", "relative_length_or_zero", of="S"),
     ),
     differentiable=("log_probs",),
+    totals=(Total("loss"),),
 )
 
 DECODE = Contract(
-    (Input("log_probs", "B T C", "log_probability"), Input("input_lens", "B", "relative_length")),
+    (Input("log_probs", "B T C", "log_probability"), Input("input_lens", "B", "relative_length", of="T")),
     ("tokens", "token_lengths"),
 )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .ctc import greedy_labels, reduce_ctc
 from .masking import absolute_length
 
@@ -15,21 +15,24 @@ CTC_KD = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),
         Input("targets", "B T C", "probability"),
-        Input("input_lens", "B", "relative_length"),
+        Input("input_lens", "B", "relative_length", of="T"),
     ),
     differentiable=("log_probs",),
+    totals=(Total("loss"),),
 )
 CE_KD = Contract(
     (Input("inp", "N C", "log_probability"), Input("target", "N C", "probability")),
     differentiable=("inp", "target"),
+    totals=(Total("loss", by="N", each=True),),
 )
 NLL_KD = Contract(
     (
         Input("probabilities", "B T C", "log_probability"),
         Input("targets", "B T C", "probability"),
-        Input("rel_lab_lengths", "B", "relative_length"),
+        Input("rel_lab_lengths", "B", "relative_length", of="T"),
     ),
     differentiable=("probabilities", "targets"),
+    totals=(Total("loss", by="T"),),
 )
 
 

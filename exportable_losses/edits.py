@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import absolute_length
 
 
@@ -13,17 +13,18 @@ def _inputs(nonempty: bool) -> tuple[Input, ...]:
     return (
         Input("predictions", "B K", "token", lengths="prediction_lens"),
         Input("targets", "B S", "token", lengths="target_lens", nonempty=nonempty),
-        Input("prediction_lens", "B", "relative_length_or_zero"),
-        Input("target_lens", "B", "relative_length_or_zero"),
+        Input("prediction_lens", "B", "relative_length_or_zero", of="K"),
+        Input("target_lens", "B", "relative_length_or_zero", of="S"),
     )
 
 
-EDITS = Contract(
-    _inputs(nonempty=False),
-    ("distance", "insertions", "deletions", "substitutions", "target_lengths"),
-)
+_COUNTS = ("distance", "insertions", "deletions", "substitutions", "target_lengths")
+EDITS = Contract(_inputs(nonempty=False), _COUNTS, totals=tuple(Total(name, "sum") for name in _COUNTS))
+_SUMS = ("errors", "insertions", "deletions", "substitutions", "tokens")
 RATE = Contract(
-    _inputs(nonempty=True), ("rate", "errors", "insertions", "deletions", "substitutions", "tokens")
+    _inputs(nonempty=True),
+    ("rate", *_SUMS),
+    totals=(Total("rate", "ratio", "errors tokens"), *(Total(name, "sum") for name in _SUMS)),
 )
 
 

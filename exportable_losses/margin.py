@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 
 MARGIN = Contract(
     (Input("outputs", "B C", "cosine"), Input("targets", "B C", "one_hot")), ("predictions",), ("outputs",)
@@ -24,6 +24,7 @@ SOFTMAX = Contract(
         Input("length", "B", "relative_length", optional=True),
     ),
     differentiable=("outputs",),
+    totals=(Total("loss"),),
 )
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 
-LENGTH = Input("length", "B", "relative_length", optional=True)
+LENGTH = Input("length", "B", "relative_length", optional=True, of="T")
 MASK_SHAPES = ("targets", "predictions", "loss")
 
 LENGTH_MASK = Contract((Input("data", "B T *"), LENGTH), ("mask",))
@@ -23,8 +23,14 @@ MASKED_LOSS = Contract(
     (Input("predictions", "B T *"), Input("targets", "B T *"), LENGTH),
     differentiable=("predictions", "targets"),
     any_rank=True,
+    totals=(Total("loss", by="T *"),),
 )
-REDUCE_LOSS = Contract((Input("loss", "B T *"), Input("mask", "B T *", "mask")), ("reduced",), ("loss",))
+REDUCE_LOSS = Contract(
+    (Input("loss", "B T *"), Input("mask", "B T *", "mask")),
+    ("reduced",),
+    ("loss",),
+    totals=(Total("reduced", by="mask"),),
+)
 SOURCE_MASK = Contract(
     (Input("source", "T E? B C"), Input("source_lengths", "B", "count", below="T")), ("mask",)
 )

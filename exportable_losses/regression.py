@@ -4,17 +4,19 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, reduce_masked, truncate
 
 PAIR = Contract(
     (Input("predictions", "B T *"), Input("targets", "B N *"), LENGTH),
     differentiable=("predictions", "targets"),
     aligned=("T", "N"),
+    totals=(Total("loss", by="T *"),),
 )
 DISTANCE = Contract(
     (Input("predictions", "B T", "probability"), Input("targets", "B", "position"), LENGTH),
     differentiable=("predictions",),
+    totals=(Total("loss", by="T"),),
 )
 
 

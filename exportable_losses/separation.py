@@ -5,34 +5,42 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import as_floating
 
 PIT = Contract(
-    (Input("preds", "B * S"), Input("targets", "B * S")), ("loss", "permutations"), ("preds", "targets")
+    (Input("preds", "B * S"), Input("targets", "B * S")),
+    ("loss", "permutations"),
+    ("preds", "targets"),
+    totals=(Total("loss"),),
 )
 RATIO = Contract(
     (Input("source", "T E? B C", "signal"), Input("estimate_source", "T E? B C", "signal")),
     differentiable=("source", "estimate_source"),
+    totals=(Total("loss", by="E C", each=True),),
 )
 PIT_SI_SNR = Contract(
     (Input("source", "B T S", "signal"), Input("estimate_source", "B T S", "signal")),
     differentiable=("source", "estimate_source"),
+    totals=(Total("loss"),),
 )
 PIT_SNR = Contract(
     (Input("source", "B T E S", "signal"), Input("estimate_source", "B T E S", "signal")),
     differentiable=("source", "estimate_source"),
+    totals=(Total("loss"),),
 )
 
 SDR_PIT = Contract(
     (Input("source", "B T S", "signal"), Input("estimate_source", "B T S", "signal")),
     ("sdr", "permutations"),
     ("source", "estimate_source"),
+    totals=(Total("sdr", by="S", each=True),),
 )
 IMPROVEMENT = Contract(
     (*SDR_PIT.inputs, Input("mixture", "B T", "signal")),
     ("improvement", "permutations"),
     ("source", "estimate_source", "mixture"),
+    totals=(Total("improvement", by="S", each=True),),
 )
 
 

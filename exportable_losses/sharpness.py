@@ -1,14 +1,21 @@
 """The Laplacian of spectrograms and the loss on its variance, against blur."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import LENGTH, frame_mask
 
 LAPLACIAN = Contract((Input("data", "B C? H W"),), ("laplacian",), ("data",))
-VARIANCE = Contract((Input("predictions", "B C? H W"), LENGTH), differentiable=("predictions",))
+# of a corpus the mean over images: the variance over all of it would want every pixel
+VARIANCE = Contract(
+    (Input("predictions", "B C? H W"), replace(LENGTH, of="")),
+    differentiable=("predictions",),
+    totals=(Total("loss"),),
+)
 
 
 class Laplacian(nn.Module):

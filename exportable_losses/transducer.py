@@ -7,17 +7,18 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import check_choice, check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 from .masking import absolute_length
 
 TRANSDUCER = Contract(
     (
         Input("logits", "B T U+1 V"),
         Input("targets", "B U", "index", below="V", lengths="target_lens"),
-        Input("input_lens", "B", "relative_length"),
-        Input("target_lens", "B", "relative_length_or_zero"),
+        Input("input_lens", "B", "relative_length", of="T"),
+        Input("target_lens", "B", "relative_length_or_zero", of="U"),
     ),
     differentiable=("logits",),
+    totals=(Total("loss"),),
 )
 
 

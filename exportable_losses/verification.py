@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_inputs
-from .contract import Contract, Input
+from .contract import Contract, Input, Total
 
 _SCORES = (
     Input("positive_scores", "P", nonempty=True),
     Input("negative_scores", "Q", nonempty=True),
 )
-EER = Contract(_SCORES, ("eer", "threshold"))
-MIN_DCF = Contract(_SCORES, ("min_dcf",))
+EER = Contract(_SCORES, ("eer", "threshold"), totals=(Total("eer", "whole"), Total("threshold", "whole")))
+MIN_DCF = Contract(_SCORES, ("min_dcf",), totals=(Total("min_dcf", "whole"),))
 
 
 def operating_points(

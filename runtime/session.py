@@ -32,7 +32,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class _Loss:
+class Loss:
     """One loss of a file: the whole of it, or what `attach` has put behind a model.
 
     Args:
@@ -42,6 +42,7 @@ class _Loss:
         computed: the graph's outputs that are its other inputs, behind a model.
         swapped: those whose first two dimensions are the other way round.
         sizes: what the model fixes, by letter.
+        outputs: what the graph calls its outputs.
     """
 
     contract: Contract
@@ -50,17 +51,19 @@ class _Loss:
     computed: Mapping[str, str]
     swapped: Sequence[str]
     sizes: Mapping[str, int]
+    outputs: Mapping[str, str]
 
     @staticmethod
-    def from_metadata(about: Mapping[str, Any]) -> _Loss:
+    def from_metadata(about: Mapping[str, Any]) -> Loss:
         contract, attached = Contract.from_json(about["contract"]), about.get("attached", {})
-        return _Loss(
+        return Loss(
             contract,
             about.get("settings", {}),
             attached.get("inputs", {entry.name: entry.name for entry in contract.inputs}),
             attached.get("computed", {}),
             attached.get("swapped", ()),
             attached.get("sizes", {}),
+            attached.get("outputs", {name: name for name in contract.outputs}),
         )
 
     def check(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> None:
@@ -114,12 +117,14 @@ class LossSession:
             os.fspath(path), options, providers=list(providers or ["CPUExecutionProvider"])
         )
         self.outputs = [value.name for value in self._session.get_outputs()]
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.dims: dict[str, list[str | int | None]] = {value.name: value.shape for value in values}
         self._values = {value.name: value for value in self._session.get_inputs()}
         self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.metadata: dict[str, Any] = json.loads(self.properties.get("exportable_losses", "{}"))
         found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
-        self._losses = [_Loss.from_metadata(about) for about in found]
-        self._ours = {called for loss in self._losses for called in loss.names.values()}
+        self.losses = [Loss.from_metadata(about) for about in found]
+        self._ours = {called for loss in self.losses for called in loss.names.values()}
 
     @property
     def inputs(self) -> list[str]:
@@ -142,7 +147,7 @@ class LossSession:
         """
         feed = self.checked(arrays)
         outputs = dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
-        for loss in self._losses:
+        for loss in self.losses:
             if loss.computed:  # now that the model has run, the whole of it can be checked
                 loss.check(feed, outputs)
         return outputs
@@ -161,7 +166,7 @@ class LossSession:
             rank = len(self._values[name].shape)
             if array.ndim != rank and (rank or name in self._ours):  # a model's rank may be unknown
                 raise ValueError(f"{name}: got shape {list(array.shape)}, expected {rank} dimensions")
-        for loss in self._losses:
+        for loss in self.losses:
             loss.check(feed)
         for name, array in feed.items():
             for axis, size in enumerate(self._values[name].shape):  # a number where a weight fixes it

@@ -76,8 +76,8 @@ def test_calibration_is_torchmetrics(n_bins: int) -> None:
     probabilities, targets = classes(n_bins, 3, 12)
     for module in ways(el.ExpectedCalibrationError(n_bins)):
         for got, (p, t) in (
-            (module(probabilities, targets, LENGTH), (within(probabilities), within(targets))),
-            (module(probabilities[1], targets[1]), (probabilities[1], targets[1])),
+            (module(probabilities, targets, LENGTH)[0], (within(probabilities), within(targets))),
+            (module(probabilities[1], targets[1])[0], (probabilities[1], targets[1])),
         ):
             expected = peers.calibration_error(p, t, "multiclass", n_bins=n_bins, num_classes=5)
             torch.testing.assert_close(got, expected.to(F64), rtol=1e-6, atol=1e-7)
@@ -92,8 +92,10 @@ def test_bins_hold_their_upper_edge() -> None:
     for c, hit in zip(confidence.tolist(), (targets == 0).tolist(), strict=True):
         m = math.ceil(4 * c)
         gaps[m] = gaps.get(m, 0.0) + hit - c
-    expected = sum(map(abs, gaps.values())) / 5
-    assert el.ExpectedCalibrationError(4)(probabilities, targets).item() == pytest.approx(expected)
+    error, sums, frames = el.ExpectedCalibrationError(4)(probabilities, targets)
+    assert error.item() == pytest.approx(sum(map(abs, gaps.values())) / 5)
+    assert sums.tolist() == pytest.approx([gaps.get(m, 0.0) for m in range(1, 5)])
+    assert frames.item() == 5
 
 
 def test_perplexity_is_torchmetrics() -> None:

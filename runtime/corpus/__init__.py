@@ -1,0 +1,1 @@
+"""Scoring a corpus, item by item and exactly."""
