@@ -270,7 +270,8 @@ class Contract:
             array = arrays.get(entry.name)
             if array is None:
                 continue
-            if refuse_nan and array.dtype.kind == "f":
+            # the least of some numbers is a NaN if one is: quicker than to look at each
+            if refuse_nan and array.dtype.kind == "f" and array.size and np.isnan(array.min()):
                 _refuse(entry.name, array, np.isnan(array), LEGAL[entry.legal])
             if entry.legal == "relative_length":
                 _refuse(entry.name, array, ~((array > 0) & (array <= 1)), LEGAL[entry.legal])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
+from numpy.typing import ArrayLike
 
 from exportable_losses.contract import Contract
 
@@ -88,6 +89,7 @@ class LossSession:
         native: whether this package's operator library computes the lattices: ``True`` demands it,
             ``False`` refuses it, ``"auto"`` takes it where it is installed. `library` says which one it is.
         providers: ONNX Runtime's execution providers in order of preference; the CPU without them.
+        threads: how many compute one operator; ONNX Runtime's choice without it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,15 +109,11 @@ class LossSession:
         *,
         native: Literal["auto"] | bool = "auto",
         providers: Sequence[str] | None = None,
+        threads: int | None = None,
     ) -> None:
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"path: got {os.fspath(path)}, expected an .onnx file")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options(threads)
         self.library = register(options, native)
-        self._session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=list(providers or ["CPUExecutionProvider"])
-        )
+        self._session = open_session(path, options, providers)
         self.outputs = [value.name for value in self._session.get_outputs()]
         values = (*self._session.get_inputs(), *self._session.get_outputs())
         self.dims: dict[str, list[str | int | None]] = {value.name: value.shape for value in values}
@@ -145,12 +143,31 @@ class LossSession:
             ValueError: a shape or a value does not fit; the message names the input, what came
                 and what was expected.
         """
-        feed = self.checked(arrays)
+        return self.run(self.checked(arrays))
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph on what `checked` gave.
+
+        Raises:
+            ValueError: what the model gives is nothing that the loss takes.
+        """
         outputs = dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
         for loss in self.losses:
             if loss.computed:  # now that the model has run, the whole of it can be checked
                 loss.check(feed, outputs)
         return outputs
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The dtype of the input `name`."""
+        return np.dtype(_DTYPES.get(self._values[name].type, np.object_))
+
+    def cast(self, name: str, array: ArrayLike) -> np.ndarray:
+        """`array` in the dtype that the input `name` takes.
+
+        Raises:
+            TypeError: a value would change.
+        """
+        return cast(name, np.asarray(array), self._values[name].type)
 
     def checked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` cast to what the graph takes, after every check that they alone allow."""
@@ -159,9 +176,7 @@ class LossSession:
         if unknown or missing:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
-        feed = {
-            name: _cast(name, np.asarray(arrays[name]), value.type) for name, value in self._values.items()
-        }
+        feed = {name: self.cast(name, arrays[name]) for name in self._values}
         for name, array in feed.items():
             rank = len(self._values[name].shape)
             if array.ndim != rank and (rank or name in self._ours):  # a model's rank may be unknown
@@ -179,7 +194,31 @@ class LossSession:
         return feed
 
 
-def _cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """The options of every session here."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def open_session(
+    path: str | os.PathLike[str], options: onnxruntime.SessionOptions, providers: Sequence[str] | None
+) -> onnxruntime.InferenceSession:
+    """A session of the graph in `path`, on the CPU if not said otherwise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"path: got {os.fspath(path)}, expected an .onnx file")
+    return onnxruntime.InferenceSession(
+        os.fspath(path), options, providers=list(providers or ["CPUExecutionProvider"])
+    )
+
+
+def cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     """`array` in the dtype that the graph takes, where that changes no value."""
     if kind not in _DTYPES:  # a model's own, strings say: ONNX Runtime knows
         return array
