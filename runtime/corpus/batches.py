@@ -7,6 +7,7 @@ batch while none of them ever meets another's size: its value is the same in eve
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from exportable_losses.contract import Total
+from exportable_losses.contract import LEGAL, Total
 
 from ..session import Loss, LossSession
 from .totals import COMPOSED, columns_of, item_value, weight_of
 
 # Steps of the grid between a number and twice it, as a power of two: for the first size that is padded,
 # the frames, which hold the most, and for the others, the labels.
-_STEPS = (3, 2)
+_STEPS = (2, 1)
 _WHOLE = 1e-3  # how far from a whole number of frames a length may be: float32 does not hold 1/3
 
 
@@ -46,24 +47,43 @@ def relative(counted: int, size: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """An item that can be batched.
+class Fit:
+    """What the shapes and lengths of an item say.
 
     Args:
-        arrays: by the graph's names.
         shapes: what each array is padded to.
+        bytes: what they take then.
+        size: how much of the first size that is padded counts, frames as a rule; else the numbers of the
+            first array.
         sizes: by letter, how much of each size counts.
+        lengths: the lengths relative to the padded sizes, by the graph's names.
+        weights: what the item weighs, by output; without those that are told by values.
     """
 
-    arrays: Mapping[str, np.ndarray]
     shapes: tuple[tuple[int, ...], ...]
+    bytes: int
+    size: int
     sizes: Mapping[str, int]
+    lengths: Mapping[str, np.ndarray]
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An item that can be batched: its arrays by the graph's names, and how they fit."""
+
+    arrays: Mapping[str, np.ndarray]
+    fit: Fit
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """What each array is padded to: items of the same shapes share a batch."""
+        return self.fit.shapes
 
     @property
     def bytes(self) -> int:
         """What it takes in a batch."""
-        arrays = zip(self.shapes, self.arrays.values(), strict=True)
-        return sum(math.prod(shape) * array.itemsize for shape, array in arrays)
+        return self.fit.bytes
 
 
 class Batches:
@@ -94,15 +114,38 @@ class Batches:
         self.columns = columns_of(self.totals)
         self.whole = any(total.kind == "whole" for total in self.totals.values())
         self._padded = self._paddable()
+        self._lengths = {name: entry for name, entry in self._entries.items() if entry.of}
+        self._whole = dict.fromkeys(self._lengths, np.asarray(1, np.float32))
+        self._named = {entry.name: name for name, entry in self._entries.items()}
+        self._fit = functools.lru_cache(1 << 14)(self._fit_anew)
         self._batch = next(filter(None, (self._symbol(name) for name in self._letters)), None)
         self._axes = {name: self._axis(name) for name in session.inputs}
+        self._dtypes = {name: session.dtype(name) for name in session.inputs}
+        self._terms = {name: self._item_terms(name) for name in self._axes}
         parts = [name for name in self.columns if name in session.dims]
-        # Signals without lengths seldom share a size, and onnxruntime's matrix products of several differ
-        # from those of one in the last bit: such items go one by one.
-        timed = any("T" in letters for letters in self._letters.values())
-        self.together = ("T" in self._padded or not timed) and all(
-            self._batch in session.dims[name] for name in parts
+        # Signals and images without lengths seldom share a size, and onnxruntime's matrix products and
+        # convolutions of several differ from those of one in the last bit; so does its exponential with the
+        # place in a vector. Such items, and those of a model, go one by one.
+        sized = any({"T", "H"} & set(letters) for letters in self._letters.values())
+        self.together = (
+            ("T" in self._padded or not sized)
+            and all(self._batch in session.dims[name] for name in parts)
+            and all(total.kind != "exp_mean" for total in self.totals.values())
+            and not loss.computed
         )
+        if loss.computed:
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        """What an item weighs must be in the item, and not in what the model inside the graph makes of it."""
+        known = {base for name in self._axes for base, _ in self._item_terms(name)}
+        for name, total in self.totals.items():
+            letters = total.by.split() if total.kind.endswith("mean") else []
+            if set(letters) - known and total.by not in self._named:
+                raise ValueError(
+                    f"graph: got {name}, whose items weigh what {total.by} is inside the graph, expected "
+                    "the model and the loss apart"
+                )
 
     def _symbol(self, name: str) -> Any:
         """What the graph calls the size of a batch, where this input has one."""
@@ -119,8 +162,9 @@ class Batches:
     def _paddable(self) -> dict[str, int]:
         """The letters that are padded, with the steps of their grid: those that one length is relative to."""
         found: dict[str, int] = {}
+        known = {letter for letters in self._letters.values() for letter in letters}
         for entry in self._entries.values():
-            if len(entry.of) == 1:
+            if len(entry.of) == 1 and entry.of in known:
                 found[entry.of] = _STEPS[min(len(found), 1)]
         if found and self._contract.aligned:
             found[self._contract.aligned[1]] = found[self._contract.aligned[0]]
@@ -133,43 +177,97 @@ class Batches:
             TypeError: an array is unknown or missing.
             ValueError: a shape or a length does not fit.
         """
-        lengths = {name: entry for name, entry in self._entries.items() if entry.of}
-        given = {**dict.fromkeys(lengths, np.float32(1)), **item}
-        unknown = sorted(set(given) - set(self._axes))
-        missing = [name for name in self._axes if name not in given]
-        if unknown or missing:
+        if len(item) < len(self._axes):
+            item = {**self._whole, **item}
+        if item.keys() != self._axes.keys():
+            unknown = sorted(set(item) - set(self._axes))
+            missing = [name for name in self._axes if name not in item]
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._axes)}")
-        arrays = {name: np.asarray(given[name]) for name in self._axes}
-        shapes = {name: self._with_batch(name, array.shape, 1) for name, array in arrays.items()}
-        sizes = self._contract.sizes({entry.name: shapes[name] for name, entry in self._entries.items()})
+        arrays = {}
+        for name, dtype in self._dtypes.items():
+            array = np.asarray(item[name])
+            # float64 holds a relative length better than the graph does, and is no error
+            fits = array.dtype == dtype or name in self._lengths
+            arrays[name] = array if fits else self.session.cast(name, array)
+        lengths = tuple([_number(name, arrays[name]) for name in self._lengths])
+        if self.whole:
+            self._refuse_nan(arrays)
+        fit = self._fit(tuple([array.shape for array in arrays.values()]), lengths)
+        return Ready({**arrays, **fit.lengths}, fit)
+
+    def _refuse_nan(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The check of values, where the graph sees all items at once."""
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                raise ValueError(f"{name}: got nan, expected {LEGAL[self._entries[name].legal]}")
+
+    def _fit_anew(self, shapes: Sequence[tuple[int, ...]], given: Sequence[float]) -> Fit:
+        """How an item whose arrays have these shapes fits, with these relative lengths."""
+        sizes = self._sizes(shapes)
         padded = {letter: grid_size(sizes[letter], steps) for letter, steps in self._padded.items()}
         if self._contract.aligned:
             both = [letter for letter in self._contract.aligned if letter in sizes]
             sizes |= dict.fromkeys(both, min(sizes[letter] for letter in both))
             padded |= dict.fromkeys(set(both) & set(padded), max(padded.get(letter, 0) for letter in both))
-        for name, entry in lengths.items():
-            length = float(arrays[name])
-            counted = {letter: _counted(name, length, sizes[letter]) for letter in entry.of.split()}
+        lengths = {}
+        for (name, entry), length in zip(self._lengths.items(), given, strict=True):
+            of = [letter for letter in entry.of.split() if letter in sizes]  # the others only a model knows
+            counted = {letter: _counted(name, length, sizes[letter]) for letter in of}
             sizes |= counted
-            if entry.of in padded:
-                arrays[name] = relative(counted[entry.of], padded[entry.of])
-        to = tuple(self._padded_shape(name, array.shape, padded) for name, array in arrays.items())
-        return Ready(arrays, to, sizes)
-
-    def _with_batch(self, name: str, shape: Sequence[int], items: int) -> tuple[int, ...]:
-        axis = self._axes[name]
-        return tuple(shape) if axis is None else (*shape[:axis], items, *shape[axis:])
-
-    def _padded_shape(self, name: str, shape: tuple[int, ...], padded: Mapping[str, int]) -> tuple[int, ...]:
-        letters = [letter for letter in self._letters.get(name, ()) if letter != "B"]
-        if not letters:
-            return shape
-        bases = [letter.partition("+") for letter in letters]
-        return tuple(
-            padded[base] + int(more or 0) if base in padded else size
-            for size, (base, _, more) in zip(shape, bases, strict=True)
+            relative_to = padded.get(entry.of)
+            as_given = np.asarray(length, np.float32)
+            lengths[name] = relative(counted[entry.of], relative_to) if relative_to else as_given
+        to = tuple(
+            tuple(
+                padded[base] + more if base in padded else size
+                for size, (base, more) in zip(shape, terms, strict=True)
+            )
+            if terms
+            else shape
+            for shape, terms in zip(shapes, self._terms.values(), strict=True)
         )
+        dtypes = self._dtypes.values()
+        bytes_ = sum(math.prod(shape) * dtype.itemsize for shape, dtype in zip(to, dtypes, strict=True))
+        first = next(iter(self._padded), None)
+        size = math.prod(shapes[0]) if first is None else sizes[first]
+        return Fit(to, bytes_, size, sizes, lengths, self._weights(sizes))
+
+    def _weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """What an item weighs in each total, where sizes say it."""
+        stars = [letter for letter in sizes if letter.startswith("X")]
+        weights = {}
+        for name, total in self.totals.items():
+            if total.kind.endswith("mean") and total.by not in self._named:
+                letters = total.by.split()
+                counted = [*letters, *(stars if "*" in letters else ())]
+                weights[name] = float(math.prod(sizes.get(letter, 1) for letter in counted))
+        return weights
+
+    def _sizes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        """The size behind each letter of an item."""
+        sizes: dict[str, int] = {}
+        agree = True
+        for shape, terms in zip(shapes, self._terms.values(), strict=True):
+            agree &= len(shape) == len(terms) or not terms
+            for size, (base, more) in zip(shape, terms, strict=False):
+                agree &= sizes.setdefault(base, size - more) == size - more and not base.isdigit()
+        if agree:
+            return sizes
+        given = dict(zip(self._axes, shapes, strict=True))
+        return self._contract.sizes(
+            {entry.name: self._with_batch(name, given[name]) for name, entry in self._entries.items()}
+        )
+
+    def _item_terms(self, name: str) -> list[tuple[str, int]]:
+        """The letters of an item's dimensions, each with how much more than its size there is."""
+        terms = [letter.partition("+") for letter in self._letters.get(name, ()) if letter != "B"]
+        return [(base, int(more or 0)) for base, _, more in terms]
+
+    def _with_batch(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an item's array in a batch of one."""
+        axis = self._axes[name]
+        return shape if axis is None else (*shape[:axis], 1, *shape[axis:])
 
     def collate(self, items: Sequence[Ready]) -> dict[str, np.ndarray]:
         """One batch of items whose `shapes` are equal, zeros where they are padded.
@@ -186,47 +284,56 @@ class Batches:
                 (feed[name],) = arrays
                 continue
             batch = np.zeros((len(items), *shape), arrays[0].dtype)
-            for i, array in enumerate(arrays):
-                place: tuple[Any, ...] = (i, *(slice(size) for size in array.shape))
-                batch[place] = array
-            feed[name] = np.moveaxis(batch, 0, axis)
+            for place, array in zip(batch, arrays, strict=True) if shape else ():
+                place[tuple(map(slice, array.shape))] = array
+            if not shape:
+                batch[:] = arrays
+            feed[name] = np.moveaxis(batch, 0, axis) if axis else batch
         return feed
 
-    def rows(self, items: Sequence[Ready], outputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """What each item gave, under the names of `columns`."""
-        split = {}
-        for name in self.columns:
-            if name in outputs and self.together:
-                split[name] = np.moveaxis(outputs[name], self.session.dims[name].index(self._batch), 0)
-            elif name in outputs:
-                split[name] = outputs[name][None]
-        return [
-            self._row(item, {name: array[i] for name, array in split.items()}) for i, item in enumerate(items)
-        ]
+    @property
+    def kinds(self) -> dict[str, tuple[np.dtype[Any], int]]:
+        """The dtype of each column of `values`, or of `kept`, and how many dimensions a row of it has."""
+        if self.whole:
+            return {name: (self.session.dtype(name), 1) for name in self._axes}
+        parts = {name for name in self.columns if name in self.session.dims and name not in self.totals}
+        ranks = {name: len(self.session.dims[name]) - self.together for name in parts}
+        return {name: (np.dtype(np.float64), ranks.get(name, 0)) for name in self.columns}
 
-    def _row(self, item: Ready, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for name, output in outputs.items():
+    def kept(self, items: Sequence[Ready]) -> dict[str, list[np.ndarray]]:
+        """What is kept of each item where the graph sees all at once, in the end: its arrays."""
+        return {name: [item.arrays[name] for item in items] for name in self._axes}
+
+    def values(self, items: Sequence[Ready], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What each item gave: the columns of `columns`, a row an item."""
+        found = {}
+        for name in self.columns:
+            if name not in outputs:
+                continue
+            output = outputs[name]
+            if self.together:
+                output = np.moveaxis(output, self.session.dims[name].index(self._batch), 0)[: len(items)]
+            else:
+                output = output[None]
             total = self.totals.get(name)
             if total is None:  # a part of another total
-                row[name] = output.tolist()
+                found[name] = output
                 continue
-            weight = self._weight(total, item)
-            row[name] = item_value(total, output, weight)
+            weights = np.array([self._weight(total, item) for item in items])
+            if output.ndim == 1 and not total.each:
+                found[name] = output.astype(np.float64)
+            else:
+                pairs = zip(output, weights.tolist(), strict=True)
+                found[name] = np.array([item_value(total, each, weight) for each, weight in pairs])
             if total.kind.endswith("mean"):
-                row[weight_of(name)] = weight
-        return row
+                found[weight_of(name)] = weights
+        return found
 
     def _weight(self, total: Total, item: Ready) -> float:
         """What an item weighs in `total`."""
-        if not total.kind.endswith("mean"):
-            return 1.0
-        named = {entry.name: name for name, entry in self._entries.items()}
-        if total.by in named:
-            return math.fsum(np.ravel(item.arrays[named[total.by]]).tolist())
-        letters = total.by.split()
-        stars = [letter for letter in item.sizes if letter.startswith("X")] if "*" in letters else []
-        return float(math.prod(item.sizes.get(letter, 1) for letter in (*letters, *stars)))
+        if total.by in self._named and total.kind.endswith("mean"):
+            return math.fsum(np.ravel(item.arrays[self._named[total.by]]).tolist())
+        return item.fit.weights.get(total.output, 1.0)
 
 
 def _by_graph(loss: Loss) -> dict[str, Total]:
@@ -238,6 +345,13 @@ def _by_graph(loss: Loss) -> dict[str, Total]:
         )
         found[loss.outputs[name]] = replace(total, output=loss.outputs[name], by=parts)
     return found
+
+
+def _number(name: str, array: np.ndarray) -> float:
+    """A relative length as a number."""
+    if array.shape or array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: got {array.dtype} of shape {list(array.shape)}, expected a number")
+    return float(array)
 
 
 def _counted(name: str, length: float, size: int) -> int:

@@ -145,8 +145,7 @@ def totals_of(
 
 
 def add(totals: Totals, batches: Batches, group: list[Any]) -> None:
-    rows = batches.rows(group, batches.session(**batches.collate(group)))
-    totals.add({name: np.array([row[name] for row in rows]) for name in rows[0]})
+    totals.add(batches.values(group, batches.session(**batches.collate(group))))
 
 
 def expected(row: str, reduction: str, batch: dict[str, torch.Tensor]) -> dict[str, float]:
