@@ -1,6 +1,11 @@
-"""Run exported losses anywhere: numpy and onnxruntime only, no torch."""
+"""Run exported losses anywhere: numpy and onnxruntime only, no torch. A corpus is read with pyarrow."""
+
+import lazy_loader
 
 from .parity import compare
 from .session import LossSession
 
-__all__ = ["LossSession", "compare"]
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submod_attrs={"corpus.running": ["score_corpus"], "corpus.scorer": ["Scorer"]}
+)
+__all__ = ["LossSession", "Scorer", "compare", "score_corpus"]

@@ -1,0 +1,189 @@
+"""The folder of a run: finished parts while it lasts, then one table of items and the totals.
+
+==========================  =========================================================================
+``items.parquet``           one row for each item that was scored, in the order of the data
+``set_aside.parquet``       `id`, `source` and `reason` of each that was not
+``totals.json``             what they add up to, and what was run on what
+``state/``                  while the run is unfinished: what it is, and a part for each window
+==========================  =========================================================================
+
+A file is there as a whole or not at all: it is written under another name, and renamed when it is on the
+disk. So a run that is killed leaves a state that the next one goes on from, and two runs of the same data
+leave the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .reading import Window
+
+ITEMS, ASIDE, TOTALS = "items.parquet", "set_aside.parquet", "totals.json"
+_GROUP = 1 << 16  # rows of a row group of what is written, however the windows were
+_SECOND = "id: got it a second time, expected one item of each"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is at `path` as a whole once the block ends without an error, and not at all before."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+class Results:
+    """The folder that a run writes to, or goes on with.
+
+    Args:
+        folder: made where it is missing.
+        run: what is run on what, as JSON can hold it: an unfinished run of anything else is refused.
+
+    Raises:
+        ValueError: the folder holds a finished run, or an unfinished one of something else.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]) -> None:
+        self._folder = Path(folder)
+        self._state = self._folder / "state"
+        about = self._state / "run.json"
+        if about.exists():
+            _check_same(self._folder, json.loads(about.read_bytes()), json.loads(json.dumps(run)))
+            return
+        if (self._folder / TOTALS).exists():
+            raise ValueError(f"out: got {folder}, which holds a finished run, expected another folder")
+        self._state.mkdir(parents=True, exist_ok=True)
+        with whole_file(about) as file:
+            file.write(as_json(run))
+
+    def _part(self, window: Window) -> Path:
+        return self._state / f"part-{window.shard:05}-{window.index:05}.parquet"
+
+    def has(self, window: Window) -> bool:
+        """Whether a window is done."""
+        return self._part(window).exists()
+
+    def write(self, window: Window, table: pa.Table) -> None:
+        """Keep what `Scorer.score` gave for a window.
+
+        Raises:
+            OSError: the disk is full, say.
+        """
+        with whole_file(self._part(window)) as file:
+            pq.write_table(table, file)
+
+    def read(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
+        """What was kept."""
+        return pq.read_table(self._part(window), columns=columns and list(columns))
+
+    def parts(self) -> Iterator[pa.Table]:
+        """All that was kept."""
+        return map(pq.read_table, sorted(self._state.glob("part-*.parquet")))
+
+    def nothing(self, lost: int) -> str:
+        """What to say where there are no items."""
+        if not lost:
+            return "data: got no items, expected one at least"
+        first = pq.read_table(self._folder / ASIDE).slice(0, 1).to_pylist()[0]
+        return f"data: none of {lost} items could be scored; {first['id']}: {first['reason']}"
+
+    def merge(self, windows: Sequence[Window], schema: pa.Schema) -> Iterator[pa.Table]:
+        """Write the tables of all windows as one; gives what is scored of each window on the way.
+
+        An id that was there before is set aside.
+        """
+        twice, seen = self._repeated(windows), set[str]()
+        aside_schema = pa.schema([(name, pa.string()) for name in ("id", "source", "reason")])
+        items_schema = schema.remove(schema.get_field_index("reason"))
+        with (
+            _table(self._folder / ITEMS, items_schema) as add_items,
+            _table(self._folder / ASIDE, aside_schema) as add_aside,
+        ):
+            for window in windows:
+                table = self.read(window)
+                reasons = table["reason"].to_pylist()
+                for row in np.flatnonzero(np.isin(_hashes(table), twice)):
+                    id_ = table["id"][int(row)].as_py()
+                    if reasons[row] is None and id_ in seen:
+                        reasons[row] = _SECOND
+                    elif reasons[row] is None:
+                        seen.add(id_)
+                wrong = np.array([reason is not None for reason in reasons], bool)
+                lost = table.filter(wrong)["id"].to_pylist()
+                why = [reason for reason in reasons if reason is not None]
+                add_aside(pa.table([lost, [window.path] * len(lost), why], schema=aside_schema))
+                scored = table.filter(~wrong).drop_columns("reason")
+                add_items(scored)
+                yield scored
+
+    def _repeated(self, windows: Sequence[Window]) -> np.ndarray:
+        """The hashes that several ids have: all of equal ids, and hardly another."""
+        hashes = [_hashes(self.read(window, ["id"])) for window in windows]
+        found, counts = np.unique(np.concatenate([*hashes, np.zeros(0, np.int64)]), return_counts=True)
+        return found[counts > 1]
+
+    def finish(self, totals: Mapping[str, Any]) -> None:
+        """Write the totals and forget the state: last of it what was run, so that what is left is known."""
+        with whole_file(self._folder / TOTALS) as file:
+            file.write(as_json(totals))
+        for part in self._state.glob("part-*"):
+            part.unlink()
+        (self._state / "run.json").unlink()
+        with contextlib.suppress(OSError):  # what is not ours stays
+            self._state.rmdir()
+
+
+@contextlib.contextmanager
+def _table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Adds tables to a Parquet file, which has row groups of one size."""
+    waiting: list[pa.Table] = []
+
+    def write(rows: int) -> None:
+        table = pa.concat_tables([schema.empty_table(), *waiting])
+        writer.write_table(table.slice(0, rows), row_group_size=_GROUP)
+        waiting[:] = [table.slice(rows)]
+
+    def add(table: pa.Table) -> None:
+        waiting.append(table)
+        rows = sum(map(len, waiting))
+        if rows >= _GROUP:
+            write(rows - rows % _GROUP)
+
+    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        yield add
+        write(sum(map(len, waiting)))
+
+
+def _hashes(table: pa.Table) -> np.ndarray:
+    ids = table["id"].to_pylist()
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """Equal contents give equal bytes."""
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"out: got {folder}, where a run with another {name} is unfinished, expected that run "
+                "again or another folder"
+            )

@@ -1,0 +1,255 @@
+"""A run over a corpus: windows are scored here or by other processes, kept, and put together in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import exportable_losses
+
+from ..native import instruction_set
+from .reading import WINDOW_BYTES, Window, fingerprint, shards, windows
+from .results import Results
+from .scorer import Scorer
+from .totals import Totals
+
+_AHEAD = 2  # windows that a worker knows of
+
+Progress = Callable[[int, int, float, Mapping[str, float]], None]
+
+
+def score_corpus(
+    scorer: Scorer,
+    data: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    strict: bool = False,
+    progress: Progress | None = None,
+    window_bytes: int = WINDOW_BYTES,
+) -> dict[str, Any]:
+    """Score a corpus into a folder, or go on with a run that did not get to its end.
+
+    The results are equal to the last bit however many workers there are, whatever the batches, and
+    wherever the run was broken off.
+
+    Args:
+        scorer: of the graph.
+        data: files, folders, patterns, or URLs of them: see `reading`.
+        out: the folder: see `results`.
+        workers: processes, each with one thread of ONNX Runtime where there are several. They are started
+            anew: a script that asks for them keeps its own work under ``if __name__ == "__main__"``.
+        strict: stop at the first item that cannot be scored; else it is set aside.
+        progress: is told now and then how many items are done, how many of them are set aside, how many come
+            in a second, and what each output comes to so far.
+        window_bytes: how much data a window has, about; a run that is taken up again loses one at most.
+
+    Returns:
+        What ``totals.json`` holds.
+
+    Raises:
+        ValueError: the data or the folder are not what they should be, no item could be scored, or
+            `strict` and an item cannot.
+        OSError: a shard is not there, the disk is full: the same call goes on from there.
+        RuntimeError: a worker died: the same.
+
+    Example:
+        Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
+
+            score_corpus(Scorer("ctc_loss.onnx"), ["dev.parquet"], "scores")["totals"]["loss"]["value"]
+    """
+    if workers < 1:
+        raise ValueError(f"workers: got {workers}, expected one or more")
+    paths = shards(data)
+    about = _about(scorer)
+    results = Results(
+        out, {**about, "data": [[path, fingerprint(path)] for path in paths], "window_bytes": window_bytes}
+    )
+    seen = _Seen(scorer, strict, progress)
+    for table in results.parts():
+        seen.add(table, before=True)
+    planned: list[Window] = []
+
+    def left() -> Iterator[Window]:
+        for window in windows(paths, window_bytes):
+            planned.append(window)
+            if not results.has(window):
+                yield window
+
+    with contextlib.closing(
+        _spread(scorer, left(), workers) if workers > 1 else scorer.score(left())
+    ) as scored:
+        for window, table in scored:
+            seen.add(table)
+            results.write(window, table)
+    return _finish(scorer, results, planned, paths, about)
+
+
+def _about(scorer: Scorer) -> dict[str, Any]:
+    """What is run, where."""
+    graph, model = scorer.settings["graph"], scorer.settings["model"]
+    described = {name: scorer.session.metadata.get(name) for name in ("row", "settings", "version")}
+    library = scorer.session.library
+    return {
+        "graph": {**_file(graph), **described},
+        "model": None if model is None else {**_file(model), "inputs": scorer.settings["inputs"]},
+        "environment": {
+            "exportable_losses": exportable_losses.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+            "native library": False if library is None else instruction_set(library),
+            "machine": platform.machine(),
+        },
+    }
+
+
+def _file(path: str) -> dict[str, str]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while some := file.read(1 << 20):
+            digest.update(some)
+    return {"file": os.path.basename(path), "sha256": digest.hexdigest()}
+
+
+class _Seen:
+    """What has come in so far, for whoever watches."""
+
+    def __init__(self, scorer: Scorer, strict: bool, progress: Progress | None) -> None:
+        self._totals = Totals(scorer.batches.totals)
+        self._strict, self._progress = strict, progress
+        self._start, self._before = time.perf_counter(), 0
+        self._items = self._aside = 0
+
+    def add(self, table: pa.Table, before: bool = False) -> None:
+        """Count the items of a window; `before`: an earlier call scored them.
+
+        Raises:
+            ValueError: one is set aside, and none may be.
+        """
+        wrong = table.filter(pc.is_valid(table["reason"]))
+        if self._strict and len(wrong):
+            first = wrong.slice(0, 1).to_pylist()[0]
+            raise ValueError(f"{first['id']}: {first['reason']}")
+        self._items, self._aside = self._items + len(table), self._aside + len(wrong)
+        if self._progress is None:
+            return
+        _add(self._totals, table.filter(pc.is_null(table["reason"])))
+        self._before += len(table) * before
+        try:
+            means = {name: found["value"] for name, found in self._totals.result().items()}
+        except ValueError:  # nothing that counts yet
+            means = {}
+        rate = (self._items - self._before) / (time.perf_counter() - self._start)
+        self._progress(self._items, self._aside, rate, means)
+
+
+def _add(totals: Totals, table: pa.Table) -> None:
+    """Add items to running totals."""
+    if not len(table):
+        return
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_list(column.type):
+            columns[name] = column.flatten().to_numpy().reshape(len(table), -1)
+        elif name not in ("id", "size", "reason"):
+            columns[name] = column.to_numpy()
+    totals.add(columns)
+
+
+def _finish(
+    scorer: Scorer,
+    results: Results,
+    planned: Sequence[Window],
+    paths: Sequence[str],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Put all windows together, and forget the state."""
+    totals = Totals(scorer.batches.totals)
+    rows, items, lost = [0] * len(paths), 0, 0
+    kept: dict[str, list[np.ndarray]] = {}
+    merged = results.merge(planned, scorer.schema)
+    for window, table in zip(planned, merged, strict=True):
+        rows[window.shard] += 0 if window.lost else window.rows
+        items, lost = items + len(table), lost + window.rows - len(table)
+        if scorer.batches.whole:
+            for name in scorer.columns:
+                kept.setdefault(name, []).append(table[name].combine_chunks().flatten().to_numpy())
+        else:
+            _add(totals, table)
+    if not items:
+        raise ValueError(results.nothing(lost))
+    if scorer.batches.whole:
+        outputs = scorer.session(**{name: np.concatenate(arrays) for name, arrays in kept.items()})
+        found: Mapping[str, Any] = {name: {"value": float(outputs[name])} for name in scorer.batches.totals}
+    else:
+        found = totals.result()
+    data = [{"path": path, "rows": count} for path, count in zip(paths, rows, strict=True)]
+    summary = {**about, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
+    results.finish(summary)
+    return summary
+
+
+def _spread(
+    scorer: Scorer, windows: Iterator[Window], workers: int
+) -> Generator[tuple[Window, pa.Table], None, None]:
+    """What `Scorer.score` gives, in any order, from processes of their own."""
+    settings = {**scorer.settings, "threads": scorer.settings["threads"] or 1}
+    context = multiprocessing.get_context("spawn")
+    runs = (list(run) for _, run in itertools.groupby(windows, key=lambda each: (each.shard, each.run)))
+    processes: dict[Connection, Any] = {}
+    waiting: dict[Connection, int] = {}
+    try:
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, settings), daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours], waiting[ours] = process, 0
+        while processes:
+            for worker in list(processes):
+                while waiting[worker] < _AHEAD and (run := next(runs, None)):
+                    worker.send(run)
+                    waiting[worker] += len(run)
+                if not waiting[worker]:
+                    worker.send(None)
+                    processes.pop(worker).join()
+            ready = wait(list(processes)) if processes else []
+            for worker in [each for each in processes if each in ready]:
+                result = worker.recv()
+                if isinstance(result, Exception):
+                    raise result
+                waiting[worker] -= 1
+                yield result
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError("workers: one died, for want of memory perhaps; the same call goes on") from error
+    finally:
+        for process in processes.values():
+            process.kill()
+
+
+def _work(main: Connection, settings: Mapping[str, Any]) -> None:
+    """A worker: scores the runs of windows that come until nothing does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one hears it too
+    try:
+        runs = iter(main.recv, None)
+        for result in Scorer(**settings).score(itertools.chain.from_iterable(runs)):
+            main.send(result)
+    except (EOFError, ConnectionError):
+        pass  # the process that started this one is gone
+    except Exception as error:
+        main.send(error)

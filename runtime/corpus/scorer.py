@@ -1,0 +1,319 @@
+"""Scoring windows of a corpus: the next batches are made while ONNX Runtime computes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
+from ..session import LossSession, cast, open_session, session_options
+from .batches import Batches, Ready
+from .reading import Item, Reader, Window
+
+T = TypeVar("T")
+
+BATCH_BYTES = 8 << 20
+_AHEAD = 4  # batches that wait
+# what is wrong with an item, and not with the program or the machine
+_WRONG = (TypeError, ValueError, Fail, InvalidArgument, RuntimeException)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items of a window, by their rows in it, and what goes into the graph unless it is illegal."""
+
+    rows: list[int]
+    items: list[Ready]
+    feed: Mapping[str, np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class End:
+    """All of a window has been read: its ids, and its rows that are set aside, with the reasons."""
+
+    window: Window
+    ids: list[str]
+    aside: dict[int, str]
+
+
+class Scorer:
+    """Scores items with an exported loss, each as if it were alone.
+
+    Args:
+        graph: an exported loss, or one attached to a model.
+        model: an ONNX model that runs first, on one item at a time, without anything padded.
+        inputs: the loss's inputs that are outputs of the model, as ``{"log_probs": "logits"}``; without it
+            those that share a name.
+        batch_bytes: what the arrays of a batch may take.
+        native: as of `LossSession`.
+        providers: as of `LossSession`.
+        threads: as of `LossSession`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the graph does not say what it takes, or nothing of it adds up over a corpus; or the
+            model does not fit it.
+
+    Example:
+        Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
+
+            scorer = Scorer("ctc_loss.onnx")
+            for window, table in scorer.score(windows(["dev.parquet"])):
+                print(table["id"], table["loss"])
+    """
+
+    def __init__(
+        self,
+        graph: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        native: Literal["auto"] | bool = "auto",
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.settings: dict[str, Any] = {
+            "graph": os.fspath(graph),
+            "model": None if model is None else os.fspath(model),
+            "inputs": inputs,
+            "batch_bytes": batch_bytes,
+            "native": native,
+            "providers": providers,
+            "threads": threads,
+        }
+        if batch_bytes < 1:
+            raise ValueError(f"batch_bytes: got {batch_bytes}, expected a positive number")
+        self.session = LossSession(graph, native=native, providers=providers, threads=threads)
+        self.batches = Batches(self.session)
+        self._model = None
+        if model is not None:
+            self._model = _Model(model, self.session.inputs, inputs, providers, threads)
+        elif inputs:
+            raise ValueError(f"inputs: got {', '.join(inputs)}, expected none without a model")
+        self.columns = self._model.columns if self._model else self.session.inputs
+        self._most = batch_bytes if self.batches.together else 0
+        self._reader = Reader(self.columns)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(Scorer, **self.settings), ()
+
+    def score_window(self, window: Window) -> pa.Table:
+        """The items of one window: see `score`."""
+        ((_, table),) = self.score([window])
+        return table
+
+    def score(self, windows: Iterable[Window]) -> Generator[tuple[Window, pa.Table], None, None]:
+        """The items of each window, in the order of the data.
+
+        A table has the columns `id`, `size` (frames as a rule), those of `Batches.columns`, and `reason`: why
+        an item is set aside, else null.
+
+        Raises:
+            OSError: a shard is not there, or cannot be read for a reason that is not in the data.
+        """
+        rows: list[int] = []
+        parts: list[tuple[np.ndarray, Mapping[str, Any]]] = []
+        aside: dict[int, str] = {}
+        for step in _ahead(self._steps(windows), _AHEAD):
+            if isinstance(step, Batch):
+                for batch, values in self._run(step, aside):
+                    rows += batch.rows
+                    parts.append((np.array([item.fit.size for item in batch.items]), values))
+            else:
+                yield step.window, self._table(step.ids, {**aside, **step.aside}, rows, parts)
+                rows, parts, aside = [], [], {}
+
+    def _steps(self, windows: Iterable[Window]) -> Iterator[Batch | End]:
+        """What `score` runs, and the end of each window."""
+        for window in windows:
+            ids: list[str] = []
+            aside: dict[int, str] = {}
+            buckets: dict[Any, tuple[list[int], list[Ready]]] = {}
+            for row, item in enumerate(self._reader.read(window)):
+                ids.append(item.id)
+                try:
+                    ready = self._ready(item)
+                except _WRONG as error:
+                    aside[row] = first_line(error)
+                    continue
+                rows, items = buckets.setdefault(ready.shapes, ([], []))
+                if items and (len(items) + 1) * ready.bytes > self._most:
+                    yield self._batch(*buckets.pop(ready.shapes))
+                    rows, items = buckets.setdefault(ready.shapes, ([], []))
+                rows.append(row)
+                items.append(ready)
+            while buckets:
+                yield self._batch(*buckets.popitem()[1])
+            yield End(window, ids, aside)
+        self._reader.close()
+
+    def _ready(self, item: Item) -> Ready:
+        if item.reason:
+            raise ValueError(item.reason)
+        return self.batches.ready(self._model(item.arrays) if self._model else item.arrays)
+
+    def _batch(self, rows: list[int], items: list[Ready]) -> Batch:
+        if self.batches.whole:
+            return Batch(rows, items, None)
+        try:
+            return Batch(rows, items, self.session.checked(self.batches.collate(items)))
+        except _WRONG:
+            return Batch(rows, items, None)
+
+    def _run(self, batch: Batch, aside: dict[int, str]) -> list[tuple[Batch, Mapping[str, Any]]]:
+        """What the items of a batch give; one by one where something is illegal, which goes to `aside`."""
+        if self.batches.whole:
+            return [(batch, self.batches.kept(batch.items))]
+        try:
+            feed = batch.feed or self.session.checked(self.batches.collate(batch.items))
+            return [(batch, self.batches.values(batch.items, self.session.run(feed)))]
+        except _WRONG as error:
+            if len(batch.items) == 1:
+                aside[batch.rows[0]] = first_line(error)
+                return []
+        alone = (Batch([row], [item], None) for row, item in zip(batch.rows, batch.items, strict=True))
+        return [found for each in alone for found in self._run(each, aside)]
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        """Of the tables."""
+        kinds = {name: _arrow_type(dtype, rank) for name, (dtype, rank) in self.batches.kinds.items()}
+        fields = {"id": pa.string(), "size": pa.int64(), **kinds, "reason": pa.string()}
+        return pa.schema(list(fields.items()))
+
+    def _table(
+        self, ids: list[str], aside: Mapping[int, str], rows: list[int], parts: Sequence[tuple[Any, ...]]
+    ) -> pa.Table:
+        """A window's table: what the batches gave, in the order of the rows."""
+        place = np.full(len(ids), -1)
+        place[rows] = np.arange(len(rows))
+        index = pa.array(place, mask=place < 0)
+        columns: dict[str, Any] = {}
+        for field in self.schema:
+            if field.name == "id":
+                columns["id"] = pa.array(ids, field.type)
+            elif field.name == "reason":
+                columns["reason"] = pa.array([aside.get(row) for row in range(len(ids))], field.type)
+            else:
+                found = [sizes if field.name == "size" else values[field.name] for sizes, values in parts]
+                columns[field.name] = _column(found, field.type).take(index)
+        return pa.table(columns, self.schema)
+
+
+def _column(parts: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """The parts of a column, one behind the other."""
+    if pa.types.is_list(kind):
+        return pa.array([np.ravel(row) for part in parts for row in part], kind)
+    return pa.array(np.concatenate(parts) if parts else [], kind)
+
+
+def _arrow_type(dtype: np.dtype[Any], rank: int) -> pa.DataType:
+    kind = pa.from_numpy_dtype(dtype)
+    return pa.list_(kind) if rank else kind
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+class _Model:
+    """A model that runs before the loss, on one item at a time: no padding can change what it gives.
+
+    Args:
+        path: of the model.
+        taken: what the loss takes.
+        inputs: which of it are the model's outputs, by name.
+        providers: as of `LossSession`.
+        threads: as of `LossSession`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        taken: Sequence[str],
+        inputs: Mapping[str, str] | None,
+        providers: Sequence[str] | None,
+        threads: int | None,
+    ) -> None:
+        self._session = open_session(path, session_options(threads), providers)
+        given = [value.name for value in self._session.get_outputs()]
+        self._inputs = {name: name for name in taken if name in given} if inputs is None else dict(inputs)
+        for name, output in self._inputs.items():
+            if name not in taken:
+                raise ValueError(f"inputs: got {name}, expected one of the loss's: {', '.join(taken)}")
+            if output not in given:
+                raise ValueError(f"inputs: got {output}, expected one of the model's: {', '.join(given)}")
+        if not self._inputs:
+            raise ValueError(
+                f"inputs: got none, expected which of {', '.join(taken)} are the model's {', '.join(given)}"
+            )
+        self._values = {value.name: value for value in self._session.get_inputs()}
+        self._left = [name for name in taken if name not in self._inputs]
+        self.columns = list(dict.fromkeys([*self._values, *self._left]))
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the loss takes of an item.
+
+        Raises:
+            TypeError: an array is missing, or its dtype does not fit.
+            ValueError: the model does not take it.
+        """
+        missing = [name for name in self._values if name not in arrays]
+        if missing:
+            raise TypeError(f"inputs: {', '.join(missing)} missing, expected {', '.join(self._values)}")
+        feed = {name: cast(name, arrays[name], value.type)[None] for name, value in self._values.items()}
+        outputs = list(dict.fromkeys(self._inputs.values()))
+        found: dict[str, Any] = dict(zip(outputs, self._session.run(outputs, feed), strict=True))
+        for name, output in found.items():
+            if not output.ndim or len(output) != 1:
+                raise ValueError(f"{name}: got shape {list(output.shape)}, expected one item first")
+        left = {name: array for name, array in arrays.items() if name in self._left}
+        return {**left, **{name: found[output][0] for name, output in self._inputs.items()}}
+
+
+def _ahead(steps: Iterable[T], most: int) -> Iterator[T]:
+    """`steps`, made in a thread of its own, `most` of them ahead."""
+    waiting: queue.Queue[Any] = queue.Queue(most)
+    stop = threading.Event()
+
+    def put(step: Any) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(step, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for step in steps:
+                if not put((step, None)):
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            step, error = waiting.get()
+            if error is not None:
+                raise error
+            if step is None:
+                return
+            yield step
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+from corpora import ROWS
+
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A graph of each of `ROWS`."""
+    folder = tmp_path_factory.mktemp("graphs")
+    for row, settings in ROWS.items():
+        to_onnx(catalog.get(row).module(**settings), folder / f"{row}.onnx")
+    return {row: folder / f"{row}.onnx" for row in ROWS}
