@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -184,12 +184,7 @@ def attach_command(
     """
     from exportable_losses.export import attach
 
-    computed = {}
-    for item in inputs:
-        name, _, output = item.partition("=")
-        if not output:
-            fail(f"--input: got {item!r}, expected something like log_probs=logits.")
-        computed[name] = output
+    computed = _pairs("--input", inputs)
     with wrong_call("attach"):
         out.parent.mkdir(parents=True, exist_ok=True)
         joint = attach(model, loss, out, inputs=computed, scores=scores, layout=layout)  # type: ignore[arg-type]
@@ -246,16 +241,91 @@ def parity_table(checks: Sequence[Any]) -> Table:
     return table
 
 
-@app.command("score", epilog=example("score losses/ctc_loss/ctc_loss.onnx --inputs batch.npz"))
+@app.command("score", epilog=example("score ctc_loss.onnx --data dev/ --out scores"))
 def score_command(
     graph: Annotated[Path, typer.Argument(metavar="GRAPH.onnx", exists=True, dir_okay=False)],
     inputs: Annotated[
-        list[Path],
-        typer.Option(exists=True, dir_okay=False, help="Inputs by name; may be repeated."),
-    ],
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the outputs to this .npz.")] = None,
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="One batch, its arrays by name, as .npz; may be repeated."
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A corpus: .parquet, .arrow, .npz or .tar files, folders, patterns, URLs; may be repeated.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="For --inputs an .npz to write, for --data a folder.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model that runs first."),
+    ] = None,
+    feeds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feed",
+            metavar="NAME=OUTPUT",
+            help="An input of the loss, the model's output that goes there; may be repeated.",
+        ),
+    ] = None,
+    batch_bytes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="What the arrays of a batch may take; 8 MiB.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an item that cannot be scored; else it is set aside.")
+    ] = False,
 ) -> None:
-    """Run an exported loss on arrays of yours."""
+    """Run an exported loss on data of yours: one batch, or a corpus item by item.
+
+    With --data the folder gets items.parquet, set_aside.parquet and totals.json. A run that was broken
+    off goes on where it was when the same command is given again. The exit code is 1 where it cannot go on.
+    """
+    of_corpus = {
+        "--model": model,
+        "--feed": feeds,
+        "--batch-bytes": batch_bytes,
+        "--workers": workers > 1,
+        "--strict": strict,
+    }
+    if bool(inputs) == bool(data):
+        fail("give either --inputs or --data.")
+    if inputs:
+        unfit = [name for name, given in of_corpus.items() if given]
+        if unfit:
+            fail(f"{', '.join(unfit)}: of --data, not of --inputs.")
+        _score_batches(graph, inputs, out)
+        return
+    if out is None:
+        fail("--data needs --out, the folder to write to.")
+    names = None if feeds is None else _pairs("--feed", feeds)
+    from exportable_losses.runtime.corpus.reading import shards
+
+    from . import score
+
+    with wrong_call(str(graph), (OSError, RuntimeError, TypeError, ValueError)):
+        scorer = score.scorer(graph, model, names, batch_bytes)
+    with wrong_call("--data"):
+        paths = shards(data or [])
+    _score_corpus(scorer, paths, out, workers, strict)
+
+
+def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """``NAME=OUTPUT`` words as a dict."""
+    pairs = {}
+    for item in items:
+        name, _, output = item.partition("=")
+        if not output:
+            fail(f"{option}: got {item!r}, expected something like log_probs=logits.")
+        pairs[name] = output
+    return pairs
+
+
+def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> None:
     from . import score
 
     with wrong_call(str(graph)):
@@ -272,6 +342,29 @@ def score_command(
     if out is not None:
         with wrong_call("--out"):
             score.write_results(results, out)
+
+
+def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, workers: int, strict: bool) -> None:
+    from exportable_losses.runtime import score_corpus
+
+    with Console(stderr=True).status("Scoring") as status:
+
+        def show(items: int, aside: int, rate: float, means: Mapping[str, float]) -> None:
+            so_far = "".join(f", {name} {value:.5g}" for name, value in means.items())
+            status.update(f"{items} items ({aside} set aside), {rate:.0f} a second{so_far}")
+
+        try:
+            found = score_corpus(scorer, paths, out, workers=workers, strict=strict, progress=show)
+        except (OSError, RuntimeError, ValueError) as error:
+            fail(str(error), code=1)
+    table = Table("output", "value", "numerator", "denominator")
+    for name, each in found["totals"].items():
+        numbers = (each.get(key) for key in ("value", "numerator", "denominator"))
+        table.add_row(name, *("" if number is None else f"{number:.9g}" for number in numbers))
+    Console().print(table)
+    lost = found["set_aside"]
+    why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
+    typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")
 
 
 @app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))

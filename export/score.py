@@ -1,13 +1,16 @@
-"""Run one exported loss on arrays from ``.npz`` files."""
+"""Run one exported loss on arrays from ``.npz`` files, or on a corpus."""
 
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exportable_losses.runtime import LossSession
+
+if TYPE_CHECKING:
+    from exportable_losses.runtime import Scorer
 
 
 def load(path: Path) -> LossSession:
@@ -60,3 +63,22 @@ def summary(array: np.ndarray) -> str:
     if array.size == 0:
         return f"empty, shape {list(array.shape)}"
     return f"mean {array.mean():.7g}, from {array.min():.7g} to {array.max():.7g}, shape {list(array.shape)}"
+
+
+def scorer(
+    graph: Path, model: Path | None, inputs: Mapping[str, str] | None, batch_bytes: int | None
+) -> "Scorer":
+    """What scores a corpus.
+
+    Raises:
+        ValueError: a file is not an ONNX graph that runs here, or they do not fit.
+    """
+    from exportable_losses.runtime import Scorer
+
+    settings = {} if batch_bytes is None else {"batch_bytes": batch_bytes}
+    try:
+        return Scorer(graph, model=model, inputs=inputs, **settings)
+    except (OSError, RuntimeError, TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"not graphs that ONNX Runtime takes: {error}") from error

@@ -1,5 +1,8 @@
 """`score` runs an exported loss on arrays and says what is wrong with them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -104,3 +107,78 @@ def test_a_graph_that_is_none(cli, save):
 )
 def test_summary(array, text):
     assert summary(np.asarray(array)) == text
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Three items in an archive, the last of them with a label that is none."""
+    item = {name: array[0] for name, array in UNIFORM.items() if not name.endswith("_lens")}
+    items = [item, {**item, "targets": np.array([3, 3])}, {**item, "targets": np.array([4])}]
+    members = {f"utt{i}.{name}": array for i, item in enumerate(items) for name, array in item.items()}
+    np.savez(tmp_path / "dev.npz", **members)
+    return tmp_path / "dev.npz"
+
+
+def test_a_corpus(cli, graph, corpus, tmp_path):
+    out = tmp_path / "scores"
+    result = cli("score", graph, "--data", corpus, "--out", out, "--batch-bytes", 100)
+    assert result.exit_code == 0, result.output
+    assert f"{(COST + np.log(64)) / 2:.6f}"[:7] in result.stdout
+    assert f"2 items scored, 1 set aside; {out}/set_aside.parquet says why" in result.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        "items.parquet",
+        "set_aside.parquet",
+        "totals.json",
+    ]
+    again = cli("score", graph, "--data", corpus, "--out", out)
+    assert again.exit_code == 1
+    assert "which holds a finished run" in again.stderr
+
+
+def test_strict_is_an_exit_code_and_the_run_goes_on(cli, graph, corpus, tmp_path):
+    out = tmp_path / "scores"
+    result = cli("score", graph, "--data", corpus, "--out", out, "--strict")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: utt2: targets: got 4 at [0, 0], expected an index in [0, 3]")
+    assert cli("score", graph, "--data", corpus, "--out", out).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give either --inputs or --data"),
+        (("--data", "CORPUS", "--inputs", "CORPUS"), "give either --inputs or --data"),
+        (("--data", "CORPUS"), "--data needs --out"),
+        (("--inputs", "CORPUS", "--strict", "--workers", "2"), "--workers, --strict: of --data"),
+        (("--data", "nowhere/*.tar", "--out", "OUT"), "data: got nowhere/*.tar, where there is no .parquet"),
+        (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs"), "--feed: got 'log_probs'"),
+        (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs=x"), "expected none without a model"),
+        (("--data", "CORPUS", "--out", "OUT", "--model", "CORPUS"), "not graphs that ONNX Runtime takes"),
+    ],
+)
+def test_a_wrong_call(cli, graph, corpus, tmp_path, words, message):
+    places = {"CORPUS": corpus, "OUT": tmp_path / "out"}
+    result = cli("score", graph, *(places.get(word, word) for word in words))
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def _without(packages, *words):
+    """The command line in a process where some packages are missing."""
+    code = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()));"
+    code += "from exportable_losses.export import cli; cli.main()"
+    command = [sys.executable, "-c", code, " ".join(packages), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_corpus_needs_no_torch(graph, corpus, tmp_path):
+    unwanted = ("torch", "onnx", "onnxscript")
+    done = _without(unwanted, "score", graph, "--data", corpus, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 items scored" in done.stdout
+
+
+def test_a_corpus_needs_pyarrow(graph, corpus, tmp_path):
+    done = _without(["pyarrow"], "score", graph, "--data", corpus, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr == "pyarrow is not installed. Try: pip install 'exportable-losses[corpus]'\n"
