@@ -2,7 +2,10 @@
 
 import sys
 
-_EXTRA = {"typer", "rich", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
+_EXTRA = {
+    **dict.fromkeys(("typer", "rich", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"), "export"),
+    **dict.fromkeys(("pyarrow", "matplotlib", "jinja2"), "corpus"),
+}
 
 
 def main() -> None:
@@ -15,7 +18,7 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
-        sys.exit(f"{missing} is not installed. Try: pip install 'exportable-losses[export]'")
+        sys.exit(f"{missing} is not installed. Try: pip install 'exportable-losses[{_EXTRA[missing]}]'")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 TALL = (5.6, 4.6)  # inches, as SVG has 72 units to one
 POINTS = 1000  # more than these are drawn as hexagons that say how many they hold
+MINUS = "\N{MINUS SIGN}"
 LIMITS = 1.96  # standard deviations about the mean that hold 95 % of a normal distribution
 
 # Colours that stand for those of the page: what they are, its style sheet says, by day and by night.
@@ -120,7 +121,9 @@ def histogram(values: np.ndarray, label: str, prefix: str = "histogram") -> Plot
         axes.set(xlabel=label, ylabel="items")
         svg = _svg(axes, prefix)
     beyond = int(((values < low) | (values > high)).sum())
-    more = f" {_items(beyond)} further out {'is' if beyond == 1 else 'are'} in the outermost bars." * (beyond > 0)
+    more = f" {_items(beyond)} further out {'is' if beyond == 1 else 'are'} in the outermost bars." * (
+        beyond > 0
+    )
     text = (
         f"{_items(len(values))} from {values.min():.4g} to {values.max():.4g}, "
         f"the median at {median:.4g}, 95 % below {late:.4g}.{more}"
@@ -137,9 +140,11 @@ def against_size(
     middle = [(np.median(sizes[group]), np.median(values[group])) for group in groups]
     with _axes() as axes:
         _cloud(axes, sizes.astype(float), values)
-        axes.plot(*zip(*middle, strict=True), color=_SECOND, marker="o", markersize=4, label="median")
+        axes.plot(
+            *zip(*middle, strict=True), color=_SECOND, linewidth=2, marker="o", markersize=4, label="median"
+        )
         axes.set(xlabel=size_label, ylabel=label)
-        axes.legend(loc="best")
+        axes.get_figure().legend(loc="outside upper left")
         svg = _svg(axes, prefix)
     text = (
         f"{_items(len(values))} of {sizes.min()} to {sizes.max()} {_unit(size_label)}. The median goes from "
@@ -155,9 +160,9 @@ def scatter(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
     ends = low - room, high + room
     with _axes(TALL) as axes:
         axes.plot(ends, ends, color=_SECOND, linewidth=1.2, label="no change")
-        _cloud(axes, a, b)
+        _cloud(axes, a, b, (72, 42))
         axes.set(xlabel=f"A: {label}", ylabel=f"B: {label}", xlim=ends, ylim=ends, aspect="equal")
-        axes.legend(loc="upper left")
+        axes.get_figure().legend(loc="outside upper left")
         svg = _svg(axes, prefix)
     above, below = int((b > a).sum()), int((b < a).sum())
     text = f"{_items(above)} above the line of no change, {_items(below)} below it.{_hexagons(len(a))}"
@@ -178,12 +183,14 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
         _cloud(axes, mean[shown], moves[shown])
         for at, mark in ((low, "v"), (high, "^")):
             beyond = moves < low if mark == "v" else moves > high
-            axes.scatter(mean[beyond], np.full(beyond.sum(), at), s=22, marker=mark, color=_ACCENT)
+            step = (np.ptp(mean) or 1.0) / 150  # one triangle for those that would cover each other
+            places = step * np.unique(np.round(mean[beyond] / step))
+            axes.scatter(places, np.full(len(places), at), s=22, marker=mark, color=_ACCENT)
         axes.axhline(centre, color=_SECOND, linewidth=1.4, label=f"mean {_signed(centre)}")
         limits = f"limits of agreement {_signed(centre - spread)}, {_signed(centre + spread)}"
         for at, text in ((centre - spread, limits), (centre + spread, None)):
             axes.axhline(at, color=_SECOND, linewidth=1.4, linestyle=(0, (5, 3)), label=text)
-        axes.set(xlabel=f"mean of A and B: {label}", ylabel=f"B − A: {label}")
+        axes.set(xlabel=f"mean of A and B: {label}", ylabel=f"B {MINUS} A: {label}")
         axes.get_figure().legend(loc="outside upper left", ncols=2)
         svg = _svg(axes, prefix)
     inside, outside = int((np.abs(moves - centre) <= spread).sum()), int((~shown).sum())
@@ -193,18 +200,22 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
         f"and {_signed(centre + spread)}; {_items(inside)} of {len(a):,} {'is' if inside == 1 else 'are'} "
         f"within them.{more}{_hexagons(len(a))}"
     )
-    return Plot(f"Bland–Altman plot of {label}", text, svg)
+    return Plot(f"Bland-Altman plot of {label}", text, svg)
 
 
-def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Points; where they are many, hexagons, the darker the more they hold."""
+def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray, grid: tuple[int, int] = (44, 24)) -> None:
+    """Points; where they are many, hexagons, the stronger their colour the more they hold."""
     if len(x) <= POINTS:
         axes.scatter(x, y, s=14, color=_ACCENT, alpha=0.55, linewidths=0)
         return
     shades = mpl.colors.ListedColormap([(*mpl.colors.to_rgb(_ACCENT), s) for s in np.linspace(0.18, 1, 8)])
-    hexagons = axes.hexbin(x, y, gridsize=(44, 24), mincnt=1, bins="log", cmap=shades, linewidths=0)
-    bar = axes.get_figure().colorbar(hexagons, ax=axes, fraction=0.03, pad=0.02, label="items", format="{x:,.0f}")
+    hexagons = axes.hexbin(x, y, gridsize=grid, mincnt=1, bins="log", cmap=shades, linewidths=0)
+    figure = axes.get_figure()
+    bar = figure.colorbar(hexagons, ax=axes, fraction=0.03, pad=0.02, label="items", format="{x:,.0f}")
+        hexagons, ax=axes, fraction=0.03, pad=0.02, label="items", format="{x:,.0f}"
+    )
     bar.outline.set_visible(False)
+    bar.ax.patch.set_alpha(0)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -224,8 +235,8 @@ def _unit(label: str) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4g}".replace("-", "−")
+    return f"{value:+.4g}".replace("-", MINUS)
 
 
 def _hexagons(count: int) -> str:
-    return " The darker a hexagon, the more items it holds." * (count > POINTS)
+    return " The stronger a hexagon's colour, the more items it holds." * (count > POINTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,11 +28,9 @@ _UNITS = {**dict.fromkeys(_NATS.split(), "nats"), **dict.fromkeys(_DECIBELS.spli
 _HIGHER = ("accuracy", "sdr", "improvement")  # the outputs of which more is better
 _IN_UNITS = ("loss", "sdr", "improvement")
 # the rows whose items have frames for a size; of the others it is the first array's elements, or tokens
-_FRAMES = frozenset(
-    """
-    l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss ctc_loss transducer_loss ctc_loss_kd
-    nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy ExpectedCalibrationError Perplexity
-    """.split()
+_FRAMES = (
+    "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss ctc_loss transducer_loss ctc_loss_kd "
+    "nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy ExpectedCalibrationError Perplexity"
 )
 
 
@@ -40,7 +38,7 @@ def write_report(
     run: Run,
     path: str | Path,
     *,
-    outputs: tuple[str, ...] = (),
+    outputs: Sequence[str] = (),
     worst: int = 20,
     picture: Picture | None = None,
 ) -> None:
@@ -76,7 +74,7 @@ def write_comparison(
 ) -> None:
     """Write a page about two runs over the same items.
 
-    The verdict, by how much each output moved, scatter and Bland–Altman plot, the items that moved
+    The verdict, by how much each output moved, scatter and Bland-Altman plot, the items that moved
     most, those that one run alone has, the files of both. Equal comparisons give equal bytes.
 
     Args:
@@ -139,7 +137,7 @@ def _about(run: Run) -> dict[str, Any]:
         "files": [(what, file["file"], file["sha256"]) for what, file in files],
         "data": about["data"],
         "settings": about["graph"]["settings"],
-        "environment": {"graph written by version": about["graph"]["version"], **about["environment"]},
+        "environment": {"graph written by": about["graph"]["version"], **about["environment"]},
     }
 
 
@@ -231,7 +229,7 @@ def _label(run: Run, output: str) -> str:
 
 
 def _size_label(run: Run) -> str:
-    return "length (frames)" if run.about["graph"]["row"] in _FRAMES else "size"
+    return "length (frames)" if run.about["graph"]["row"] in _FRAMES.split() else "size"
 
 
 def _image(picture: Picture | None, name: str) -> str:
@@ -249,7 +247,9 @@ def _number(value: float | None) -> str:
         return ""
     if math.isnan(value):
         return "no number"
-    return f"{value:.6g}".replace("inf", "∞").replace("-", "−")
+    if 1e5 <= abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", plots.MINUS)
+    return f"{value:.6g}".replace("inf", "∞").replace("-", plots.MINUS)
 
 
 def _signed(value: float) -> str:

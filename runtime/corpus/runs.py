@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from exportable_losses.contract import Total
 
-from .totals import COMPOSED
+from .totals import columns_of
 
 FORMAT = 1
 
@@ -79,24 +79,20 @@ def read_run(path: str | Path) -> Run:
         about = json.loads((path / "totals.json").read_text(encoding="utf-8"))
         if about.get("format") != FORMAT:
             raise ValueError(f"totals.json: got format {about.get('format')}, expected {FORMAT}")
-        totals = {name: Total(name, of["kind"], of["by"]) for name, of in about["totals"].items()}
-        items = pq.read_table(path / "items.parquet")
+        # what does not say how it adds up is of the corpus as a whole
+        totals = {
+            name: Total(name, total.get("kind", "whole"), total.get("by", ""))
+            for name, total in about["totals"].items()
+        }
+        added = {name: total for name, total in totals.items() if total.kind != "whole"}
+        items = pq.read_table(path / "items.parquet", columns=["id", "size", *columns_of(added)])
+        columns = {name: _numbers(items[name]) for name in items.column_names[2:]}
         aside = [SetAside(**row) for row in pq.read_table(path / "set_aside.parquet").to_pylist()]
         ids = items["id"].to_pylist()
-        columns = {name: _numbers(items[name]) for name in items.column_names if name not in ("id", "size")}
-        missing = set(_named(totals)) - set(columns)
-        if missing:
-            raise ValueError(f"items.parquet: got no column {', '.join(sorted(missing))}")
         return Run(path, about, totals, _unique(ids), items["size"].to_numpy(), columns, aside)
     except (AttributeError, KeyError, OSError, TypeError, ValueError, pa.ArrowException) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: not a run that this version reads: {what}") from error
-
-
-def _named(totals: Mapping[str, Total]) -> list[str]:
-    """The columns that must be there: outputs, and what the totals of others are made of."""
-    parts = [part for total in totals.values() if total.kind in COMPOSED for part in total.by.split()]
-    return [*totals, *parts]
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -109,8 +109,9 @@ class Totals:
         for total, column in zip(sums, table.T, strict=True):
             total.add(column)
 
-    def result(self) -> dict[str, dict[str, float]]:
-        """Each output's `value` over the corpus, and the `numerator` and `denominator` it is the quotient of.
+    def result(self) -> dict[str, dict[str, Any]]:
+        """Each output's `value` over the corpus, the `numerator` and `denominator` it is the quotient of, and
+        how it adds up: `kind` and `by` of its `Total`.
 
         Raises:
             ValueError: a denominator is zero: no item has anything that counts.
@@ -131,7 +132,11 @@ class Totals:
             if total.kind in ("ratio", "plus"):
                 one, other = (found[part]["value"] for part in total.by.split())
                 found[name] = {"value": one + other} if total.kind == "plus" else _quotient(name, one, other)
-        return {name: found[name] for name in self._totals if name in found}
+        return {
+            name: {"kind": total.kind, "by": total.by, **found[name]}
+            for name, total in self._totals.items()
+            if name in found
+        }
 
     def _value(self, name: str) -> float:
         return self._sums[name][0].value if name in self._sums else 0.0
