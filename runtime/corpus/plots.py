@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import colors, style, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,19 +65,19 @@ class Plot:
 
 
 @contextmanager
-def _axes(size: tuple[float, float] = (5.6, 3.4)) -> Iterator[Axes]:
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+def _axes(size: tuple[float, float] = (5.6, 3.4)) -> Iterator[tuple[Figure, Axes]]:
+    with style.context(["default", _STYLE]):
         figure = Figure(figsize=size)
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
-        yield axes
+        yield figure, axes
 
 
-def _svg(axes: Axes, prefix: str) -> str:
-    """The figure of `axes`, to stand in a page: ids with a `prefix`, colours by name, fonts the page's."""
+def _svg(figure: Figure, prefix: str) -> str:
+    """`figure` as it can stand in a page: ids with a `prefix`, colours by name, fonts the page's."""
     file = io.StringIO()
-    axes.get_figure().savefig(file, format="svg", metadata=_METADATA)
+    figure.savefig(file, format="svg", metadata=_METADATA)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
@@ -101,10 +101,10 @@ def histogram(values: np.ndarray, label: str, prefix: str = "histogram") -> Plot
     count = min(60, max(10, round(2 * len(values) ** (1 / 3))))  # Rice's rule
     edges = np.linspace(low, high, count + 1)
     median, late = np.quantile(values, [0.5, 0.95])
-    with _axes() as axes:
+    with _axes() as (figure, axes):
         axes.hist(values.clip(low, high), bins=edges.tolist(), color=_ACCENT, rwidth=0.92)
         axes.grid(axis="x", visible=False)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         top = axes.get_ylim()[1]
         axes.set_ylim(0, top * 1.2)
         for at, name, height in ((median, "median", 1.18), (late, "95 % below", 1.07)):
@@ -119,7 +119,7 @@ def histogram(values: np.ndarray, label: str, prefix: str = "histogram") -> Plot
                 verticalalignment="top",
             )
         axes.set(xlabel=label, ylabel="items")
-        svg = _svg(axes, prefix)
+        svg = _svg(figure, prefix)
     beyond = int(((values < low) | (values > high)).sum())
     more = f" {_items(beyond)} further out {'is' if beyond == 1 else 'are'} in the outermost bars." * (
         beyond > 0
@@ -138,14 +138,14 @@ def against_size(
     order = np.argsort(sizes, kind="stable")
     groups = np.array_split(order, min(12, len(np.unique(sizes))))
     middle = [(np.median(sizes[group]), np.median(values[group])) for group in groups]
-    with _axes() as axes:
-        _cloud(axes, sizes.astype(float), values)
+    with _axes() as (figure, axes):
+        _cloud(figure, axes, sizes.astype(float), values)
         axes.plot(
             *zip(*middle, strict=True), color=_SECOND, linewidth=2, marker="o", markersize=4, label="median"
         )
         axes.set(xlabel=size_label, ylabel=label)
-        axes.get_figure().legend(loc="outside upper left")
-        svg = _svg(axes, prefix)
+        figure.legend(loc="outside upper left")
+        svg = _svg(figure, prefix)
     text = (
         f"{_items(len(values))} of {sizes.min()} to {sizes.max()} {_unit(size_label)}. The median goes from "
         f"{middle[0][1]:.4g} for the shortest to {middle[-1][1]:.4g} for the longest.{_hexagons(len(values))}"
@@ -158,12 +158,12 @@ def scatter(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
     low, high = min(a.min(), b.min()), max(a.max(), b.max())
     room = 0.04 * (high - low) or 0.5
     ends = low - room, high + room
-    with _axes(TALL) as axes:
+    with _axes(TALL) as (figure, axes):
         axes.plot(ends, ends, color=_SECOND, linewidth=1.2, label="no change")
-        _cloud(axes, a, b, (72, 42))
+        _cloud(figure, axes, a, b, (72, 42))
         axes.set(xlabel=f"A: {label}", ylabel=f"B: {label}", xlim=ends, ylim=ends, aspect="equal")
-        axes.get_figure().legend(loc="outside upper left")
-        svg = _svg(axes, prefix)
+        figure.legend(loc="outside upper left")
+        svg = _svg(figure, prefix)
     above, below = int((b > a).sum()), int((b < a).sum())
     text = f"{_items(above)} above the line of no change, {_items(below)} below it.{_hexagons(len(a))}"
     return Plot(f"{label} in B against A", text, svg)
@@ -179,8 +179,8 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
     low, high = _range(moves)
     low, high = min(low, centre - 1.3 * spread), max(high, centre + 1.3 * spread)
     shown = (moves >= low) & (moves <= high)
-    with _axes(TALL) as axes:
-        _cloud(axes, mean[shown], moves[shown])
+    with _axes(TALL) as (figure, axes):
+        _cloud(figure, axes, mean[shown], moves[shown])
         for at, mark in ((low, "v"), (high, "^")):
             beyond = moves < low if mark == "v" else moves > high
             step = (np.ptp(mean) or 1.0) / 150  # one triangle for those that would cover each other
@@ -191,8 +191,8 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
         for at, text in ((centre - spread, limits), (centre + spread, None)):
             axes.axhline(at, color=_SECOND, linewidth=1.4, linestyle=(0, (5, 3)), label=text)
         axes.set(xlabel=f"mean of A and B: {label}", ylabel=f"B {MINUS} A: {label}")
-        axes.get_figure().legend(loc="outside upper left", ncols=2)
-        svg = _svg(axes, prefix)
+        figure.legend(loc="outside upper left", ncols=2)
+        svg = _svg(figure, prefix)
     inside, outside = int((np.abs(moves - centre) <= spread).sum()), int((~shown).sum())
     more = f" {_items(outside)} further out: triangles at the edge." * (outside > 0)
     text = (
@@ -203,17 +203,16 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
     return Plot(f"Bland-Altman plot of {label}", text, svg)
 
 
-def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray, grid: tuple[int, int] = (44, 24)) -> None:
+def _cloud(
+    figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, grid: tuple[int, int] = (44, 24)
+) -> None:
     """Points; where they are many, hexagons, the stronger their colour the more they hold."""
     if len(x) <= POINTS:
         axes.scatter(x, y, s=14, color=_ACCENT, alpha=0.55, linewidths=0)
         return
-    shades = mpl.colors.ListedColormap([(*mpl.colors.to_rgb(_ACCENT), s) for s in np.linspace(0.18, 1, 8)])
+    shades = colors.ListedColormap([(*colors.to_rgb(_ACCENT), s) for s in np.linspace(0.18, 1, 8)])
     hexagons = axes.hexbin(x, y, gridsize=grid, mincnt=1, bins="log", cmap=shades, linewidths=0)
-    figure = axes.get_figure()
     bar = figure.colorbar(hexagons, ax=axes, fraction=0.03, pad=0.02, label="items", format="{x:,.0f}")
-        hexagons, ax=axes, fraction=0.03, pad=0.02, label="items", format="{x:,.0f}"
-    )
     bar.outline.set_visible(False)
     bar.ax.patch.set_alpha(0)
 
