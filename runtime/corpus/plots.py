@@ -41,6 +41,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "exportable-losses",
     "text.color": _INK,
+    "text.parse_math": False,
     "xtick.color": _MUTED,
     "xtick.labelcolor": _MUTED,
     "ytick.color": _MUTED,
@@ -75,7 +76,7 @@ def _axes(size: tuple[float, float] = (5.6, 3.4)) -> Iterator[tuple[Figure, Axes
 
 
 def _svg(figure: Figure, prefix: str) -> str:
-    """`figure` as it can stand in a page: ids with a `prefix`, colours by name, fonts the page's."""
+    """`figure` as it can stand in a page: ids with a `prefix`, colours by name."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=_METADATA)
     svg = file.getvalue()
@@ -83,7 +84,6 @@ def _svg(figure: Figure, prefix: str) -> str:
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", prefix)
     svg = re.sub(r"""(\bid="|href="#|url\(#)""", rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"""font: [^;"]*?([\d.]+px)[^;"]*""", r"font-size: \1", svg)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg

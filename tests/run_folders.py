@@ -61,7 +61,8 @@ def mean_run(folder: Path, values: Any, weights: Any = 1.0, **more: Any) -> Path
     """A run whose one output `loss` is a mean with weights."""
     values = np.asarray(values, np.float64)
     weights = np.broadcast_to(np.asarray(weights, np.float64), values.shape)
-    numerator, denominator = float(values @ weights), float(weights.sum())
+    with np.errstate(invalid="ignore"):
+        numerator, denominator = float((values * weights).sum()), float(weights.sum())
     total = {"value": numerator / denominator, "numerator": numerator, "denominator": denominator}
     totals = {"loss": {"kind": "mean", "by": "", **total}}
     return write_run(folder, {"loss": values, "loss_weight": weights}, totals, **more)
