@@ -121,9 +121,7 @@ def histogram(values: np.ndarray, label: str, prefix: str = "histogram") -> Plot
         axes.set(xlabel=label, ylabel="items")
         svg = _svg(figure, prefix)
     beyond = int(((values < low) | (values > high)).sum())
-    more = f" {_items(beyond)} further out {'is' if beyond == 1 else 'are'} in the outermost bars." * (
-        beyond > 0
-    )
+    more = f" {_items(beyond)} further out, in the outermost bars." * (beyond > 0)
     text = (
         f"{_items(len(values))} from {values.min():.4g} to {values.max():.4g}, "
         f"the median at {median:.4g}, 95 % below {late:.4g}.{more}"

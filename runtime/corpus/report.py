@@ -29,8 +29,9 @@ _HIGHER = ("accuracy", "sdr", "improvement")  # the outputs of which more is bet
 _IN_UNITS = ("loss", "sdr", "improvement")
 # the rows whose items have frames for a size; of the others it is the first array's elements, or tokens
 _FRAMES = (
-    "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss ctc_loss transducer_loss ctc_loss_kd "
-    "nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy ExpectedCalibrationError Perplexity"
+    "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss distance_diff_loss ctc_loss "
+    "transducer_loss ctc_loss_kd nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy "
+    "ExpectedCalibrationError Perplexity"
 )
 
 

@@ -79,10 +79,14 @@ def read_run(path: str | Path) -> Run:
         about = json.loads((path / "totals.json").read_text(encoding="utf-8"))
         if about.get("format") != FORMAT:
             raise ValueError(f"totals.json: got format {about.get('format')}, expected {FORMAT}")
-        # what does not say how it adds up is of the corpus as a whole
+        # JSON has them by the alphabet, the table as the row does; what does not say how it adds up is of
+        # the corpus as a whole
+        order = pq.read_schema(path / "items.parquet").names
+        named = sorted(about["totals"], key=lambda name: order.index(name) if name in order else len(order))
+        given = {name: about["totals"][name] for name in named}
         totals = {
             name: Total(name, total.get("kind", "whole"), total.get("by", ""))
-            for name, total in about["totals"].items()
+            for name, total in given.items()
         }
         added = {name: total for name, total in totals.items() if total.kind != "whole"}
         items = pq.read_table(path / "items.parquet", columns=["id", "size", *columns_of(added)])
