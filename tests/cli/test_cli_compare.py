@@ -30,6 +30,7 @@ def run_b(tmp_path):
         (("--tolerance", "0.01"), 1),
         (("--tolerance", "0.05", "--item-tolerance", "0.1"), 1),
         (("--tolerance", "0.05", "--tolerance", "0.06"), 2),
+        (("--tolerance", "0.05", "--tolerance", "loss=0.06"), 2),
         (("--tolerance", "much"), 2),
         (("--tolerance", "cost=0.05"), 2),
         (("--tolerance", "-1"), 2),
@@ -64,10 +65,12 @@ def test_an_undecided_total_fails_and_says_why(cli, run_a, run_b):
 
 
 def test_missing_items_fail_unless_they_are_allowed(cli, run_a, tmp_path):
-    fewer = mean_run(tmp_path / "fewer", VALUES[:80], set_aside={"utterance-0090": "a [bold]NaN"})
+    fewer = mean_run(tmp_path / "fewer", VALUES[:80], set_aside={"utterance-0081": "a [bold]NaN"})
     result = cli("compare", run_a, fewer)
     assert result.exit_code == 1
     assert "utterance-0080: B lacks it, not in its data" in result.stdout
+    assert "utterance-0081: B lacks it, a [bold]NaN" in result.stdout
+    assert result.stdout.count("B lacks it") == 10
     assert "and 10 more that one run lacks" in result.stdout
     assert "80 items compared, 20 in one run alone; 1 output, none off." in result.stdout
     assert cli("compare", run_a, fewer, "--allow-missing").exit_code == 0

@@ -228,7 +228,13 @@ def test_what_is_finite_in_one_run_alone_is_outside_every_tolerance(
 
 
 def test_items_that_one_run_lacks(tmp_path: Path) -> None:
-    mean_run(tmp_path / "a", [1.0, 2.0, 3.0, 4.0], ids=list("wxyz"), set_aside={"q": "bad", "c": "worse"})
+    mean_run(
+        tmp_path / "a",
+        [1.0, 2.0, 3.0, 4.0],
+        ids=list("wxyz"),
+        sizes=[9, 8, 7, 6],
+        set_aside={"q": "bad", "c": "worse"},
+    )
     mean_run(
         tmp_path / "b", [1.0, 4.0, 5.0], ids=list("wzq"), set_aside={"x": "a NaN", "c": "worse", "d": "bad"}
     )
@@ -236,6 +242,7 @@ def test_items_that_one_run_lacks(tmp_path: Path) -> None:
     found = compare_runs(*runs, tolerance=1.0)
     lacking = [(item.id, item.run, item.reason) for item in found.missing]
     assert lacking == [("q", "A", "bad"), ("x", "B", "a NaN"), ("y", "B", "")]
+    assert found.sizes.tolist() == [9, 6]
     assert (found.ids, found.neither, found.ok) == (["w", "z"], 2, False)
     assert found.outputs[0].verdict == "within"
     assert found.reasons == ["3 items scored in one run alone"]
