@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 TALL = (5.6, 4.6)  # inches, as SVG has 72 units to one
-POINTS = 1000  # more than these are drawn as hexagons that say how many they hold
+POINTS = 2000  # more than these are drawn as hexagons that say how many they hold
 MINUS = "\N{MINUS SIGN}"
 LIMITS = 1.96  # standard deviations about the mean that hold 95 % of a normal distribution
 
@@ -173,7 +173,8 @@ def bland_altman(a: np.ndarray, b: np.ndarray, label: str, prefix: str) -> Plot:
     The limits are the mean difference and 1.96 standard deviations on either side.
     """
     mean, moves = a / 2 + b / 2, b - a
-    centre, spread = moves.mean(), LIMITS * (moves.std(ddof=1) if len(moves) > 1 else 0.0)
+    with np.errstate(over="ignore"):
+        centre, spread = moves.mean(), LIMITS * (moves.std(ddof=1) if len(moves) > 1 else 0.0)
     low, high = _range(moves)
     low, high = min(low, centre - 1.3 * spread), max(high, centre + 1.3 * spread)
     shown = (moves >= low) & (moves <= high)
