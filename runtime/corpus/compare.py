@@ -244,24 +244,14 @@ def compare_runs(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: got {confidence:g}, expected a number between 0 and 1")
-    _check_rows(a, b)
     totals = _shared_totals(a, b)
     chosen = list(dict.fromkeys(outputs or totals))
-    tolerances = [
-        _by_output(name, given, chosen)
-        for name, given in (("tolerance", tolerance), ("item_tolerance", item_tolerance))
-    ]
     unknown = [name for name in chosen if name not in totals]
     if unknown:
         raise ValueError(f"output: got {unknown[0]}, expected one of {', '.join(totals)}")
-    place = {name: i for i, name in enumerate(b.ids)}
-    pairs = [(i, place[name]) for i, name in enumerate(a.ids) if name in place]
-    if not pairs:
-        raise ValueError(
-            f"id: got {a.ids[0] if a.ids else 'none'!r} … in A and {b.ids[0] if b.ids else 'none'!r} … in B, "
-            "expected items that both have"
-        )
-    in_a, in_b = np.array(pairs).T
+    of_total = _by_output("tolerance", tolerance, chosen)
+    of_item = _by_output("item_tolerance", item_tolerance, chosen)
+    in_a, in_b = _paired_items(a, b)
     both = [_picked(a, in_a), _picked(b, in_b)]
     pairings = [_Paired(totals, name, both) for name in chosen]
     moves = []
@@ -276,7 +266,8 @@ def compare_runs(
                 _interval(apart(*paired.totals(drawn)), confidence),
                 np.stack([columns[paired.name] for columns in both]),
                 apart(*(columns[paired.name] for columns in both)),
-                *(given.get(paired.name) for given in tolerances),
+                of_total.get(paired.name),
+                of_item.get(paired.name),
             )
         )
     missing, neither = _missing(a, b)
@@ -293,14 +284,11 @@ def apart(a: Any, b: Any) -> np.ndarray:
         return np.where(same, 0.0, np.where(finite, b - a, np.where(b < a, -np.inf, np.inf)))
 
 
-def _check_rows(a: Run, b: Run) -> None:
-    one, other = (run.about["graph"]["row"] for run in (a, b))
-    if one != other:
-        raise ValueError(f"graph: got {one} in A and {other} in B, expected the same row in both")
-
-
 def _shared_totals(a: Run, b: Run) -> dict[str, Total]:
-    """The totals that both have, with what they are made of."""
+    """The totals that both have."""
+    row, other_row = (run.about["graph"]["row"] for run in (a, b))
+    if row != other_row:
+        raise ValueError(f"graph: got {row} in A and {other_row} in B, expected the same row in both")
     shared = {name: total for name, total in a.totals.items() if name in b.totals and total.kind != "whole"}
     for name, total in shared.items():
         other = b.totals[name]
@@ -334,6 +322,17 @@ def _by_output(
         if not value >= 0:
             raise ValueError(f"{name}: got {value:g}, expected a number that is not below zero")
     return of
+
+
+def _paired_items(a: Run, b: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The places, in each run, of the items that both have scored."""
+    place = {name: i for i, name in enumerate(b.ids)}
+    pairs = [(i, place[name]) for i, name in enumerate(a.ids) if name in place]
+    if not pairs:
+        one, other = (repr(run.ids[0]) if run.ids else "none" for run in (a, b))
+        raise ValueError(f"id: got {one} … in A and {other} … in B, expected items that both have")
+    in_a, in_b = np.array(pairs).T
+    return in_a, in_b
 
 
 def _picked(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:

@@ -207,7 +207,7 @@ def test_the_settings_of_matplotlib_change_nothing(tmp_path: Path) -> None:
     import matplotlib as mpl
 
     plain = plots.histogram(np.arange(9.0), "loss").svg
-    with mpl.rc_context({"axes.facecolor": "red", "font.size": 30, "svg.fonttype": "path"}):
+    with mpl.rc_context({"axes.linewidth": 5, "font.size": 30, "svg.fonttype": "path"}):
         assert plots.histogram(np.arange(9.0), "loss").svg == plain
     assert mpl.rcParams["svg.hashsalt"] is None
 
@@ -217,13 +217,17 @@ def points(svg: str) -> int:
     return sum("fill: var(--accent)" in each for each in re.findall(r"<use.*?/>", svg))
 
 
+def bars(svg: str) -> list[float]:
+    """How high each bar of a histogram is."""
+    paths = [each for each in re.findall(r"<path.*?/>", svg, re.DOTALL) if "fill: var(--accent)" in each]
+    levels = [list(map(float, re.findall(r"[ML] [\d.]+ ([\d.]+)", path))) for path in paths]
+    return [max(level) - min(level) for level in levels]
+
+
 def test_a_histogram_has_a_bar_for_each_range() -> None:
     values = np.repeat([0.0, 10.0], [30, 70])
-    svg = plots.histogram(values, "loss").svg
-    bars = [each for each in re.findall(r"<path.*?/>", svg, re.DOTALL) if "fill: var(--accent)" in each]
-    levels = [re.findall(r"[ML] [\d.]+ ([\d.]+)", bar) for bar in bars]
-    heights = [max(map(float, level)) - min(map(float, level)) for level in levels]
-    assert len(bars) == 10  # of equal width, most of them empty
+    heights = bars(plots.histogram(values, "loss").svg)
+    assert len(heights) == 10  # of equal width, most of them empty
     assert [height > 1 for height in heights] == [True, *[False] * 8, True]
     assert heights[-1] / heights[0] == pytest.approx(7 / 3, rel=1e-3)
 
@@ -234,6 +238,8 @@ def test_what_is_far_away_does_not_flatten_the_histogram() -> None:
     assert "further out, in the outermost bars" in plot.description
     assert "to 1e+06" in plot.description
     assert ">1000000<" not in plot.svg
+    counts = np.array(bars(plot.svg)) / sum(bars(plot.svg)) * 1000
+    np.testing.assert_allclose(counts, counts.round(), atol=0.02)  # each of the thousand is in a bar
     everything = plots.histogram(RANDOM.normal(50, 5, 1000), "loss")
     assert "further out" not in everything.description
 
@@ -271,6 +277,11 @@ def test_medians_over_sizes_are_medians() -> None:
     assert "15 items of 10 to 30 frames. The median goes from 2 for the shortest to 12" in plot.description
 
 
+def test_a_label_is_no_formula() -> None:
+    assert r">$\frac$<" in plots.histogram(np.arange(3.0), r"$\frac$").svg
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "values",
     [
