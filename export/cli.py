@@ -4,7 +4,7 @@ import sys
 
 _EXTRA = {
     **dict.fromkeys(("typer", "rich", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"), "export"),
-    "pyarrow": "corpus",
+    **dict.fromkeys(("pyarrow", "matplotlib", "jinja2"), "corpus"),
 }
 
 

@@ -81,6 +81,15 @@ def _options(
     pass
 
 
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        metavar="DIR",
+        help="Pictures of items for the page: ID.svg or ID.png, the id as in a URL.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -365,6 +374,101 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, workers: int, st
     lost = found["set_aside"]
     why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
     typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")
+
+
+@app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
+def compare_command(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", exists=True, file_okay=False)],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", exists=True, file_okay=False)],
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="An output to compare; may be repeated. All without it."),
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]NUMBER", help="By how much a total may move; may be repeated, once an output."
+        ),
+    ] = None,
+    item_tolerance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[OUTPUT=]NUMBER", help="By how much each item may move; the same."),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Items that one run alone has scored are fine.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the items that moved most to show.")] = 20,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write JSON to this file.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="PAGE.html", dir_okay=False, help="Write a page to look at.")
+    ] = None,
+    pictures: Pictures = None,
+) -> None:
+    """Hold the scores of one run to those of another, item by item: B - A.
+
+    A run is a folder that `score --out` wrote. A total is within its tolerance where the whole confidence
+    interval of its move is, so that a corpus too small to tell does not pass. The exit code is 1 where a
+    total or an item is outside, where that cannot be told, where an infinity or NaN is in one run alone,
+    and where one run lacks items of the other.
+    """
+    from exportable_losses.runtime.corpus.compare import compare_runs
+    from exportable_losses.runtime.corpus.runs import read_run
+
+    from . import comparison
+
+    with wrong_call("--tolerance"):
+        total = comparison.parse_tolerances(tolerance or ())
+    with wrong_call("--item-tolerance"):
+        item = comparison.parse_tolerances(item_tolerance or ())
+    with wrong_call("compare"), Console(stderr=True).status("Comparing"):
+        found = compare_runs(
+            read_run(a),
+            read_run(b),
+            outputs or (),
+            tolerance=total,
+            item_tolerance=item,
+            allow_missing=allow_missing,
+            confidence=confidence,
+        )
+    if json_file is not None:
+        with wrong_call("--json"):
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(found.to_json(worst), indent=2) + "\n", encoding="utf-8")
+    if report is not None:
+        from exportable_losses.runtime.corpus.report import pictures_in, write_comparison
+
+        with wrong_call("--report"):
+            picture = pictures_in(pictures) if pictures else None
+            write_comparison(found, report, worst=worst, picture=picture)
+    comparison.show(found, worst)
+    raise typer.Exit(not found.ok)
+
+
+@app.command("report", epilog=example("report scores/float --out float.html"))
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(metavar="PAGE.html", dir_okay=False, help="The file to write.")],
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="An output to draw; may be repeated. The first without it."),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst items to list.")] = 20,
+    pictures: Pictures = None,
+) -> None:
+    """Write a page about a scored corpus: totals, plots, the worst items, what was set aside.
+
+    A run is a folder that `score --out` wrote. The page is one file and needs no network.
+    """
+    from exportable_losses.runtime.corpus.report import pictures_in, write_report
+    from exportable_losses.runtime.corpus.runs import read_run
+
+    with wrong_call("report"):
+        picture = pictures_in(pictures) if pictures else None
+        write_report(read_run(run), out, outputs=outputs or (), worst=worst, picture=picture)
+    typer.echo(f"Wrote {out}.")
 
 
 @app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))

@@ -39,6 +39,51 @@ def item_value(total: Total, output: np.ndarray, weight: float) -> float:
     return summed / (weight if total.each else output.size)
 
 
+def terms(totals: Mapping[str, Total], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is summed over items, float64 `[N]` or `[N, K]`, by the name of the column it comes from."""
+    found: dict[str, np.ndarray] = {}
+    for name, total in totals.items():
+        values = np.asarray(columns[name], np.float64)
+        if total.kind in ("mean", "exp_mean"):
+            weights = np.asarray(columns[weight_of(name)], np.float64)
+            with np.errstate(divide="ignore"):
+                values = np.log(values) if total.kind == "exp_mean" else values
+            found[name], found[weight_of(name)] = values * weights, weights
+        elif total.kind == "sum":
+            found[name] = values
+        elif total.kind == "calibration":
+            found |= {part: np.asarray(columns[part], np.float64) for part in total.by.split()}
+    return found
+
+
+def composed(totals: Mapping[str, Total], sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The totals that many sums of `terms` come to, side by side.
+
+    Args:
+        totals: how each output adds up.
+        sums: by name, `[R]` or `[R, K]`.
+
+    Returns:
+        Each output's `[R]`; NaN where there is nothing to divide by.
+    """
+    found: dict[str, np.ndarray] = {}
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for name, total in totals.items():
+            if total.kind == "sum":
+                found[name] = sums[name]
+            elif total.kind in ("mean", "exp_mean"):
+                mean = sums[name] / sums[weight_of(name)]
+                found[name] = np.exp(mean) if total.kind == "exp_mean" else mean
+            elif total.kind == "calibration":
+                gaps, frames = total.by.split()
+                found[name] = np.abs(sums[gaps]).sum(-1) / sums[frames]
+        for name, total in totals.items():
+            if total.kind in ("ratio", "plus"):
+                one, other = (found[part] for part in total.by.split())
+                found[name] = one + other if total.kind == "plus" else one / other
+    return {name: found[name] for name in totals if name in found}
+
+
 class Totals:
     """The running totals of a corpus. Neither the order of the items nor how they come changes a bit.
 
@@ -54,19 +99,8 @@ class Totals:
     def add(self, columns: Mapping[str, np.ndarray]) -> None:
         """Add items: the columns that `columns_of` names, one row an item."""
         self.items += len(next(iter(columns.values())))
-        for name, total in self._totals.items():
-            values = np.asarray(columns[name], np.float64)
-            if total.kind in ("mean", "exp_mean"):
-                weights = np.asarray(columns[weight_of(name)], np.float64)
-                with np.errstate(divide="ignore"):
-                    values = np.log(values) if total.kind == "exp_mean" else values
-                self._add(name, values * weights)
-                self._add(weight_of(name), weights)
-            elif total.kind == "sum":
-                self._add(name, values)
-            elif total.kind == "calibration":
-                for part in total.by.split():
-                    self._add(part, columns[part])
+        for name, values in terms(self._totals, columns).items():
+            self._add(name, values)
 
     def _add(self, name: str, values: np.ndarray) -> None:
         """Add rows of numbers, each column of them to a sum of its own."""
@@ -75,8 +109,9 @@ class Totals:
         for total, column in zip(sums, table.T, strict=True):
             total.add(column)
 
-    def result(self) -> dict[str, dict[str, float]]:
-        """Each output's `value` over the corpus, and the `numerator` and `denominator` it is the quotient of.
+    def result(self) -> dict[str, dict[str, Any]]:
+        """Each output's `value` over the corpus, the `numerator` and `denominator` it is the quotient of, and
+        how it adds up: `kind` and `by` of its `Total`.
 
         Raises:
             ValueError: a denominator is zero: no item has anything that counts.
@@ -97,7 +132,11 @@ class Totals:
             if total.kind in ("ratio", "plus"):
                 one, other = (found[part]["value"] for part in total.by.split())
                 found[name] = {"value": one + other} if total.kind == "plus" else _quotient(name, one, other)
-        return {name: found[name] for name in self._totals if name in found}
+        return {
+            name: {"kind": total.kind, "by": total.by, **found[name]}
+            for name, total in self._totals.items()
+            if name in found
+        }
 
     def _value(self, name: str) -> float:
         return self._sums[name][0].value if name in self._sums else 0.0

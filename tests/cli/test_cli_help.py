@@ -8,7 +8,7 @@ import pytest
 
 import exportable_losses
 
-COMMANDS = ("list", "export", "attach", "validate", "score", "bench", "doctor")
+COMMANDS = ("list", "export", "attach", "validate", "score", "compare", "report", "bench", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,16 +46,26 @@ finally:
     assert "Example" in done.stdout
 
 
-@pytest.mark.parametrize("package", ["typer", "rich", "torch"])
-def test_a_missing_package_is_one_line_that_says_what_to_install(package):
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("typer", ["list"], "export"),
+        ("rich", ["list"], "export"),
+        ("torch", ["list"], "export"),
+        ("pyarrow", ["compare", ".", "."], "corpus"),
+        ("matplotlib", ["report", ".", "--out", "page.html"], "corpus"),
+        ("jinja2", ["report", ".", "--out", "page.html"], "corpus"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_says_what_to_install(package, words, extra):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
 from exportable_losses.export import cli
-sys.argv = ["exportable-losses", "list"]
+sys.argv = ["exportable-losses", *{words!r}]
 cli.main()
 """
     done = _python(code)
     assert done.returncode == 1
-    wanted = f"{package} is not installed. Try: pip install 'exportable-losses[export]'\n"
+    wanted = f"{package} is not installed. Try: pip install 'exportable-losses[{extra}]'\n"
     assert done.stderr == wanted

@@ -1,0 +1,88 @@
+"""What `compare` takes and prints."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from exportable_losses.runtime.corpus.compare import Comparison, Moves
+
+_NAMED = 10  # of the items that one run alone has; --json has all
+_COLOURS = {"within": "green", "outside": "bold red", "undecided": "bold yellow"}
+
+
+def parse_tolerances(given: Sequence[str]) -> dict[str, float] | float | None:
+    """``0.1`` for all outputs, or what ``loss=0.1`` and its likes say of each.
+
+    Raises:
+        ValueError: one is neither, or there is one for all among several.
+    """
+    found: dict[str, float] = {}
+    for item in given:
+        name, _, number = item.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise ValueError(f"got {item!r}, expected a number or something like loss=0.1") from None
+    if len(found) < len(given) or ("" in found and len(found) > 1):
+        raise ValueError(f"got {', '.join(given)}, expected one number for all, or one for each output")
+    return found.get("", found or None)
+
+
+def show(comparison: Comparison, worst: int) -> None:
+    """Print by how much each output moved, which items did most, which are missing, and the verdict."""
+    console = Console()
+    table = _table("output", ("A", "B", "B - A", f"{100 * comparison.confidence:g} % interval", "moved", ""))
+    for moves in comparison.outputs:
+        low, high = moves.interval
+        verdict = moves.verdict
+        table.add_row(
+            escape(moves.output),
+            f"{moves.a:.7g}",
+            f"{moves.b:.7g}",
+            f"{moves.difference:+.4g}",
+            f"{low:+.4g} to {high:+.4g}",
+            f"{moves.moved:,}",
+            f"[{_COLOURS[verdict]}]{verdict}[/]" if verdict in _COLOURS else verdict,
+        )
+    console.print(table)
+    for moves in comparison.outputs:
+        _show_worst(console, comparison, moves, worst)
+    missing = comparison.missing
+    lines = [
+        f"{item.id}: {item.run} lacks it, {item.reason or 'not in its data'}" for item in missing[:_NAMED]
+    ]
+    if len(missing) > _NAMED:
+        lines.append(f"and {len(missing) - _NAMED:,} more that one run lacks")
+    if comparison.neither:
+        lines.append(f"{comparison.neither:,} set aside in both runs or in the only one that has them")
+    lines += [f"Note: {warning}" for warning in comparison.warnings]
+    lines += comparison.reasons
+    off = sum(moves.verdict in ("outside", "undecided") for moves in comparison.outputs)
+    lines.append(
+        f"{len(comparison.ids):,} items compared, {len(missing) or 'none'} in one run alone; "
+        f"{len(comparison.outputs)} output{'s' * (len(comparison.outputs) != 1)}, {off or 'none'} off."
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_worst(console: Console, comparison: Comparison, moves: Moves, worst: int) -> None:
+    places = moves.worst(worst)
+    if not places:
+        return
+    table = _table(f"{escape(moves.output)} moved most", ("size", "A", "B", "B - A"))
+    for i in places:
+        a, b = moves.values[:, i]
+        numbers = f"{comparison.sizes[i]:,}", f"{a:.7g}", f"{b:.7g}", f"{moves.moves[i]:+.4g}"
+        table.add_row(escape(comparison.ids[i]), *numbers)
+    console.print(table)
+
+
+def _table(text: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(text, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

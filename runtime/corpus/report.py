@@ -1,0 +1,261 @@
+"""A scored corpus, or two of them compared, as one page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+
+from . import plots
+from .compare import Comparison, Moves
+from .runs import Run
+
+Picture = Callable[[str], "str | bytes | None"]
+
+LISTED = 100  # of the items that were set aside or are in one run alone; the run's folder has all
+_NATS = (
+    "nll_loss bce_loss kldiv_loss ctc_loss transducer_loss ctc_loss_kd ce_kd nll_loss_kd LogSoftmaxWrapper"
+)
+_DECIBELS = "get_si_snr_with_pitwrapper get_snr_with_pitwrapper cal_si_snr cal_snr SDR SISNRImprovement"
+_UNITS = {**dict.fromkeys(_NATS.split(), "nats"), **dict.fromkeys(_DECIBELS.split(), "dB")}
+_HIGHER = ("accuracy", "sdr", "improvement")  # the outputs of which more is better
+_IN_UNITS = ("loss", "sdr", "improvement")
+# the rows whose items have frames for a size; of the others it is the first array's elements, or tokens
+_FRAMES = (
+    "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss distance_diff_loss ctc_loss "
+    "transducer_loss ctc_loss_kd nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy "
+    "ExpectedCalibrationError Perplexity"
+)
+
+
+def write_report(
+    run: Run,
+    path: str | Path,
+    *,
+    outputs: Sequence[str] = (),
+    worst: int = 20,
+    picture: Picture | None = None,
+) -> None:
+    """Write a page about a scored corpus.
+
+    Totals, how the values are spread, how they go with the items' sizes, the worst items, what was set
+    aside and why, the files and their hashes. Equal runs give equal bytes.
+
+    Args:
+        run: what `read_run` has read.
+        path: the file to write.
+        outputs: which outputs to draw; the first alone without it.
+        worst: how many of the worst items to list.
+        picture: gives the picture of an item by its id, SVG as text or PNG as bytes, or nothing.
+
+    Raises:
+        ValueError: an output is not in the run.
+
+    Example::
+
+        write_report(read_run("scores/float"), "float.html")
+    """
+    known = [name for name, total in run.totals.items() if total.kind != "whole"]
+    for name in outputs:
+        if name not in known:
+            raise ValueError(f"output: got {name}, expected one of {', '.join(known)}")
+    drawn = [_output(run, name, worst, picture) for name in outputs or known[:1]]
+    _write(path, "run", run=_about(run), outputs=drawn, totals=_totals(run), set_aside=_set_aside(run))
+
+
+def write_comparison(
+    comparison: Comparison, path: str | Path, *, worst: int = 20, picture: Picture | None = None
+) -> None:
+    """Write a page about two runs over the same items.
+
+    The verdict, by how much each output moved, scatter and Bland-Altman plot, the items that moved
+    most, those that one run alone has, the files of both. Equal comparisons give equal bytes.
+
+    Args:
+        comparison: what `compare_runs` has found.
+        path: the file to write.
+        worst: how many items to list.
+        picture: as of `write_report`.
+    """
+    outputs = [_moves(comparison, moves, worst, picture) for moves in comparison.outputs]
+    missing = comparison.missing
+    _write(
+        path,
+        "comparison",
+        comparison=comparison,
+        runs={"A": _about(comparison.a), "B": _about(comparison.b)},
+        outputs=outputs,
+        percent=f"{100 * comparison.confidence:g} %",
+        missing=missing[:LISTED],
+        absent=Counter(item.run for item in missing),
+    )
+
+
+def pictures_in(folder: str | Path) -> Picture:
+    """The pictures in a folder: ``ID.svg`` or ``ID.png``, the id as in a URL (``/`` is ``%2F``)."""
+
+    def picture(name: str) -> str | bytes | None:
+        stem = Path(folder) / quote(name, safe="#() ,=")
+        for suffix in (".svg", ".png"):
+            file = stem.with_name(stem.name + suffix)
+            if file.is_file():
+                return file.read_bytes() if suffix == ".png" else file.read_text(encoding="utf-8")
+        return None
+
+    return picture
+
+
+def _write(path: str | Path, template: str, **values: Any) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": _number, "signed": _signed, "count": _count}
+    page = environment.get_template(f"{template}.html").render(listed=LISTED, **values)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page.encode())
+
+
+def _about(run: Run) -> dict[str, Any]:
+    about = run.about
+    files = [("graph", about["graph"]), *([("model", about["model"])] if about.get("model") else [])]
+    return {
+        "row": about["graph"]["row"],
+        "path": str(run.path),
+        "scored": len(run.ids),
+        "set_aside": len(run.set_aside),
+        "files": [(what, file["file"], file["sha256"]) for what, file in files],
+        "data": about["data"],
+        "settings": about["graph"]["settings"],
+        "environment": {"graph written by": about["graph"]["version"], **about["environment"]},
+    }
+
+
+def _totals(run: Run) -> list[dict[str, Any]]:
+    nothing = {"numerator": None, "denominator": None}
+    return [{"output": name, **nothing, **total} for name, total in run.about["totals"].items()]
+
+
+def _set_aside(run: Run) -> dict[str, Any]:
+    reasons = Counter(item.reason for item in run.set_aside)
+    return {"reasons": reasons.most_common(LISTED), "items": run.set_aside[:LISTED]}
+
+
+def _output(run: Run, name: str, worst: int, picture: Picture | None) -> dict[str, Any]:
+    values, label = run.columns[name], _label(run, name)
+    finite = np.isfinite(values)
+    drawn = []
+    if finite.any():
+        shown, sizes = values[finite], run.sizes[finite]
+        size_label = _size_label(run)
+        drawn = [
+            plots.histogram(shown, label, f"{name}-histogram"),
+            plots.against_size(sizes, shown, size_label, label, f"{name}-size"),
+        ]
+    badness = -values if name in _HIGHER else values
+    # an item without a number is the worst of all
+    order = np.argsort(-np.where(np.isnan(values), np.inf, badness), kind="stable")[:worst]
+    items = [
+        {"id": run.ids[i], "size": run.sizes[i], "value": values[i], "picture": _image(picture, run.ids[i])}
+        for i in order
+    ]
+    marks = ("lowest", 0), ("5 % below", 0.05), ("median", 0.5), ("95 % below", 0.95), ("highest", 1)
+    return {
+        "name": name,
+        "label": label,
+        "size_label": _size_label(run),
+        "total": run.about["totals"][name]["value"],
+        "unit": _unit(run, name),
+        "marks": [(mark, np.quantile(values[finite], at)) for mark, at in marks if finite.any()],
+        "plots": drawn,
+        "not_finite": int((~finite).sum()),
+        "worst": items,
+        "extreme": "lowest" if name in _HIGHER else "highest",
+        "pictures": any(item["picture"] for item in items),
+    }
+
+
+def _moves(comparison: Comparison, moves: Moves, worst: int, picture: Picture | None) -> dict[str, Any]:
+    a, b = moves.values
+    finite = np.isfinite(a) & np.isfinite(b)
+    label = _label(comparison.a, moves.output)
+    drawn = []
+    if finite.any():
+        drawn = [
+            plots.scatter(a[finite], b[finite], label, f"{moves.output}-scatter"),
+            plots.bland_altman(a[finite], b[finite], label, f"{moves.output}-difference"),
+        ]
+    items = [
+        {
+            "id": comparison.ids[i],
+            "size": comparison.sizes[i],
+            "a": a[i],
+            "b": b[i],
+            "move": moves.moves[i],
+            "picture": _image(picture, comparison.ids[i]),
+        }
+        for i in moves.worst(worst)
+    ]
+    return {
+        "moves": moves,
+        "label": label,
+        "unit": _unit(comparison.a, moves.output),
+        "size_label": _size_label(comparison.a),
+        "plots": drawn,
+        "not_finite": int((~finite).sum()),
+        "worst": items,
+        "pictures": any(item["picture"] for item in items),
+    }
+
+
+def _unit(run: Run, output: str) -> str:
+    """The unit of an output, where its row has one."""
+    return _UNITS.get(run.about["graph"]["row"], "") if output in _IN_UNITS else ""
+
+
+def _label(run: Run, output: str) -> str:
+    unit = _unit(run, output)
+    return f"{output} ({unit})" if unit else output
+
+
+def _size_label(run: Run) -> str:
+    return "length (frames)" if run.about["graph"]["row"] in _FRAMES.split() else "size"
+
+
+def _image(picture: Picture | None, name: str) -> str:
+    """The picture of an item as an address that holds it. As an image it runs no script and loads nothing."""
+    found = picture(name) if picture is not None else None
+    if found is None:
+        return ""
+    kind, data = ("svg+xml", found.encode()) if isinstance(found, str) else ("png", found)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _number(value: float | None) -> str:
+    """A number as people read it."""
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return "no number"
+    if 1e5 <= abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", plots.MINUS)
+    return f"{value:.6g}".replace("inf", "∞").replace("-", plots.MINUS)
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + _number(value)
+
+
+def _count(value: int, what: str = "") -> str:
+    return f"{value:,} {what}{'s' * (value != 1)}" if what else f"{value:,}"

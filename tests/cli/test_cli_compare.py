@@ -1,0 +1,115 @@
+"""`compare` and `report`: what they print and write, and how they end."""
+
+import json
+
+import numpy as np
+import pytest
+from run_folders import mean_run, write_run
+
+VALUES = np.arange(1.0, 101.0)
+
+
+@pytest.fixture
+def run_a(tmp_path):
+    return mean_run(tmp_path / "float", VALUES)
+
+
+@pytest.fixture
+def run_b(tmp_path):
+    """All moved by 0.01, one by 0.51 more."""
+    return mean_run(tmp_path / "quantised", VALUES + 0.01 + 0.5 * (VALUES == 42))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ((), 0),
+        (("--tolerance", "0.05"), 0),
+        (("--tolerance", "loss=0.05", "--item-tolerance", "loss=0.6"), 0),
+        (("--tolerance", "0.016"), 1),  # the interval reaches further
+        (("--tolerance", "0.01"), 1),
+        (("--tolerance", "0.05", "--item-tolerance", "0.1"), 1),
+        (("--tolerance", "0.05", "--tolerance", "0.06"), 2),
+        (("--tolerance", "0.05", "--tolerance", "loss=0.06"), 2),
+        (("--tolerance", "much"), 2),
+        (("--tolerance", "cost=0.05"), 2),
+        (("--tolerance", "-1"), 2),
+        (("--item-tolerance", "loss="), 2),
+        (("--output", "cost"), 2),
+        (("--confidence", "95"), 2),
+    ],
+)
+def test_the_exit_code(cli, run_a, run_b, options, code):
+    result = cli("compare", run_a, run_b, *options)
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("Error: ") == (code == 2)
+
+
+def test_prints_by_how_much_and_which_items(cli, run_a, run_b):
+    result = cli("compare", run_a, run_b, "--tolerance", "0.01", "--worst", "2")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    (row,) = [line for line in lines if line[:2] == ["loss", "50.5"]]
+    assert row[2:4] == ["50.515", "+0.015"]
+    assert row[-2:] == ["100", "outside"]
+    assert ["utterance-0041", "100", "42", "42.51", "+0.51"] in lines
+    assert sum(line[0].startswith("utterance") for line in lines if line) == 2
+    assert "loss: the total moved by +0.015, more than 0.01" in result.stdout
+    assert "100 items compared, none in one run alone; 1 output, 1 off." in result.stdout
+
+
+def test_an_undecided_total_fails_and_says_why(cli, run_a, run_b):
+    result = cli("compare", run_a, run_b, "--tolerance", "0.016")
+    assert result.exit_code == 1
+    assert "undecided" in result.stdout
+    assert "reaches beyond 0.016" in result.stdout
+
+
+def test_missing_items_fail_unless_they_are_allowed(cli, run_a, tmp_path):
+    fewer = mean_run(tmp_path / "fewer", VALUES[:80], set_aside={"utterance-0081": "a [bold]NaN"})
+    result = cli("compare", run_a, fewer)
+    assert result.exit_code == 1
+    assert "utterance-0080: B lacks it, not in its data" in result.stdout
+    assert "utterance-0081: B lacks it, a [bold]NaN" in result.stdout
+    assert result.stdout.count("B lacks it") == 10
+    assert "and 10 more that one run lacks" in result.stdout
+    assert "80 items compared, 20 in one run alone; 1 output, none off." in result.stdout
+    assert cli("compare", run_a, fewer, "--allow-missing").exit_code == 0
+
+
+def test_writes_json(cli, run_a, tmp_path):
+    other = mean_run(tmp_path / "other", np.where(VALUES == 3, np.inf, VALUES))
+    path = tmp_path / "new" / "moves.json"
+    assert cli("compare", run_a, other, "--json", path, "--tolerance", "0.5").exit_code == 1
+    found = json.loads(path.read_text(), parse_constant=pytest.fail)  # Infinity and NaN are no JSON
+    assert (found["ok"], found["items"]) == (False, 100)
+    loss = found["outputs"]["loss"]
+    assert (loss["difference"], loss["one_sided"], loss["verdict"]) == (0.0, 1, "outside")
+    assert loss["worst"] == [{"id": "utterance-0002", "size": 100, "a": 3.0, "b": "inf", "difference": "inf"}]
+
+
+def test_writes_pages(cli, run_a, run_b, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "utterance-0041.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    two, one = tmp_path / "new" / "two.html", tmp_path / "newer" / "one.html"
+    assert cli("compare", run_a, run_b, "--report", two, "--pictures", pictures).exit_code == 0
+    result = cli("report", run_a, "--out", one, "--worst", "3")
+    assert (result.exit_code, result.stdout) == (0, f"Wrote {one}.\n")
+    assert two.read_text().count("data:image/svg+xml") == 1
+    assert one.read_text().count("utterance-") == 3
+
+
+def test_what_is_no_run_is_a_wrong_call(cli, run_a, tmp_path):
+    for words in (("compare", run_a, tmp_path), ("report", tmp_path, "--out", tmp_path / "page.html")):
+        result = cli(*words)
+        assert (result.exit_code, "expected the folder of a scored corpus" in result.stderr) == (2, True)
+    assert cli("compare", run_a, tmp_path / "nowhere").exit_code == 2
+    assert cli("report", run_a, "--out", tmp_path / "page.html", "--output", "cost").exit_code == 2
+
+
+def test_another_row_is_a_wrong_call(cli, run_a, tmp_path):
+    other = write_run(
+        tmp_path / "other", {"loss": [1.0]}, {"loss": {"kind": "sum", "by": "", "value": 1.0}}, row="l1_loss"
+    )
+    result = cli("compare", run_a, other)
+    assert (result.exit_code, "expected the same row in both" in result.stderr) == (2, True)

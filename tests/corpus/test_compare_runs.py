@@ -1,0 +1,349 @@
+"""Two runs compared: differences, intervals, verdicts, and what one of them lacks."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_folders import mean_run, write_run
+
+from exportable_losses.contract import Total
+from exportable_losses.runtime.corpus.compare import Comparison, bootstrap, compare_runs
+from exportable_losses.runtime.corpus.runs import read_run
+from exportable_losses.runtime.corpus.totals import Totals, composed, terms
+
+RANDOM = np.random.default_rng(5)
+
+
+def compare(tmp_path: Path, a: Any, b: Any, weights: Any = 1.0, **more: Any) -> Comparison:
+    mean_run(tmp_path / "a", a, weights)
+    mean_run(tmp_path / "b", b, weights)
+    return compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b"), **more)
+
+
+def test_the_difference_of_weighted_means(tmp_path: Path) -> None:
+    found = compare(tmp_path, [1.0, 2.0, 4.0], [1.5, 2.0, 3.0], [1.0, 1.0, 6.0])
+    (moves,) = found.outputs
+    assert (moves.output, found.ids, moves.moved, moves.largest) == ("loss", found.a.ids, 2, 1.0)
+    assert (moves.a, moves.b) == (27 / 8, 21.5 / 8)
+    assert moves.difference == pytest.approx(-5.5 / 8)
+    assert moves.moves.tolist() == [0.5, 0.0, -1.0]
+    assert moves.worst(5) == [2, 0]
+    assert (moves.verdict, found.ok) == ("-", True)
+
+
+def test_pairs_are_made_by_id_not_by_place(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0, 2.0, 3.0], ids=["x", "y", "z"], sizes=[10, 20, 30])
+    mean_run(tmp_path / "b", [3.0, 1.0, 2.5], ids=["z", "x", "y"], sizes=[30, 10, 20])
+    found = compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b"))
+    assert found.ids == ["x", "y", "z"]
+    assert found.sizes.tolist() == [10, 20, 30]
+    assert found.outputs[0].moves.tolist() == [0.0, 0.5, 0.0]
+
+
+def test_a_bootstrap_is_the_mean_over_every_draw() -> None:
+    """Of three items there are 27 draws: their mean and variance are known."""
+    table = np.array([[1.0, 10.0], [2.0, -5.0], [4.0, 0.0]])
+    every = np.array([table[list(draw)].sum(0) for draw in itertools.product(range(3), repeat=3)])
+    drawn = bootstrap(table, 40_000, 0)
+    np.testing.assert_allclose(drawn.mean(0), every.mean(0), atol=0.25)
+    np.testing.assert_allclose(drawn.var(0), every.var(0), rtol=0.05)
+    np.testing.assert_allclose(np.cov(drawn.T)[0, 1], np.cov(every.T, bias=True)[0, 1], rtol=0.06)
+    assert set(map(tuple, drawn)) == set(map(tuple, every))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution(tmp_path: Path) -> None:
+    a = RANDOM.gamma(4, 10, 4000)
+    moves = RANDOM.normal(0.3, 2.0, 4000)
+    (found,) = compare(tmp_path, a, a + moves).outputs
+    half = 1.96 * moves.std() / math.sqrt(4000)
+    np.testing.assert_allclose(found.interval, moves.mean() + np.array([-half, half]), atol=0.12 * half)
+
+
+def test_the_interval_of_a_weighted_mean_is_that_of_a_ratio(tmp_path: Path) -> None:
+    """The variance of a ratio of sums, by the delta method."""
+    weights = RANDOM.integers(1, 60, 3000).astype(float)
+    moves = RANDOM.normal(0.1, 1.0, 3000) * (1 + weights / 30)
+    (found,) = compare(tmp_path, np.zeros(3000), moves, weights, confidence=0.9).outputs
+    mean = moves @ weights / weights.sum()
+    half = 1.645 * math.sqrt(((moves - mean) ** 2 * weights**2).sum()) / weights.sum()
+    np.testing.assert_allclose(found.interval, mean + np.array([-half, half]), atol=0.15 * half)
+    assert found.difference == pytest.approx(mean)
+
+
+def test_draws_are_the_same_for_both_runs_and_every_time(tmp_path: Path) -> None:
+    """What the runs have in common does not widen the interval: the draws are paired."""
+    a = RANDOM.normal(0, 1000, 500)
+    (moves,) = compare(tmp_path, a, a + 0.25).outputs
+    np.testing.assert_allclose(moves.interval, 0.25, rtol=1e-9)
+    runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    assert compare_runs(*runs).to_json() == compare_runs(*runs).to_json()
+
+
+TOTALS = {
+    "nll": Total("nll", "mean", "T"),
+    "perplexity": Total("perplexity", "exp_mean", "T"),
+    "errors": Total("errors", "sum"),
+    "tokens": Total("tokens", "sum"),
+    "rate": Total("rate", "ratio", "errors tokens"),
+    "both": Total("both", "plus", "nll errors"),
+    "calibration": Total("calibration", "calibration", "gaps frames"),
+}
+
+
+def every_kind(random: np.random.Generator, count: int) -> dict[str, Any]:
+    errors, tokens = random.integers(0, 5, count) * 1.0, random.integers(1, 9, count) * 1.0
+    return {
+        "nll": random.gamma(2, 1, count),
+        "nll_weight": random.integers(1, 9, count) * 1.0,
+        "perplexity": np.exp(random.gamma(2, 1, count)),
+        "perplexity_weight": random.integers(1, 9, count) * 1.0,
+        "errors": errors,
+        "tokens": tokens,
+        "rate": errors / tokens,
+        "both": random.gamma(2, 1, count),
+        "calibration": random.gamma(2, 1, count),
+        "gaps": random.normal(0, 1, (count, 4)).tolist(),
+        "frames": tokens,
+    }
+
+
+def by_hand(columns: dict[str, Any], draw: Any) -> dict[str, float]:
+    """The totals of the items of a draw, each where it stands in the definition of its row."""
+    items = {name: np.asarray(column)[draw] for name, column in columns.items()}
+    nll = np.average(items["nll"], weights=items["nll_weight"])
+    return {
+        "nll": nll,
+        "perplexity": math.exp(np.average(np.log(items["perplexity"]), weights=items["perplexity_weight"])),
+        "errors": items["errors"].sum(),
+        "tokens": items["tokens"].sum(),
+        "rate": items["errors"].sum() / items["tokens"].sum(),
+        "both": nll + items["errors"].sum(),
+        "calibration": np.abs(items["gaps"].sum(0)).sum() / items["frames"].sum(),
+    }
+
+
+def test_sums_side_by_side_come_to_what_each_comes_to_alone() -> None:
+    columns = every_kind(RANDOM, 30)
+    draws = RANDOM.integers(30, size=(5, 30))
+    sums = {
+        name: np.stack([term[draw].sum(0) for draw in draws]) for name, term in terms(TOTALS, columns).items()
+    }
+    found = composed(TOTALS, sums)
+    for i, draw in enumerate(draws):
+        expected = by_hand(columns, draw)
+        assert {name: values[i] for name, values in found.items()} == pytest.approx(expected)
+        totals = Totals(TOTALS)
+        totals.add({name: np.asarray(column)[draw] for name, column in columns.items()})
+        assert {name: total["value"] for name, total in totals.result().items()} == pytest.approx(expected)
+
+
+def test_outputs_of_every_kind(tmp_path: Path) -> None:
+    columns = [every_kind(np.random.default_rng(seed), 60) for seed in (1, 2)]
+    for name, each in zip("ab", columns, strict=True):
+        totals = Totals(TOTALS)
+        totals.add(each)
+        write_run(tmp_path / name, each, totals.result())
+    a, b = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    found = compare_runs(a, b, resamples=300, seed=7)
+    random = np.random.default_rng(7)
+    draws = [random.integers(60, size=60) for _ in range(300)]
+    expected = [by_hand(each, slice(None)) for each in columns]
+    spread = [[by_hand(each, draw) for each in columns] for draw in draws]
+    assert [moves.output for moves in found.outputs] == list(TOTALS)
+    for moves in found.outputs:
+        name = moves.output
+        assert (moves.a, moves.b) == pytest.approx(tuple(each[name] for each in expected))
+        assert moves.a == pytest.approx(a.about["totals"][name]["value"], rel=1e-15)
+        apart = [other[name] - one[name] for one, other in spread]
+        assert moves.interval == pytest.approx(tuple(np.quantile(apart, [0.025, 0.975])))
+        np.testing.assert_array_equal(moves.moves, columns[1][name] - columns[0][name])
+    rate, nll = compare_runs(a, b, ["rate", "nll"], resamples=300, seed=7).outputs
+    assert [rate.interval, nll.interval] == [found.outputs[4].interval, found.outputs[0].interval]
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "item_tolerance", "verdict"),
+    [
+        (None, None, "-"),
+        (0.2, None, "within"),
+        (0.105, None, "undecided"),  # the mean is in it, the end of the interval is not
+        (0.09, None, "outside"),
+        (None, 3.9, "within"),
+        (None, 0.5, "outside"),
+        (0.2, 3.9, "within"),
+        (0.2, 0.5, "outside"),
+        (0.105, 0.5, "outside"),
+        (0.0, None, "outside"),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_verdicts(
+    tmp_path: Path, tolerance: float | None, item_tolerance: float | None, verdict: str, sign: int
+) -> None:
+    moves = 0.1 + 0.5 * np.sin(np.arange(1000) * 2 * np.pi / 1000)
+    moves[0] += 3
+    a = RANDOM.normal(0, 1, 1000)
+    found = compare(
+        tmp_path, a, a + sign * (moves - 0.003), tolerance=tolerance, item_tolerance=item_tolerance
+    )
+    assert found.outputs[0].difference == pytest.approx(sign * 0.1)
+    assert found.outputs[0].verdict == verdict
+    assert found.ok == (verdict in ("-", "within"))
+    assert bool(found.reasons) != found.ok
+    assert found.undecided == (verdict == "undecided")
+
+
+def test_nothing_moves_between_equal_runs(tmp_path: Path) -> None:
+    values = [1.0, math.inf, -math.inf, math.nan, 1e300]
+    (moves,) = compare(tmp_path, values, values, tolerance=0, item_tolerance=0).outputs
+    assert (moves.difference, moves.interval, moves.moved, moves.verdict) == (0.0, (0.0, 0.0), 0, "within")
+    assert moves.worst(3) == []
+
+
+def test_nothing_finite_at_all(tmp_path: Path) -> None:
+    found = compare(tmp_path, [math.inf, math.inf], [math.inf, math.inf], tolerance=0)
+    assert found.ok
+    found = compare(tmp_path / "other", [math.inf, 1.0], [1.0, math.inf], tolerance=1e9)
+    assert (found.outputs[0].verdict, found.outputs[0].one_sided) == ("outside", 2)
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("swap", [False, True])
+def test_what_is_finite_in_one_run_alone_is_outside_every_tolerance(
+    tmp_path: Path, odd: float, swap: bool
+) -> None:
+    runs = [[1.0, 2.0, 3.0], [1.0, odd, 3.5]]
+    found = compare(tmp_path, *(reversed(runs) if swap else runs))
+    (moves,) = found.outputs
+    assert (moves.one_sided, moves.verdict, found.ok) == (1, "outside", False)
+    assert abs(moves.difference) == 0.25  # of the other two
+    assert np.isinf(moves.moves[1])
+    assert moves.worst(1) == [1]
+    assert found.reasons == ["loss: 1 item infinite or no number in one run alone"]
+    if odd == odd:
+        assert np.sign(moves.moves[1]) == np.sign(odd) * (-1 if swap else 1)
+
+
+def test_items_that_one_run_lacks(tmp_path: Path) -> None:
+    mean_run(
+        tmp_path / "a",
+        [1.0, 2.0, 3.0, 4.0],
+        ids=list("wxyz"),
+        sizes=[9, 8, 7, 6],
+        set_aside={"q": "bad", "c": "worse"},
+    )
+    mean_run(
+        tmp_path / "b", [1.0, 4.0, 5.0], ids=list("wzq"), set_aside={"x": "a NaN", "c": "worse", "d": "bad"}
+    )
+    runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    found = compare_runs(*runs, tolerance=1.0)
+    lacking = [(item.id, item.run, item.reason) for item in found.missing]
+    assert lacking == [("q", "A", "bad"), ("x", "B", "a NaN"), ("y", "B", "")]
+    assert found.sizes.tolist() == [9, 6]
+    assert (found.ids, found.neither, found.ok) == (["w", "z"], 2, False)
+    assert found.outputs[0].verdict == "within"
+    assert found.reasons == ["3 items scored in one run alone"]
+    assert compare_runs(*runs, tolerance=1.0, allow_missing=True).ok
+
+
+def test_tolerances_by_output(tmp_path: Path) -> None:
+    columns = {"one": [1.0, 2.0], "other": [10.0, 20.0]}
+    totals = {name: {"kind": "sum", "by": "", "value": sum(values)} for name, values in columns.items()}
+    write_run(tmp_path / "a", columns, totals)
+    write_run(tmp_path / "b", {"one": [1.0, 2.5], "other": [10.0, 25.0]}, totals)
+    runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    found = compare_runs(*runs, tolerance={"one": 1.1}, item_tolerance={"other": 4.0})
+    assert [moves.verdict for moves in found.outputs] == ["within", "outside"]
+    assert found.reasons == ["other: 1 item moved by more than 4"]
+    assert compare_runs(*runs, ["one"], tolerance=1.1).ok
+
+
+def test_other_settings_are_a_warning_other_rows_an_error(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0])
+    mean_run(tmp_path / "b", [1.0], settings={"blank_index": 3, "reduction": "none"})
+    mean_run(tmp_path / "c", [1.0], row="nll_loss")
+    a, b, c = (read_run(tmp_path / name) for name in "abc")
+    assert compare_runs(a, b).warnings == ["the setting blank_index is 0 in A and 3 in B"]
+    assert compare_runs(a, a).warnings == []
+    with pytest.raises(ValueError, match="got ctc_loss in A and nll_loss in B, expected the same row"):
+        compare_runs(a, c)
+
+
+def test_an_output_of_the_whole_corpus_has_no_items(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0, 2.0])
+    about = (tmp_path / "a" / "totals.json").read_text()
+    (tmp_path / "a" / "totals.json").write_text(
+        about.replace('"totals": {', '"totals": {"eer": {"value": 0.25}, ')
+    )
+    a = read_run(tmp_path / "a")
+    found = compare_runs(a, a)
+    assert [moves.output for moves in found.outputs] == ["loss"]
+    assert found.warnings == ["the output eer is one of the whole corpus, not of items, and is not compared"]
+    with pytest.raises(ValueError, match="output: got eer, expected one of loss"):
+        compare_runs(a, a, ["eer"])
+
+
+def test_a_sum_beside_a_mean_is_refused(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0, 2.0])
+    write_run(tmp_path / "b", {"loss": [1.0, 2.0]}, {"loss": {"kind": "sum", "by": "", "value": 3.0}})
+    with pytest.raises(ValueError, match="loss: got a mean in A and a sum in B"):
+        compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"outputs": ["cost"]}, "output: got cost, expected one of loss"),
+        ({"tolerance": {"cost": 1.0}}, "tolerance: got one for cost, expected one of loss"),
+        ({"tolerance": -1.0}, "tolerance: got -1, expected a number that is not below zero"),
+        ({"item_tolerance": math.nan}, "item_tolerance: got nan"),
+        ({"confidence": 1.0}, "confidence: got 1, expected a number between 0 and 1"),
+    ],
+)
+def test_arguments_that_do_not_fit(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare(tmp_path, [1.0], [2.0], **arguments)
+
+
+def test_runs_without_an_item_in_common(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0], ids=["x"])
+    mean_run(tmp_path / "b", [1.0], ids=["y"])
+    with pytest.raises(ValueError, match=r"id: got 'x' … in A and 'y' … in B, expected items that both have"):
+        compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b"))
+
+
+def test_folders_that_hold_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got none, expected the folder of a scored corpus"):
+        read_run(tmp_path)
+    (tmp_path / "state").mkdir()
+    with pytest.raises(ValueError, match="got an unfinished run, which the same `score` again would finish"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("totals.json", b"{", "Expecting"),
+        ("totals.json", b'{"format": 2}', "got format 2, expected 1"),
+        ("totals.json", b'{"format": 1}', "no 'totals'"),
+        ("items.parquet", b"PAR1", ""),
+        ("items.parquet", None, "items.parquet"),
+        ("set_aside.parquet", None, "set_aside.parquet"),
+    ],
+)
+def test_a_run_that_is_broken(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
+    folder = mean_run(tmp_path / "a", [1.0])
+    (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"a: not a run that this version reads: .*{message}"):
+        read_run(folder)
+
+
+def test_a_column_that_is_missing_or_an_id_that_is_there_twice(tmp_path: Path) -> None:
+    total = {"loss": {"kind": "mean", "by": "", "value": 1.0}}
+    with pytest.raises(ValueError, match="loss_weight"):
+        read_run(write_run(tmp_path / "a", {"loss": [1.0]}, total))
+    with pytest.raises(ValueError, match="id: got 'x' more than once"):
+        read_run(mean_run(tmp_path / "b", [1.0, 2.0], ids=["x", "x"]))
