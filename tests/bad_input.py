@@ -183,14 +183,24 @@ _PARTICULAR = [
             r"blank_index: got 5, expected an index in \[0, 1\]",
             {"blank_index": 5},
         )
-        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode")
+        for row in (
+            "ctc_loss",
+            "transducer_loss",
+            "ctc_loss_kd",
+            "CTCGreedyDecode",
+            "CTCPosterior",
+            "CTCAlign",
+        )
     ),
-    BadInput(
-        "ctc_loss",
-        "target is the blank",
-        put("targets", 3),
-        r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
-        {"blank_index": 3},
+    *(
+        BadInput(
+            row,
+            "target is the blank",
+            put("targets", 3),
+            r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
+            {"blank_index": 3},
+        )
+        for row in ("ctc_loss", "CTCPosterior", "CTCAlign")
     ),
     BadInput(
         "transducer_loss",

@@ -17,6 +17,8 @@ METRICS = [
     "SDR",
     "SISNRImprovement",
     "CTCGreedyDecode",
+    "CTCPosterior",
+    "CTCAlign",
     "EditDistance",
     "TokenErrorRate",
 ]
