@@ -51,7 +51,7 @@ typedef struct {
   const int64_t* predictions; /* [B, K] */
   const int64_t* targets;     /* [B, S] */
   const int64_t* prediction_lengths; /* [B], from 0 to K */
-  const int64_t* target_lengths;     /* [B], from 0 to S */
+  const int64_t* target_lengths;     /* [B], from 0 to S, and below 2^31 - 1 */
   int64_t batch, prediction_width, target_width; /* B, K, S */
 } exportable_losses_sequences;
 

@@ -8,7 +8,7 @@
 namespace exportable_losses {
 
 // Sequences of tokens without gaps between them: any integers, of which those behind an item's length are
-// not read. The shorter of the two of an item has fewer than `most_tokens`.
+// not read. A target has fewer than `most_tokens`.
 struct Sequences {
   const std::int64_t* predictions;  // [B, K]
   const std::int64_t* targets;      // [B, S]
