@@ -309,7 +309,7 @@ def bench_command(
 
 @app.command("doctor", epilog=example("doctor --json"))
 def doctor_command(as_json: AsJson = False) -> None:
-    """Show versions, libraries, instruction set and providers, and who computes the lattices."""
+    """Show versions, libraries, instruction set and providers, and who computes."""
     from .doctor import facts
 
     found = facts()

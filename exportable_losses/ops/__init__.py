@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .assignment import best_permutation
-from .computers import computer_of, using
+from .computers import computer_of, edits_computer_of, using
 from .ctc import ctc_align, ctc_costs, ctc_posterior
 from .edits import edit_counts
 from .transducer import transducer_costs
@@ -140,11 +140,31 @@ torch.library.register_fake(
     lib=_LIBRARY,
 )
 
+
+def _edit_counts(
+    predictions: Tensor, targets: Tensor, prediction_lengths: Tensor, target_lengths: Tensor
+) -> Tensor:
+    if predictions.dim() != 2:
+        raise ValueError(f"predictions: got shape {list(predictions.shape)}, expected [B, K]")
+    batch = predictions.shape[0]
+    if targets.dim() != 2 or targets.shape[0] != batch:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of tokens")
+    per_item = {"prediction_lengths": prediction_lengths, "target_lengths": target_lengths}
+    for name, lengths in per_item.items():
+        if lengths.shape != (batch,):
+            raise ValueError(f"{name}: got shape {list(lengths.shape)}, expected [{batch}]")
+    for name, tensor in {"predictions": predictions, "targets": targets, **per_item}.items():
+        if tensor.is_floating_point():
+            raise ValueError(f"{name}: got {tensor.dtype}, expected integers")
+    computer = edits_computer_of(predictions)
+    return computer.edit_counts(predictions, targets, prediction_lengths, target_lengths)
+
+
 _LIBRARY.define(
     "edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths)"
     " -> Tensor"
 )
-_LIBRARY.impl("edit_counts", edit_counts, "CompositeExplicitAutograd")
+_LIBRARY.impl("edit_counts", _edit_counts, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "exportable_losses::edit_counts",
     lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),
