@@ -9,6 +9,7 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
+``transducer_align``                the frame of each label `[B, U]` on the best path; its score `[B]`
 ==================================  ==========================================================
 """
 
@@ -21,9 +22,25 @@ from .assignment import best_permutation
 from .computers import computer_of, using
 from .ctc import ctc_costs
 from .edits import edit_counts
-from .transducer import transducer_costs
+from .transducer import (
+    transducer_align,
+    transducer_costs,
+    transducer_costs_and_grad,
+    transducer_posteriors,
+    with_no_arc,
+)
 
-__all__ = ["best_permutation", "ctc_costs", "edit_counts", "transducer_costs", "using"]
+__all__ = [
+    "best_permutation",
+    "ctc_costs",
+    "edit_counts",
+    "transducer_align",
+    "transducer_costs",
+    "transducer_costs_and_grad",
+    "transducer_posteriors",
+    "using",
+    "with_no_arc",
+]
 
 _LIBRARY = torch.library.Library("exportable_losses", "DEF")
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -114,5 +131,22 @@ _LIBRARY.impl("edit_counts", edit_counts, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "exportable_losses::edit_counts",
     lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),
+    lib=_LIBRARY,
+)
+
+
+def _transducer_align(*lattice: Any) -> tuple[Tensor, Tensor]:
+    _check_shapes("transducer", "logits", *lattice)
+    return transducer_align(*lattice)
+
+
+_LIBRARY.define(f"transducer_align({_LATTICE.format(scores='logits')}) -> (Tensor, Tensor)")
+_LIBRARY.impl("transducer_align", _transducer_align, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "exportable_losses::transducer_align",
+    lambda logits, targets, *_: (
+        targets.new_empty(targets.shape, dtype=torch.int64),
+        logits.new_empty(logits.shape[0]),
+    ),
     lib=_LIBRARY,
 )
