@@ -115,12 +115,16 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
     )
     edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
+    lattice = {"logits": "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
+    best_path = {"frames": "tensor(int64)", "scores": "T"}
+    align = _node("TransducerAlign", lattice, best_path, ("blank_index",))
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
+        ours.transducer_align.default: lambda *given: align(*given[:-1], blank_index=given[-1]),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,
         torch.ops.aten.log10.default: _log10,

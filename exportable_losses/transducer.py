@@ -209,7 +209,7 @@ class TransducerAlign(nn.Module):
         >>> ones = torch.tensor([1.0])
         >>> logits = torch.zeros(1, 3, 2, 4)
         >>> logits[0, 1, 0, 3] = 5.0  # label 3 at frame 1, when none has been emitted yet
-        >>> tokens, starts, ends, scores, path_scores = TransducerAlign()(logits, torch.tensor([[3]]), ones, ones)
+        >>> tokens, starts, ends, *_ = TransducerAlign()(logits, torch.tensor([[3]]), ones, ones)
         >>> tokens, starts, ends
         (tensor([[3]]), tensor([[1]]), tensor([[2]]))
     """
@@ -232,10 +232,10 @@ class TransducerAlign(nn.Module):
                 logits, targets, input_lengths, target_lengths, blank_index
             )
         u = torch.arange(targets.shape[1], device=targets.device)
-        item = torch.arange(logits.shape[0], device=logits.device).unsqueeze(1)
         is_label = u < target_lengths.unsqueeze(1)
         aligned = is_label & path_scores.isfinite().unsqueeze(1)
         label = torch.where(is_label, targets.long(), blank_index).unsqueeze(2)
-        scores = logits[item, frames, u].log_softmax(-1).gather(2, label).squeeze(2)
+        at = nn.functional.pad(frames, [0, 1]).unsqueeze(1).unsqueeze(-1).expand(-1, -1, -1, logits.shape[3])
+        scores = logits.gather(1, at)[:, 0, :-1].log_softmax(-1).gather(2, label).squeeze(2)
         scores = scores.masked_fill(~aligned, -float("inf")).masked_fill(~is_label, 0.0)
         return torch.where(is_label, targets.long(), -1), frames, frames + aligned.long(), scores, path_scores

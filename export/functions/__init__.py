@@ -17,7 +17,8 @@ from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_grad import CTCLossGrad
 from .edits import EditCounts
-from .transducer import TransducerLoss
+from .transducer import TransducerArcs, TransducerLoss
+from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
 __all__ = ["DOMAIN", "VERSION", "function_proto"]
@@ -25,7 +26,16 @@ __all__ = ["DOMAIN", "VERSION", "function_proto"]
 DOMAIN, VERSION = "exportable_losses", 1
 _BODIES = {
     body.name: body
-    for body in (BestPermutation, CTCLoss, CTCLossGrad, EditCounts, TransducerLoss, TransducerLossGrad)
+    for body in (
+        BestPermutation,
+        CTCLoss,
+        CTCLossGrad,
+        EditCounts,
+        TransducerAlign,
+        TransducerArcs,
+        TransducerLoss,
+        TransducerLossGrad,
+    )
 }
 
 
