@@ -531,6 +531,9 @@ def _functions(joint: onnx.ModelProto, loss: onnx.ModelProto) -> dict[str, str]:
     theirs = {f.name: f for f in joint.functions if f.domain == DOMAIN}
     taken = set(theirs)
     for function in loss.functions:
+        for node in function.node:  # what it calls comes before it, and may have got a new name
+            if node.domain == DOMAIN:
+                node.op_type = renamed.get(node.op_type, node.op_type)
         if theirs.get(function.name) == function:
             continue
         new = _free(taken, function.name)

@@ -23,7 +23,7 @@ import exportable_losses
 from exportable_losses import catalog
 from exportable_losses.contract import Contract
 
-from .functions import function_proto
+from .functions import function_protos
 from .gradients import Positional, gradients_of, with_gradients
 from .metadata import KEY, describe
 from .testdata import write_test_data
@@ -256,18 +256,12 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
 def _attach_bodies(model: onnx.ModelProto) -> None:
     """Put the function behind each node of our domain into the file, what it calls before it."""
     types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.value_info)}
-
-    def attach(node: onnx.NodeProto, elem_type: int) -> None:
-        if node.domain != KEY or node.op_type in {f.name for f in model.functions}:
-            return
-        body = function_proto(node.op_type, elem_type)
-        for inner in body.node:
-            attach(inner, elem_type)
-        model.functions.append(body)
-
+    bodies: dict[str, onnx.FunctionProto] = {}
     for node in model.graph.node:
         if node.domain == KEY:
-            attach(node, types[node.input[0]])
+            for body in function_protos(node.op_type, types[node.input[0]]):
+                bodies.setdefault(body.name, body)
+    model.functions.extend(bodies.values())
 
 
 @contextlib.contextmanager

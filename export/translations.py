@@ -53,6 +53,19 @@ def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     return {getattr(ours, row).default: translate, getattr(ours, f"{row}_grad").default: translate_grad}
 
 
+def _paths(row: str, name: str, scores: str, outputs: dict[str, str]) -> dict[Any, Callable[..., Any]]:
+    """An operator of the lattice with two outputs."""
+    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
+    node = _node(name, inputs, outputs, ("blank_index",))
+
+    def translate(
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
+    ) -> Any:
+        return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
+
+    return {getattr(torch.ops.exportable_losses, row).default: translate}
+
+
 def _constant(value: Any, dtype: ir.DataType | None) -> Any:
     tensor: Any = ir.tensor(value, dtype)
     return op.Constant(value=tensor)
@@ -115,16 +128,15 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
     )
     edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
-    lattice = {"logits": "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
-    best_path = {"frames": "tensor(int64)", "scores": "T"}
-    align = _node("TransducerAlign", lattice, best_path, ("blank_index",))
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
+        **_paths("ctc_posterior", "CTCPosterior", "log_probs", {"costs": "T", "posteriors": "T"}),
+        **_paths("ctc_align", "CTCAlign", "log_probs", {"states": "tensor(int64)", "scores": "T"}),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
+        **_paths("transducer_align", "TransducerAlign", "logits", {"frames": "tensor(int64)", "scores": "T"}),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
-        ours.transducer_align.default: lambda *given: align(*given[:-1], blank_index=given[-1]),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.full_like.default: _full_like,
         torch.ops.aten.log10.default: _log10,

@@ -15,21 +15,28 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 
 from .assignment import BestPermutation
 from .ctc import CTCLoss
+from .ctc_align import CTCAlign
 from .ctc_grad import CTCLossGrad
+from .ctc_lattice import CTCLattice, CTCTransition
+from .ctc_posterior import CTCPosterior
 from .edits import EditCounts
 from .transducer import TransducerArcs, TransducerLoss
 from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
-__all__ = ["DOMAIN", "VERSION", "function_proto"]
+__all__ = ["DOMAIN", "VERSION", "function_protos"]
 
 DOMAIN, VERSION = "exportable_losses", 1
 _BODIES = {
     body.name: body
     for body in (
         BestPermutation,
+        CTCAlign,
+        CTCLattice,
         CTCLoss,
         CTCLossGrad,
+        CTCPosterior,
+        CTCTransition,
         EditCounts,
         TransducerAlign,
         TransducerArcs,
@@ -39,8 +46,18 @@ _BODIES = {
 }
 
 
-def function_proto(name: str, elem_type: int) -> FunctionProto:
-    """The function `name` for tensors of `elem_type` (`TensorProto.FLOAT` or `DOUBLE`).
+def function_protos(name: str, elem_type: int) -> list[FunctionProto]:
+    """The function `name` for tensors of `elem_type` (`TensorProto.FLOAT` or `DOUBLE`), and before it
+    those that it calls.
+    """
+    proto = _function_proto(name, elem_type)
+    called = {node.op_type for node in _nodes(proto.node) if node.domain == DOMAIN}
+    inner = (each for other in sorted(called) for each in function_protos(other, elem_type))
+    return [*{each.name: each for each in inner}.values(), proto]
+
+
+def _function_proto(name: str, elem_type: int) -> FunctionProto:
+    """The function alone.
 
     A function's own inputs have no types in ONNX, but those of a `Scan` inside it do: they are
     written for float32, and rewritten here.

@@ -6,6 +6,8 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
+``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
+``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from .assignment import best_permutation
 from .computers import computer_of, using
-from .ctc import ctc_costs
+from .ctc import ctc_align, ctc_costs, ctc_posterior
 from .edits import edit_counts
 from .transducer import (
     transducer_align,
@@ -32,7 +34,9 @@ from .transducer import (
 
 __all__ = [
     "best_permutation",
+    "ctc_align",
     "ctc_costs",
+    "ctc_posterior",
     "edit_counts",
     "transducer_align",
     "transducer_costs",
@@ -113,6 +117,35 @@ def _check_shapes(
 _register_lattice("ctc", "log_probs")
 _register_lattice("transducer", "logits")
 
+
+def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:
+    """Define `name`, two tensors that plain torch computes of a lattice."""
+    _LIBRARY.define(f"{name}({_LATTICE.format(scores=scores)}) -> (Tensor, Tensor)")
+
+    def checked(*lattice: Any) -> tuple[Tensor, Tensor]:
+        _check_shapes(loss, scores, *lattice)
+        return compute(*lattice)
+
+    _LIBRARY.impl(name, checked, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"exportable_losses::{name}", fake, lib=_LIBRARY)
+
+
+def _fake_ctc_posterior(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0]), x.new_empty(*x.shape[:2], 2 * targets.shape[1] + 1)
+
+
+def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[:2], dtype=torch.int64), x.new_empty(x.shape[0])
+
+
+def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return targets.new_empty(targets.shape, dtype=torch.int64), x.new_empty(x.shape[0])
+
+
+_register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
+_register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
+_register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
+
 _LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
 _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")
 
@@ -131,22 +164,5 @@ _LIBRARY.impl("edit_counts", edit_counts, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "exportable_losses::edit_counts",
     lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),
-    lib=_LIBRARY,
-)
-
-
-def _transducer_align(*lattice: Any) -> tuple[Tensor, Tensor]:
-    _check_shapes("transducer", "logits", *lattice)
-    return transducer_align(*lattice)
-
-
-_LIBRARY.define(f"transducer_align({_LATTICE.format(scores='logits')}) -> (Tensor, Tensor)")
-_LIBRARY.impl("transducer_align", _transducer_align, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "exportable_losses::transducer_align",
-    lambda logits, targets, *_: (
-        targets.new_empty(targets.shape, dtype=torch.int64),
-        logits.new_empty(logits.shape[0]),
-    ),
     lib=_LIBRARY,
 )

@@ -22,7 +22,7 @@ from ort_header import official_header
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
-from exportable_losses.export.functions import function_proto
+from exportable_losses.export.functions import function_protos
 from exportable_losses.library import library_path
 from exportable_losses.ops.transducer import transducer_costs
 from exportable_losses.runtime import LossSession
@@ -83,7 +83,7 @@ def one_operator(
 
 
 def with_body(loss: str, dtype: Any, blank: int = 0) -> bytes:
-    return one_operator(loss, dtype, blank, [function_proto(loss, REAL[dtype])])
+    return one_operator(loss, dtype, blank, function_protos(loss, REAL[dtype]))
 
 
 def session(model: bytes | str, library: str | None, threads: int = 2, **options: Any) -> Any:
