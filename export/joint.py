@@ -530,8 +530,8 @@ def _functions(joint: onnx.ModelProto, loss: onnx.ModelProto) -> dict[str, str]:
     renamed: dict[str, str] = {}
     theirs = {f.name: f for f in joint.functions if f.domain == DOMAIN}
     taken = set(theirs)
-    for function in loss.functions:
-        for node in function.node:  # what it calls comes before it, and may have got a new name
+    for function in loss.functions:  # those that another calls stand before it
+        for node in _nodes(function.node):
             if node.domain == DOMAIN:
                 node.op_type = renamed.get(node.op_type, node.op_type)
         if theirs.get(function.name) == function:

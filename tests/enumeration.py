@@ -52,11 +52,11 @@ def ctc_by_enumeration(log_probs: Tensor, labels: Labels, blank: int) -> tuple[T
 def transducer_by_enumeration(logits: Tensor, labels: Labels, blank: int) -> Tensor:
     """The cost of `labels` for one item `[T, U+1, V]`, U being their number; autograd goes through."""
     log_probs = logits.log_softmax(-1)
-    scores = [sum(log_probs[arc] for arc in path) for path in _transducer_paths(len(logits), labels, blank)]
+    scores = [sum(log_probs[arc] for arc in path) for path in transducer_paths(len(logits), labels, blank)]
     return -torch.stack(scores).logsumexp(0)
 
 
-def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
+def transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
     """The arcs (t, u, class) of every path; the last leaves the last frame with a blank."""
     steps = frames - 1 + len(labels)
     for emitting in itertools.combinations(range(steps), len(labels)):

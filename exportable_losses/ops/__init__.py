@@ -9,9 +9,9 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
+``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
-``transducer_align``                the frame of each label `[B, U]` on the best path; its score `[B]`
 ==================================  ==========================================================
 """
 
