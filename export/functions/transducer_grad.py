@@ -14,7 +14,8 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
     """Costs [B], and the gradient [B, T, U+1, V] of their sum weighted by grad_costs [B].
 
     A logit's gradient is its probability times the occupation of the node, minus the occupation of
-    its arc; zero where the cost is infinite.
+    its arc; zero where the cost is infinite. Each step takes the largest of its variables off them all,
+    since the logarithm of what thousands of arcs multiply to has few digits behind the point.
     """
     log_probs, labels, start, stays, emissions = TransducerArcs(
         logits, targets, input_lengths, target_lengths, blank_index=blank_index
@@ -29,8 +30,11 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
         emitted = op.Slice(
             op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
         )
-        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
-        return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most, op.Identity(alpha)
+        lowest = op.Constant(value_float=-3.4028235e38)
+        most = op.Max(stayed, emitted, lowest)
+        after = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+        scale = op.Max(op.ReduceMax(after, [1]), lowest)
+        return after - scale, op.Identity(alpha), op.Identity(scale)
 
     @graph()
     def backward(beta: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
@@ -42,15 +46,15 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
             [9223372036854775807],
             [1],
         )
-        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
-        return (
-            op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most,
-            op.Identity(stayed),
-            op.Identity(emitted),
-        )
+        lowest = op.Constant(value_float=-3.4028235e38)
+        most = op.Max(stayed, emitted, lowest)
+        before = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+        scale = op.Max(op.ReduceMax(before, [1]), lowest)
+        return before - scale, op.Identity(stayed), op.Identity(emitted)
 
-    total, alpha = op.Scan(start, stays, emissions, body=forward, num_scan_inputs=2)
-    costs = op.Neg(op.Squeeze(op.GatherElements(total, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))
+    last, alpha, scales = op.Scan(start, stays, emissions, body=forward, num_scan_inputs=2)
+    total = op.GatherElements(last, op.Unsqueeze(target_lengths, [1]), axis=1)
+    costs = op.Neg(op.Squeeze(total + op.ReduceSum(scales, [0], keepdims=0), [1]))
     u = op.Range(0, op.Squeeze(op.Shape(logits, start=2, end=3)), 1)
     end = op.Where(u == op.Unsqueeze(target_lengths, [1]), certain, never)
     _first, stays_on, emits_on = op.Scan(
@@ -60,9 +64,10 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
         body=backward,
         num_scan_inputs=2,
     )
-    reached = alpha + op.Unsqueeze(costs, [0, 2])  # in units of the total
-    staying = op.Exp(reached + op.Slice(stays_on, [-1], [-9223372036854775807], [0], [-1]))
-    emitting = op.Exp(reached + op.Slice(emits_on, [-1], [-9223372036854775807], [0], [-1]))
+    # a path takes one arc of each diagonal: over those it is a softmax
+    arcs_on = op.Slice(op.Concat(stays_on, emits_on, axis=2), [-1], [-9223372036854775807], [0], [-1])
+    arcs = op.Softmax(op.Concat(alpha, alpha, axis=2) + arcs_on, axis=2)
+    staying, emitting = op.Split(arcs, num_outputs=2, axis=2)
 
     # back from diagonals to frames, zero outside of the item, weighted
     nodes = op.Shape(logits, start=0, end=3)

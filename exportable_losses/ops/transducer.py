@@ -51,29 +51,34 @@ def transducer_costs_and_grad(
     """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `logits`.
 
     It is `softmax * occupation of the node - occupation of the arc`, and zero where the cost is
-    infinite.
+    infinite. A path takes one arc of each diagonal, so that the occupations of those are a softmax. In
+    it a factor of the whole diagonal is nothing, and alpha and beta can stay near one: the logarithm of
+    what thousands of arcs multiply to has few digits behind the point.
     """
     log_probs = logits.log_softmax(-1)
     labels = _labels(targets, target_lengths, blank_index)
     stay, emit = _arcs(log_probs, labels, input_lengths, target_lengths, blank_index)
     diagonals = stay.shape[1]
-    alphas = [_start(labels, stay)]
+    alphas, scales = [_start(labels, stay)], []
     for n in range(diagonals):
-        alphas.append(_forward(alphas[-1], stay[:, n], emit[:, n]))
+        alpha, scale = _rescaled(_forward(alphas[-1], stay[:, n], emit[:, n]))
+        alphas.append(alpha)
+        scales.append(scale)
     last = torch.arange(stay.shape[2], device=stay.device) == target_lengths.unsqueeze(1)
     betas = [torch.where(last, 0.0, log_zero()).to(stay.dtype)]
     for n in range(diagonals - 1, -1, -1):
-        betas.append(torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n]))
+        beta = torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n])
+        betas.append(_rescaled(beta)[0])
     alpha = torch.stack(alphas[:-1], 1)
     beta = torch.stack(betas[-2::-1], 1)
-    costs = _cost(alphas[-1], target_lengths)
-    total = torch.where(costs.isinf(), float("inf"), -costs)[:, None, None]
-    stays = _unskew((alpha + stay + beta - total).exp(), log_probs.shape[1])
-    emits = _unskew((alpha + emit + _shift_left(beta) - total).exp(), log_probs.shape[1])
-    padding = _padding(stays, input_lengths, target_lengths)
+    costs = _cost(alphas[-1] + torch.stack(scales).sum(0), target_lengths)
+    arcs = torch.cat([alpha + stay + beta, alpha + emit + _shift_left(beta)], 2).softmax(2)
+    staying, emitting = arcs.chunk(2, 2)
+    stays, emits = _unskew(staying, log_probs.shape[1]), _unskew(emitting, log_probs.shape[1])
+    # the arcs behind the last frame are of no logit
+    padding = _padding(stays, input_lengths, target_lengths) | costs.isinf()[:, None, None]
     weight = grad_costs[:, None, None]
-    stays = stays.masked_fill(padding, 0.0) * weight  # the arcs behind the last frame are of no logit
-    emits = emits * weight
+    stays, emits = stays.masked_fill(padding, 0.0) * weight, emits.masked_fill(padding, 0.0) * weight
     grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
     return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))
@@ -100,7 +105,7 @@ def transducer_align(
     u = target_lengths.unsqueeze(1)
     emitted_before = torch.empty(stay.shape[:2], dtype=torch.int64, device=stay.device)
     for n in range(stay.shape[1] - 1, -1, -1):
-        u = u - by_label[:, n].gather(1, u).long()
+        u = (u - by_label[:, n].gather(1, u).long()).clamp(min=0)  # an impossible path knows no bound
         emitted_before[:, n] = u[:, 0]
     # label j leaves the last diagonal n on which no more than j labels have been emitted, at t = n - j
     j = torch.arange(targets.shape[1], device=targets.device)
@@ -215,6 +220,12 @@ def _forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
     """alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms."""
     stayed, emitted = _entering(alpha, stay, emit)
     return torch.logaddexp(stayed, emitted)
+
+
+def _rescaled(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """`alpha` with 0 as its largest, and what it has lost: `[B, U+1]` and `[B, 1]`."""
+    scale = alpha.amax(1, keepdim=True)
+    return alpha - scale, scale
 
 
 def _shift_left(beta: Tensor) -> Tensor:

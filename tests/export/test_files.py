@@ -41,7 +41,7 @@ LATTICES = {
     "TokenErrorRate": "EditCounts",
 }
 # What the body of an operator calls.
-CALLED = dict.fromkeys(("TransducerLoss", "TransducerLossGrad", "TransducerAlign"), {"TransducerArcs"})
+CALLED = {name: {"TransducerArcs"} for name in ("TransducerLoss", "TransducerLossGrad", "TransducerAlign")}
 
 
 def operators_of(case: Case) -> set[str]:
