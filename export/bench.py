@@ -41,6 +41,8 @@ _CASES: dict[str, Sequence[Sizes]] = {
     "get_snr_with_pitwrapper": [{"B": 4, "T": 16000, "S": s, "E": 1} for s in (2, 8)],
     "SDR": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
     "SISNRImprovement": [{"B": 4, "T": 16000, "S": 2}],
+    "CTCPosterior": [{"T": 1000, "S": 100}],
+    "CTCAlign": [{"T": 1000, "S": 100}],
     "EditDistance": [{"S": 100}],
     "TokenErrorRate": [{"S": 100}],
     "cal_si_snr": [_SECOND],

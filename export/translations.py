@@ -32,29 +32,8 @@ def _node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes
     return Op(Opset(DOMAIN, VERSION), name, schema)
 
 
-def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
-    """The operator of a lattice and that of its gradient."""
-    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
-    node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
-    weighted, both = {**inputs, "grad_costs": "T"}, {"costs": "T", "grad": "T"}
-    node_grad = _node(f"{name}Grad", weighted, both, ("blank_index",))
-
-    def translate(
-        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
-    ) -> Any:
-        return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
-
-    def translate_grad(
-        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, grad_costs: Any
-    ) -> Any:
-        return node_grad(scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index)
-
-    ours = torch.ops.exportable_losses
-    return {getattr(ours, row).default: translate, getattr(ours, f"{row}_grad").default: translate_grad}
-
-
-def _paths(row: str, name: str, scores: str, outputs: dict[str, str]) -> dict[Any, Callable[..., Any]]:
-    """An operator of the lattice with two outputs."""
+def _of_lattice(name: str, scores: str, outputs: dict[str, str]) -> Callable[..., Any]:
+    """What translates an operator on a lattice to the node `name`."""
     inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
     node = _node(name, inputs, outputs, ("blank_index",))
 
@@ -63,7 +42,24 @@ def _paths(row: str, name: str, scores: str, outputs: dict[str, str]) -> dict[An
     ) -> Any:
         return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
 
-    return {getattr(torch.ops.exportable_losses, row).default: translate}
+    return translate
+
+
+def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
+    """The operator of a lattice's costs and that of their gradient."""
+    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)"), "grad_costs": "T"}
+    node_grad = _node(f"{name}Grad", inputs, {"costs": "T", "grad": "T"}, ("blank_index",))
+
+    def translate_grad(
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, grad_costs: Any
+    ) -> Any:
+        return node_grad(scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index)
+
+    ours = torch.ops.exportable_losses
+    return {
+        getattr(ours, row).default: _of_lattice(name, scores, {"costs": "T"}),
+        getattr(ours, f"{row}_grad").default: translate_grad,
+    }
 
 
 def _constant(value: Any, dtype: ir.DataType | None) -> Any:
@@ -128,13 +124,15 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
     )
     edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
+    occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
+    frames = {"frames": "tensor(int64)", "scores": "T"}
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
-        **_paths("ctc_posterior", "CTCPosterior", "log_probs", {"costs": "T", "posteriors": "T"}),
-        **_paths("ctc_align", "CTCAlign", "log_probs", {"states": "tensor(int64)", "scores": "T"}),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
-        **_paths("transducer_align", "TransducerAlign", "logits", {"frames": "tensor(int64)", "scores": "T"}),
+        ours.ctc_posterior.default: _of_lattice("CTCPosterior", "log_probs", occupation),
+        ours.ctc_align.default: _of_lattice("CTCAlign", "log_probs", path),
+        ours.transducer_align.default: _of_lattice("TransducerAlign", "logits", frames),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,

@@ -186,6 +186,7 @@ class CTCPosterior(nn.Module):
                 "target_lens": target_lens,
             }
             check_inputs(POSTERIOR, given, blank_index=self.blank_index)
+        log_probs = log_probs.detach()
         input_lengths = absolute_length(input_lens, log_probs.shape[1])
         target_lengths = absolute_length(target_lens, targets.shape[1])
         if torch.jit.is_scripting():
@@ -213,9 +214,9 @@ class CTCAlign(nn.Module):
     """The best path of a target through the frames: where each label begins and ends, and its score.
 
     Viterbi's algorithm on the lattice of Graves et al. 2006,
-    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of paths as good, looking back from the last
-    frame, one that stays where it is goes before one that came from the state before, and that before
-    one that skipped a blank. No gradient flows to `log_probs`.
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of paths as good it is the one on which labels are
+    over early: looking back from the last frame, to have stayed in a state goes before a step from the
+    state before, and that before a skip over a blank. No gradient flows to `log_probs`.
 
     Args:
         blank_index: the class of the blank.

@@ -184,16 +184,19 @@ _PARTICULAR = [
             {"blank_index": 5},
         )
         for row in (
-            *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode"),
+            *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign"),
             *("transducer_loss", "TransducerPosterior", "TransducerAlign"),
         )
     ),
-    BadInput(
-        "ctc_loss",
-        "target is the blank",
-        put("targets", 3),
-        r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
-        {"blank_index": 3},
+    *(
+        BadInput(
+            row,
+            "target is the blank",
+            put("targets", 3),
+            r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
+            {"blank_index": 3},
+        )
+        for row in ("ctc_loss", "CTCPosterior", "CTCAlign")
     ),
     *(
         BadInput(

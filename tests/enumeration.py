@@ -109,3 +109,37 @@ def assignment_by_enumeration(costs: Tensor) -> tuple[Tensor, Labels]:
     means = costs[torch.arange(sources), torch.tensor(permutations)].mean(1)
     best = int(means.argmin())
     return means[best], permutations[best]
+
+
+def ctc_paths(frames: int, labels: Labels) -> Iterator[Labels]:
+    """The states of every path through a target's lattice: blanks at even ones, labels at odd ones."""
+    for stays in itertools.combinations_with_replacement(range(2 * len(labels) + 1), frames):
+        # a path never goes back: it is a sorted choice of states that leaves no label out
+        if set(range(1, 2 * len(labels), 2)) <= set(stays) and not any(
+            a % 2 and b == a + 2 and labels[a // 2] == labels[b // 2] for a, b in itertools.pairwise(stays)
+        ):
+            yield stays
+
+
+def ctc_lattice_by_enumeration(
+    log_probs: Tensor, labels: Labels, blank: int
+) -> tuple[Tensor, Tensor, Tensor, Labels | None]:
+    """For one item `[T, C]`: cost, occupation `[T, 2n+1]`, the best path's log-probability and its states.
+
+    Of paths as good it is the one that, looking back from the end, came over the fewest states. There is
+    none where no path has a probability; the occupation is zero there.
+    """
+    frames, states = len(log_probs), 2 * len(labels) + 1
+    classes = torch.tensor([labels[s // 2] if s % 2 else blank for s in range(states)])
+    paths = list(ctc_paths(frames, labels))
+    index = torch.tensor(paths, dtype=torch.int64).reshape(len(paths), frames)
+    scores = log_probs[torch.arange(frames), classes[index]].sum(1)
+    cost = -scores.logsumexp(0)
+    if cost.isinf():
+        return cost, log_probs.new_zeros(frames, states), -cost, None
+    taken = torch.nn.functional.one_hot(index, states).to(scores.dtype)
+    occupation = ((scores + cost).exp()[:, None, None] * taken).sum(0)
+    best = scores.max()
+    ends = [(*path, states - 1) for path, score in zip(paths, scores, strict=True) if score == best]
+    moves = [[b - a for a, b in itertools.pairwise((0, *path))][::-1] for path in ends]
+    return cost, occupation, best, min(zip(moves, ends, strict=True))[1][:-1]

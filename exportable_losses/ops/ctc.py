@@ -81,15 +81,15 @@ def ctc_posterior(
 
     The arguments are those of `ctc_costs`. Zero behind an item's frames and states, and where the cost
     is infinite. Reversed in time and states, the backward variable obeys the forward recursion, so both
-    are one batch of 2B. No gradient flows.
+    are one batch of 2B.
     """
     batch, frames = log_probs.shape[0], log_probs.shape[1]
-    emitted, skips = _lattice(log_probs.detach(), targets, target_lengths, blank_index)
+    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
     active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
     last = 2 * target_lengths.unsqueeze(1)
     from_start = _on(torch.zeros_like(last), skips)
     from_end = _on(last, skips).flip(1)
-    # the arc over s - 1 into s is, reversed, the one into s - 2
+    # the arc that skips into s + 2 comes from s: reversed, it leads into s
     reversed_skips = torch.nn.functional.pad(skips, [0, 2], value=-torch.inf)[:, 2:].flip(1)
     both_emitted = torch.cat([emitted, emitted.flip(1, 2)])
     both_active = torch.cat([active, active.flip(1)])
@@ -114,10 +114,10 @@ def ctc_align(
 
     The arguments are those of `ctc_costs`. The states, int64, are -1 behind an item's frames and where
     no path has a probability; there the log-probability is -inf. Looking back from the end, a path that
-    stayed goes before one as good that stepped, and that before one that skipped. No gradient flows.
+    stayed goes before one as good that stepped, and that before one that skipped.
     """
     frames = log_probs.shape[1]
-    emitted, skips = _lattice(log_probs.detach(), targets, target_lengths, blank_index)
+    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
     active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
     last = 2 * target_lengths.unsqueeze(1)
     alpha = _on(torch.zeros_like(last), skips)
