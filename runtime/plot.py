@@ -128,7 +128,7 @@ def _draw(
     image = axes.imshow(
         posterior.T, origin="lower", aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest"
     )
-    bar = figure.colorbar(image, pad=0.02, fraction=0.05)
+    bar = figure.colorbar(image, pad=0.02, fraction=0.05, aspect=30)
     bar.set_label("posterior probability")
     bar.outline.set_visible(False)
     if path is not None:
