@@ -185,7 +185,7 @@ def test_targets_of_no_width(row: str, runs: Callable[[Case], Run]) -> None:
 
 
 @pytest.mark.parametrize("garbage", [-torch.inf, torch.inf, 1e30, -1e30])
-@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss"])
+@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "TransducerPosterior", "TransducerAlign"])
 def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callable[[Case], Run]) -> None:
     # every item is shorter than the batch, in frames and in labels
     case = lattice(row, 0)
@@ -194,17 +194,19 @@ def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callabl
         call = case.inputs() | case.entry.example_inputs(3, B=3, T=frames, **dict(case.sizes))
         call["input_lens"] = torch.tensor(input_lengths) / frames
         call["target_lens"] = torch.tensor([1, 0, 2]) / call["targets"].shape[1]
-        (name,) = case.entry.differentiable
+        name = case.entry.inputs[0].name
         clean, filled = dict(call), {**call, name: call[name].clone(), "targets": call["targets"].clone()}
         for item, (t, u) in enumerate(zip(input_lengths, (1, 0, 2), strict=True)):
             filled[name][item, t:] = garbage
             filled["targets"][item, u:] = 10**9
-            if row == "transducer_loss":
+            if name == "logits":
                 filled[name][item, :, u + 1 :] = garbage
-        expected = case.truth(clean)["loss"]
-        assert expected.isfinite().all()
-        agree(run(clean)["loss"], expected, torch.float32)
-        agree(run(filled)["loss"], expected, torch.float32)
+        truth = case.truth(clean)
+        for call in (clean, filled):
+            got = run(call)
+            for output, expected in truth.items():
+                assert expected.isfinite().all()
+                agree(got[output], expected, torch.float32, truth.get("costs"))
 
 
 @pytest.mark.parametrize("blank", range(CLASSES))
