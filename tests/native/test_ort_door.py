@@ -252,6 +252,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, in
         "ctc_loss": lambda blank: el.CTCLoss(blank, "none", zero_infinity=False),
         "ctc_loss_kd": lambda blank: el.CTCDistillationLoss(blank),
         "transducer_loss": lambda blank: el.TransducerLoss(blank, "none"),
+        "TransducerPosterior": el.TransducerPosterior,
+        "TransducerAlign": el.TransducerAlign,
     }
 
     def path(row: str, dtype: Any, blank: int) -> str:
@@ -269,7 +271,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, in
 
 def relative(row: str, dtype: Any, sizes: Any, seed: int, blank: int) -> Arrays:
     """The inputs of a row of the catalog, lengths relative."""
-    loss = "TransducerLoss" if row == "transducer_loss" else "CTCLoss"
+    loss = "TransducerLoss" if row.lower().startswith("transducer") else "CTCLoss"
     feed = batch(loss, dtype, sizes, seed, blank)
     scores = feed[SCORES[loss]]
     input_lens = (feed["input_lengths"] / scores.shape[1]).astype(dtype)
@@ -285,7 +287,10 @@ def relative(row: str, dtype: Any, sizes: Any, seed: int, blank: int) -> Arrays:
     }
 
 
-@pytest.mark.parametrize("row", ["ctc_loss", "ctc_loss_kd", "transducer_loss"])
+TRANSDUCERS = ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+
+
+@pytest.mark.parametrize("row", ["ctc_loss", "ctc_loss_kd", *TRANSDUCERS])
 @both_dtypes
 def test_exported_files(library: str, exported: Any, row: str, dtype: Any) -> None:
     """One file, two speeds, at any size, with the cases that relative lengths can say."""
@@ -295,9 +300,14 @@ def test_exported_files(library: str, exported: Any, row: str, dtype: Any) -> No
     assert (with_library.library, without.library) == (library, None)
     for seed, sizes in enumerate([(1, 1, 1, 5), (3, 7, 4, 5), (2, 40, 9, 4), (6, 13, 5, 50), (2, 3, 7, 6)]):
         feed = relative(row, dtype, sizes, seed, blank)
-        assert_close(with_library(**feed)["loss"], without(**feed)["loss"], dtype, times=2)
-        feed[next(iter(feed))][..., -1] = -np.inf
-        assert_close(with_library(**feed)["loss"], without(**feed)["loss"], dtype, times=2)
+        for _ in range(2):
+            expected = without(**feed)
+            for name, got in with_library(**feed).items():
+                if got.dtype == np.int64:
+                    np.testing.assert_array_equal(got, expected[name])
+                else:
+                    assert_close(got, expected[name], dtype, times=2)
+            feed[next(iter(feed))][..., -1] = -np.inf
 
 
 # Gradients, which have no body
