@@ -280,7 +280,7 @@ class CTCAlign(nn.Module):
         label = torch.nn.functional.pad(tokens, [0, 1]).gather(1, states.clamp(min=0) // 2).clamp(min=0)
         emitted = log_probs.gather(2, label.unsqueeze(2)).squeeze(2)
         sums = sums_by_state(emitted, states, 2 * width + 1)[:, 1::2]
-        scores = sums / frames[:, 1::2].clamp(min=1).to(sums.dtype)
+        scores = sums / frames[:, 1::2].to(sums.dtype)
         scores = torch.where(path_scores.isneginf().unsqueeze(1), -torch.inf, scores)
         return tokens, starts, ends, scores.masked_fill(~within, 0.0), path_scores
 

@@ -1,8 +1,9 @@
 """The bodies of our ONNX operators in standard ones, so that any runtime computes them.
 
-Each file holds one body, written in onnxscript. Inside a `Scan` a body captures nothing: what does
-not change is carried along as state (OpenVINO's importer wants it so), and scans go forward along
-the first axis (onnx's reference evaluator knows no other way). Nothing is newer than opset 18.
+Each file holds one body, or what several call, written in onnxscript. Inside a `Scan` a body captures
+nothing: what does not change is carried along as state (OpenVINO's importer wants it so), and scans go
+forward along the first axis (onnx's reference evaluator knows no other way). Nothing is newer than
+opset 18.
 
 Impossible is `-inf`, as it should be. A maximum that is subtracted is never below the lowest
 float, so that `-inf - -inf` does not occur.

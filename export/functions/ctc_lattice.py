@@ -24,11 +24,10 @@ def CTCLattice(log_probs, targets, target_lengths, blank_index: int):
     front_labels = op.Where(op.Mod(s, 2) == 1, op.Gather(padded, s / 2, axis=1), blank)
     back_labels = op.Slice(front_labels, [-1], [-9223372036854775807], [1], [-1])
     labels = op.Concat(front_labels, back_labels, axis=0)
-    # a label may follow another without a blank between, unless they are equal
+    # a label may follow another without a blank between, unless they are equal; two blanks are
     two_before = op.Slice(op.Pad(labels, [0, 2, 0, 0], blank), [0], [-2], [1])
-    may_skip = op.And(op.Not(labels == blank), op.Not(labels == two_before))
     never = op.CastLike(op.Constant(value_float=float("-inf")), log_probs)
-    skips = op.Where(may_skip, op.CastLike(0.0, log_probs), never)
+    skips = op.Where(labels == two_before, never, op.CastLike(0.0, log_probs))
     # before the first frame all probability is on the first blank, behind the last on the last
     last = states - 1 - 2 * target_lengths
     first = op.Unsqueeze(op.Concat(last - last, last, axis=0), [1])

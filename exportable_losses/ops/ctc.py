@@ -142,7 +142,7 @@ def _lattice(
 ) -> tuple[Tensor, Tensor]:
     """What each state emits at each frame `[B, T, 2S+1]`, and each arc over a blank `[B, 2S+1]`: 0 or -inf.
 
-    Such an arc leads from one label to the next, unless they are equal.
+    Such an arc leads from one label to the next, unless they are equal; two blanks are.
     """
     is_label = torch.arange(targets.shape[1], device=targets.device) < target_lengths.unsqueeze(1)
     labels = torch.full(
@@ -150,8 +150,7 @@ def _lattice(
     )
     labels[:, 1::2] = torch.where(is_label, targets.long(), blank_index)
     two_before = torch.nn.functional.pad(labels, [2, 0], value=float(blank_index))[:, :-2]
-    may_skip = (labels != blank_index) & (labels != two_before)
-    skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(~may_skip, -torch.inf)
+    skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(labels == two_before, -torch.inf)
     return log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1)), skips
 
 

@@ -42,9 +42,7 @@ def scores(kind: str, *shape: int) -> Tensor:
     return log_probs
 
 
-def batch_of(
-    items: list[tuple[Tensor, tuple[int, ...]]], blank: int, garbage: float, more: int = 0
-) -> Inputs:
+def batch_of(items: list[tuple[Tensor, tuple[int, ...]]], garbage: float = 0.0, more: int = 0) -> Inputs:
     """Items (log-probabilities and labels) padded with garbage, `more` than they need."""
     frames = max(len(log_probs) for log_probs, _ in items) + more
     width = max(len(labels) for _, labels in items) + more
@@ -52,7 +50,7 @@ def batch_of(
     for row, (item, _) in zip(log_probs, items, strict=True):
         row[: len(item)] = item
     targets, target_lens = padded([labels for _, labels in items], width, padding=-99)
-    targets[1::2][targets[1::2] == -99] = blank
+    targets[1::2][targets[1::2] == -99] = 9999
     lens = torch.tensor([len(item) / frames for item, _ in items], dtype=F64)
     return {"log_probs": log_probs, "targets": targets, "input_lens": lens, "target_lens": target_lens}
 
@@ -184,7 +182,7 @@ def test_every_label_sequence(row: str, blank: int, dtype: torch.dtype, way: Way
         for frames in (1, 2, 3, 4):
             item = rounded(scores(kind, frames, CLASSES), dtype)
             items = [(item, labels) for labels in label_sequences(CLASSES, blank, frames + 1)]
-            got = run(cast(batch_of(items, blank, garbage=0.0), dtype))
+            got = run(cast(batch_of(items), dtype))
             CHECKS[row](got, items, blank, EPSILON[dtype])
 
 
@@ -198,21 +196,21 @@ def test_nothing_behind_a_length_is_read(row: str, garbage: float, way: Way) -> 
     ]
     run = way(row, 0, torch.float32)
     for more in (0, 1, 4):
-        got = run(cast(batch_of(items, 0, garbage, more), torch.float32))
+        got = run(cast(batch_of(items, garbage, more), torch.float32))
         CHECKS[row](got, items, 0, EPSILON[torch.float32])
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_targets_of_no_width(row: str, way: Way) -> None:
     item = scores("ordinary", 3, CLASSES)
-    got = way(row, 1, F64)(batch_of([(item, ()), (item[:2], ())], 1, garbage=9.0))
+    got = way(row, 1, F64)(batch_of([(item, ()), (item[:2], ())], garbage=9.0))
     CHECKS[row](got, [(item, ()), (item[:2], ())], 1, 1e-10)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_an_item_without_a_frame(row: str, way: Way) -> None:
     # a relative length above zero may still round to no frame: only the empty target is possible
-    inputs = batch_of([(scores("ordinary", 3, CLASSES), labels) for labels in ((), (1,))], 0, garbage=0.0)
+    inputs = batch_of([(scores("ordinary", 3, CLASSES), labels) for labels in ((), (1,))])
     got = way(row, 0, F64)(inputs | {"input_lens": torch.tensor([0.1, 0.1], dtype=F64)})
     if row == "CTCPosterior":
         assert not got["posteriors"].any()
@@ -299,9 +297,9 @@ def test_of_equal_paths_the_earliest(way: Way) -> None:
     # all paths are as good: looking back, the last blank is stayed on for as long as it can be
     run = way("CTCAlign", 0, torch.float32)
     for frames in (2, 3, 4, 9):
-        got = run(cast(batch_of([(torch.zeros(frames, CLASSES), (1, 2))], 0, garbage=0.0), torch.float32))
+        got = run(cast(batch_of([(torch.zeros(frames, CLASSES), (1, 2))]), torch.float32))
         assert (got["starts"].tolist(), got["ends"].tolist()) == ([[0, 1]], [[1, 2]])
-    got = run(cast(batch_of([(torch.zeros(5, CLASSES), (1, 1))], 0, garbage=0.0), torch.float32))
+    got = run(cast(batch_of([(torch.zeros(5, CLASSES), (1, 1))]), torch.float32))
     assert (got["starts"].tolist(), got["ends"].tolist()) == ([[0, 2]], [[1, 3]])
 
 
@@ -309,7 +307,7 @@ def test_of_equal_paths_the_earliest(way: Way) -> None:
 def test_integer_targets_of_either_width(dtype: torch.dtype) -> None:
     item = scores("ordinary", 4, CLASSES)
     for row, check in CHECKS.items():
-        inputs = batch_of([(item, (1, 2)), (item, (2,))], 0, garbage=0.0)
+        inputs = batch_of([(item, (1, 2)), (item, (2,))])
         outputs = ROWS[row]()(**inputs | {"targets": inputs["targets"].to(dtype)})
         got = as_arrays(dict(zip(catalog.get(row).outputs, outputs, strict=True)))
         check(got, [(item, (1, 2)), (item, (2,))], 0, 1e-10)
