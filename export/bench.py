@@ -43,6 +43,8 @@ _CASES: dict[str, Sequence[Sizes]] = {
     "SISNRImprovement": [{"B": 4, "T": 16000, "S": 2}],
     "CTCPosterior": [{"T": 1000, "S": 100}],
     "CTCAlign": [{"T": 1000, "S": 100}],
+    "TransducerPosterior": [{"B": 4, "T": 150}],
+    "TransducerAlign": [{"B": 4, "T": 150}],
     "EditDistance": [{"S": 100}],
     "TokenErrorRate": [{"S": 100}],
     "cal_si_snr": [_SECOND],

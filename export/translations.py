@@ -125,12 +125,14 @@ def translations() -> dict[Any, Callable[..., Any]]:
     )
     edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
     occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
+    frames = {"frames": "tensor(int64)", "scores": "T"}
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.ctc_posterior.default: _of_lattice("CTCPosterior", "log_probs", occupation),
         ours.ctc_align.default: _of_lattice("CTCAlign", "log_probs", path),
+        ours.transducer_align.default: _of_lattice("TransducerAlign", "logits", frames),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,

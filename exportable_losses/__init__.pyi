@@ -42,7 +42,9 @@ from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
+from .transducer import TransducerAlign as TransducerAlign
 from .transducer import TransducerLoss as TransducerLoss
+from .transducer import TransducerPosterior as TransducerPosterior
 from .verification import EqualErrorRate as EqualErrorRate
 from .verification import MinDCF as MinDCF
 

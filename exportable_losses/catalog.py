@@ -247,6 +247,8 @@ _ENTRIES: dict[str, Entry] = {
         Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
         Entry("CTCPosterior", ctc.CTCPosterior, ctc.POSTERIOR, metric=True),
         Entry("CTCAlign", ctc.CTCAlign, ctc.ALIGN, metric=True),
+        Entry("TransducerPosterior", transducer.TransducerPosterior, transducer.POSTERIOR, metric=True),
+        Entry("TransducerAlign", transducer.TransducerAlign, transducer.ALIGN, metric=True),
         Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
     )

@@ -4,6 +4,7 @@ Slow and plain on purpose: what the tests hold the fast ones to.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -52,11 +53,11 @@ def ctc_by_enumeration(log_probs: Tensor, labels: Labels, blank: int) -> tuple[T
 def transducer_by_enumeration(logits: Tensor, labels: Labels, blank: int) -> Tensor:
     """The cost of `labels` for one item `[T, U+1, V]`, U being their number; autograd goes through."""
     log_probs = logits.log_softmax(-1)
-    scores = [sum(log_probs[arc] for arc in path) for path in _transducer_paths(len(logits), labels, blank)]
+    scores = [sum(log_probs[arc] for arc in path) for path in transducer_paths(len(logits), labels, blank)]
     return -torch.stack(scores).logsumexp(0)
 
 
-def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
+def transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
     """The arcs (t, u, class) of every path; the last leaves the last frame with a blank."""
     steps = frames - 1 + len(labels)
     for emitting in itertools.combinations(range(steps), len(labels)):
@@ -70,6 +71,35 @@ def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[
                 path.append((t, u, blank))
                 t += 1
         yield [*path, (t, u, blank)]
+
+
+def _scored_paths(
+    logits: Tensor, labels: Labels, blank: int
+) -> list[tuple[float, list[tuple[int, int, int]]]]:
+    """Every path with its log-probability, for one item `[T, U+1, V]` whose U may be larger."""
+    log_probs = logits.log_softmax(-1).tolist()
+    paths = transducer_paths(len(logits), labels, blank)
+    return [(math.fsum(log_probs[t][u][c] for t, u, c in path), path) for path in paths]
+
+
+def transducer_occupation(logits: Tensor, labels: Labels, blank: int) -> tuple[Tensor, Tensor, float]:
+    """The share of paths through each node `[T, U+1]` and label's arc `[T, U]`, and the cost."""
+    nodes, arcs = torch.zeros(2, *logits.shape[:2], dtype=torch.float64)
+    paths = _scored_paths(logits, labels, blank)
+    cost = -torch.tensor([score for score, _ in paths], dtype=torch.float64).logsumexp(0).item()
+    for score, path in paths if cost < math.inf else []:
+        for t, u, c in path:
+            nodes[t, u] += math.exp(score + cost)
+            arcs[t, u] += math.exp(score + cost) * (c != blank)
+    return nodes, arcs[:, :-1], cost
+
+
+def best_transducer_path(logits: Tensor, labels: Labels, blank: int) -> tuple[float, list[int]]:
+    """The best path's log-probability and its labels' frames; the last labels earliest among equals."""
+    paths = _scored_paths(logits, labels, blank)
+    most = max(score for score, _ in paths)
+    ways = [[t for t, _, c in path if c != blank] for score, path in paths if score >= most - 1e-9]
+    return most, min(ways, key=lambda frames: frames[::-1])
 
 
 def assignment_by_enumeration(costs: Tensor) -> tuple[Tensor, Labels]:

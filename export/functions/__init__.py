@@ -21,7 +21,8 @@ from .ctc_grad import CTCLossGrad
 from .ctc_lattice import CTCLattice, CTCTransition
 from .ctc_posterior import CTCPosterior
 from .edits import EditCounts
-from .transducer import TransducerLoss
+from .transducer import TransducerArcs, TransducerLoss
+from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
 __all__ = ["DOMAIN", "VERSION", "function_protos"]
@@ -38,6 +39,8 @@ _BODIES = {
         CTCPosterior,
         CTCTransition,
         EditCounts,
+        TransducerAlign,
+        TransducerArcs,
         TransducerLoss,
         TransducerLossGrad,
     )

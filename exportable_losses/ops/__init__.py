@@ -9,6 +9,7 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
+``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -23,7 +24,13 @@ from .assignment import best_permutation
 from .computers import computer_of, edits_computer_of, using
 from .ctc import ctc_align, ctc_costs, ctc_posterior
 from .edits import edit_counts
-from .transducer import transducer_costs
+from .transducer import (
+    transducer_align,
+    transducer_costs,
+    transducer_costs_and_grad,
+    transducer_posteriors,
+    with_no_arc,
+)
 
 __all__ = [
     "best_permutation",
@@ -31,8 +38,12 @@ __all__ = [
     "ctc_costs",
     "ctc_posterior",
     "edit_counts",
+    "transducer_align",
     "transducer_costs",
+    "transducer_costs_and_grad",
+    "transducer_posteriors",
     "using",
+    "with_no_arc",
 ]
 
 _LIBRARY = torch.library.Library("exportable_losses", "DEF")
@@ -127,8 +138,13 @@ def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:2], dtype=torch.int64), x.new_empty(x.shape[0])
 
 
+def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return targets.new_empty(targets.shape, dtype=torch.int64), x.new_empty(x.shape[0])
+
+
 _register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
 _register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
+_register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
 
 _LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
 _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")

@@ -8,7 +8,7 @@ import pytest
 
 import exportable_losses
 
-COMMANDS = ("list", "export", "attach", "validate", "score", "bench", "doctor")
+COMMANDS = ("list", "export", "attach", "validate", "score", "plot", "bench", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

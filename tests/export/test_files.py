@@ -30,6 +30,8 @@ LATTICES = {
     "ctc_loss": "CTCLoss",
     "ctc_loss_kd": "CTCLoss",
     "transducer_loss": "TransducerLoss",
+    "TransducerPosterior": "TransducerLossGrad",
+    "TransducerAlign": "TransducerAlign",
     "PitWrapper": "BestPermutation",
     "get_si_snr_with_pitwrapper": "BestPermutation",
     "get_snr_with_pitwrapper": "BestPermutation",
@@ -45,6 +47,7 @@ CALLED = {
     "CTCLoss": {"CTCLattice", "CTCTransition"},
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
+    **{name: {"TransducerArcs"} for name in ("TransducerLoss", "TransducerLossGrad", "TransducerAlign")},
 }
 
 

@@ -19,6 +19,8 @@ METRICS = [
     "CTCGreedyDecode",
     "CTCPosterior",
     "CTCAlign",
+    "TransducerPosterior",
+    "TransducerAlign",
     "EditDistance",
     "TokenErrorRate",
 ]

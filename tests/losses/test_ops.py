@@ -17,6 +17,7 @@ CALLS = {
     "ctc_align": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
     "transducer_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *LABELS),
     "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),
+    "transducer_align": lambda: (torch.randn(2, 5, 3, 4), *LABELS),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
     "edit_counts": lambda: (LABELS[0], LABELS[0].flip(1), *LABELS[2:3] * 2),
 }
