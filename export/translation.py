@@ -1,43 +1,22 @@
-"""How our torch operators become nodes of our domain."""
+"""How operators of torch become nodes, those of our domain among them, and what stands behind these."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
-from onnxscript.values import Op, Opset
 
 from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
 
-from .functions import DOMAIN, VERSION
-
-_FLOATS = ["tensor(float)", "tensor(double)"]
-_LATTICE_INPUTS = ("targets", "input_lengths", "target_lengths")
-
-
-def _node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
-    """An operator of our domain; types are ``T`` for floats or an ONNX type."""
-    schema = onnx.defs.OpSchema(
-        name,
-        DOMAIN,
-        VERSION,
-        inputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in inputs.items()],
-        outputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in outputs.items()],
-        type_constraints=[("T", _FLOATS, "")],
-        attributes=[onnx.defs.OpSchema.Attribute(a, onnx.defs.OpSchema.AttrType.INT, "") for a in attributes],
-    )
-    return Op(Opset(DOMAIN, VERSION), name, schema)
-
+from . import nodes, torch_losses
+from .functions import function_proto
+from .metadata import KEY
 
 def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice and that of its gradient."""
-    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)")}
-    node = _node(name, inputs, {"costs": "T"}, ("blank_index",))
-    weighted, both = {**inputs, "grad_costs": "T"}, {"costs": "T", "grad": "T"}
-    node_grad = _node(f"{name}Grad", weighted, both, ("blank_index",))
+    node, node_grad = nodes.lattice(name, scores)
 
     def translate(
         scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
@@ -108,17 +87,43 @@ def _rows_first(reduce: Callable[..., Any]) -> Callable[..., Any]:
 def translations() -> dict[Any, Callable[..., Any]]:
     """The table that `torch.onnx.export` takes as `custom_translation_table`.
 
-    Beside our operators it has those of torch whose translation loses precision or time.
+    With it a model exports that calls one of this package's losses, `torch.nn.CTCLoss`,
+    `torch.nn.functional.ctc_loss` or `torchaudio.functional.rnnt_loss`. Import torchaudio before the call.
+    What comes out are nodes of the domain ``exportable_losses``: `add_bodies` puts the functions behind them
+    into the file. Some of torch's operators are in the table because the exporter's own translation loses
+    precision or time. `to_onnx` does all of this by itself.
+
+    The gradient of `ctc_loss` in a graph follows torch's convention: it is the gradient in the logits behind
+    a log-softmax, and zero where the cost is infinite.
+
+    Returns:
+        From torch's operators to functions that make nodes.
+
+    Example:
+        >>> import torch
+        >>> class Recogniser(torch.nn.Module):
+        ...     def forward(self, logits, targets, frames, labels):
+        ...         log_probs = logits.log_softmax(-1).transpose(0, 1)
+        ...         return torch.nn.functional.ctc_loss(log_probs, targets, frames, labels)
+        >>> frames, labels = torch.tensor([9, 7]), torch.tensor([3, 2])
+        >>> batch = (torch.randn(2, 9, 5), torch.ones(2, 3, dtype=torch.int64), frames, labels)
+        >>> program = torch.onnx.export(
+        ...     Recogniser(), batch, dynamo=True, verbose=False, custom_translation_table=translations()
+        ... )
+        >>> model = add_bodies(program).model_proto
+        >>> [function.name for function in model.functions]
+        ['CTCLoss']
     """
-    assignment = _node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
+    assignment = nodes.node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     of_sequences = dict.fromkeys(
         ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
     )
-    edits = _node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
+    edits = nodes.node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
+        **torch_losses.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
@@ -128,3 +133,48 @@ def translations() -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.sum.default: _rows_first(op.ReduceSum),
         torch.ops.aten.mean.default: _rows_first(op.ReduceMean),
     }
+
+
+def add_bodies(program: torch.onnx.ONNXProgram) -> torch.onnx.ONNXProgram:
+    """Put the function behind each node of our domain into the program, so that any runtime computes it.
+
+    Args:
+        program: what `torch.onnx.export` returned with `translations()`.
+
+    Returns:
+        The same program.
+
+    Raises:
+        ValueError: it has such nodes in float32 and in float64; one name stands for one function.
+
+    Example:
+        Save it afterwards::
+
+            program = torch.onnx.export(model, batch, custom_translation_table=translations(), dynamo=True)
+            add_bodies(program).save("model.onnx")
+    """
+    attach_bodies(program.model)
+    return program
+
+
+def attach_bodies(model: ir.Model) -> None:
+    """`add_bodies` for a model; what a function calls stands before it."""
+    types: dict[str, Any] = {}
+
+    def attach(op_type: str, elem_type: Any) -> None:
+        if types.setdefault(op_type, elem_type) != elem_type:
+            raise ValueError(f"program: {op_type} is there in {types[op_type]} and {elem_type}, expected one")
+        if any(identifier[:2] == (KEY, op_type) for identifier in model.functions):
+            return
+        body = function_proto(op_type, elem_type.value)
+        for inner in body.node:
+            if inner.domain == KEY:
+                attach(inner.op_type, elem_type)
+        function = ir.serde.deserialize_function(body)
+        model.functions[function.identifier()] = function
+
+    for each in model.graph.all_nodes():
+        if each.domain == KEY:
+            first = each.inputs[0]
+            assert first is not None
+            attach(each.op_type, first.dtype)
