@@ -64,7 +64,7 @@ def _ctc_loss(
 ) -> Any:
     """`aten::_ctc_loss`, log-probabilities `[T, B, C]`; in place of the forward variables something."""
     lattice = _batch_first(log_probs, targets, input_lengths, target_lengths)
-    return _CTC(*lattice, blank_index=blank), log_probs
+    return _CTC(*lattice, blank_index=blank), op.Identity(log_probs)
 
 
 def _ctc_loss_backward(

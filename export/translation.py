@@ -10,7 +10,7 @@ from onnxscript import opset18 as op
 
 from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
 
-from . import nodes, torch_losses
+from . import backward, nodes, torch_losses
 from .functions import function_proto
 from .metadata import KEY
 
@@ -124,6 +124,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         **torch_losses.translations(),
+        **backward.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
