@@ -6,11 +6,21 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
+from torch._decomp import decomposition_table
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """The part of the table that is about them."""
     return {torch.ops.aten.convolution_backward.default: _convolution_backward}
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Gradients that torch knows how to write in other operators."""
+    return {
+        operator: decompose
+        for operator, decompose in decomposition_table.items()
+        if isinstance(operator, torch._ops.OpOverload) and "_backward" in operator.name()
+    }
 
 
 def _convolution_backward(

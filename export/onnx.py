@@ -17,9 +17,11 @@ import torch
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exportable_losses
 
+from . import backward
 from .gradients import gradients_of, with_gradients
 from .metadata import KEY
 from .plan import Plan, plan
@@ -96,8 +98,14 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
             placed = {node.name: node.meta.get("val") for node in exported.graph.nodes}
             symbolic = [placed[str(name)] for name in exported.graph_signature.user_inputs]
             both = with_gradients(exported.module(check_guards=False), wanted)
-            written_out = make_fx(both, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*symbolic)
-            exported = torch.export.export(written_out, values, dynamic_shapes=shapes)
+            tracer = make_fx(both, backward.decompositions(), "symbolic", _allow_non_fake_inputs=True)
+            with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
+                written_out = tracer(*symbolic)
+            found = [  # what is fixed in the first graph is written out as a number
+                {i: dim for i, dim in dims.items() if isinstance(value.shape[i], torch.SymInt)}
+                for dims, value in zip(shapes, symbolic, strict=True)
+            ]
+            exported = torch.export.export(written_out, values, dynamic_shapes=tuple(found))
         program = torch.onnx.export(
             exported,
             input_names=list(plan.inputs),

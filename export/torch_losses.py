@@ -43,8 +43,9 @@ def _ctc_shapes(
 ) -> tuple[Tensor, Tensor]:
     """Costs `[B]` and the forward variables `[B, T, 2S+1]`, S the longest target's labels."""
     frames, batch = log_probs.shape[:2]
-    if targets.dim() == 2:
-        torch._check(targets.shape[0] == batch)
+    lengths = [x for x in (input_lengths, target_lengths) if isinstance(x, Tensor) and x.dim()]
+    for of_batch in (*lengths, *([targets] if targets.dim() == 2 else [])):
+        torch._check(of_batch.shape[0] == batch)
     if not isinstance(target_lengths, Tensor):
         states: Any = 2 * max(target_lengths, default=0) + 1
     elif torch.compiler.is_exporting():  # nothing in a graph reads the forward variables
