@@ -17,6 +17,7 @@ import torch
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exportable_losses
@@ -101,8 +102,8 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
             tracer = make_fx(both, backward.decompositions(), "symbolic", _allow_non_fake_inputs=True)
             with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
                 written_out = tracer(*symbolic)
-            found = [  # what is fixed in the first graph is written out as a number
-                {i: dim for i, dim in dims.items() if isinstance(value.shape[i], torch.SymInt)}
+            found = [  # what the first trace or this one has fixed is a number in what was written out
+                {i: dim for i, dim in dims.items() if not is_concrete_int(value.shape[i])}
                 for dims, value in zip(shapes, symbolic, strict=True)
             ]
             exported = torch.export.export(written_out, values, dynamic_shapes=tuple(found))
