@@ -248,27 +248,26 @@ def _export(
     loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
-    entry = catalog.find(loss)
-    example = None
-    if entry is not None:  # else the exporter says so
-        first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
-        scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
-        dims = (_dims(scores[0]) if scores else None) or [""]
-        sizes: dict[str, Any] = {}
-        letter = first.dims.split()[-1]
-        if letter.isalpha() and (isinstance(dims[-1], int) or blank):
-            sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
-        if "T?" in first.dims.split() and len(dims) == first.fixed:
-            sizes["T"] = None
-        example = entry.example_inputs(blank_index=blank, **sizes)
-        if "T" in sizes:  # without frames there are no lengths either
-            example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
-        if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
-            loss = copy.deepcopy(loss).double()
-            example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    about, entry = json.loads(describe(loss)), catalog.find(loss)
+    assert entry is not None  # describe has checked it
+    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+    scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+    dims = (_dims(scores[0]) if scores else None) or [""]
+    sizes: dict[str, Any] = {}
+    letter = first.dims.split()[-1]
+    if letter.isalpha() and (isinstance(dims[-1], int) or blank):
+        sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+    if "T?" in first.dims.split() and len(dims) == first.fixed:
+        sizes["T"] = None
+    example = entry.example_inputs(blank_index=blank, **sizes)
+    if "T" in sizes:  # without frames there are no lengths either
+        example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+    if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+        loss = copy.deepcopy(loss).double()
+        example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
     with tempfile.TemporaryDirectory() as folder:
         graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
-    return graph, json.loads(describe(loss))
+    return graph, about
 
 
 def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:

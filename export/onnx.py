@@ -39,26 +39,35 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
-    Every size is dynamic. Operators of this package are nodes of the domain `exportable_losses`
-    whose bodies in standard operators are in the file, so that any runtime computes them. Names of
-    inputs and outputs are the catalog's. ONNX's test data goes to ``test_data_set_0`` in the folder
-    of `path`: give each graph a folder of its own to keep both together.
+    Operators of this package are nodes of the domain `exportable_losses` whose bodies in standard operators
+    are in the file, so that any runtime computes them. So are the lattices of `torch.nn.CTCLoss`,
+    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` where a module calls them. ONNX's test
+    data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep both
+    together.
+
+    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Of any other module a size
+    is dynamic unless `torch.export` finds it fixed (by a weight, or because it is one in the example: give a
+    batch of two), inputs have the names of forward's arguments, and outputs those of the dict or named tuple
+    that it returns, else ``loss`` for one scalar, ``output`` for one tensor, ``output_0`` and so on for several.
+    It is traced as it is in evaluation mode.
 
     Args:
-        module: a module of the catalog.
+        module: a module of the catalog, or any other that `torch.export` takes.
         path: the file to write, by custom ``.onnx``.
-        inputs: example inputs by name. They decide which optional inputs the graph has, the dtypes
-            and the number of dimensions, and they become the test data; the catalog's example
-            without them.
+        inputs: example inputs by name, which become the test data. For a row they decide which optional
+            inputs the graph has, the dtypes and the number of dimensions, and without them they are the
+            catalog's example. Any other module needs them.
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
-            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one.
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
+            has one where it is an input: see `torch.func.functional_call`.
 
     Returns:
         The model that was written.
 
     Raises:
-        TypeError: the module is not a row of the catalog.
-        ValueError: an input that the row does not have, or that does not fit; a gradient that there
+        RuntimeError: the exporter does not take the module; the message says why.
+        TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
+        ValueError: an input that the module does not have, or that does not fit; a gradient that there
             is not.
 
     Example:
@@ -67,14 +76,25 @@ def to_onnx(
         >>> model = to_onnx(el.CTCLoss(blank_index=0), path)
         >>> [value.name for value in model.graph.input]
         ['log_probs', 'targets', 'input_lens', 'target_lens']
+
+        A model of one's own, with a loss of torch in its forward::
+
+            to_onnx(model, "model.onnx", {"features": x, "targets": y, "frames": t, "labels": u})
     """
     planned = plan(module, inputs)
     names = gradients_of(planned.differentiable, gradients) if gradients else []
     wanted = [list(planned.inputs).index(name) for name in names]
     outputs = (*planned.outputs, *(f"grad_{name}" for name in names))
+    taken = [*planned.inputs, *outputs]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        raise ValueError(f"module: got {', '.join(twice)} twice, expected other names of outputs")
     forward = with_gradients(planned.module, wanted) if wanted else planned.module
     values = forward(*planned.inputs.values())
-    graph = _trace(planned, wanted, outputs)
+    try:
+        graph = _trace(planned, wanted, outputs)
+    except Exception as error:  # torch has many types for what it cannot do
+        raise RuntimeError(f"module: {type(module).__name__} does not export: {_reason(error)}") from error
     _simplify(graph)
     _rename(graph, list(planned.inputs), outputs)
     attach_bodies(graph)
@@ -119,6 +139,13 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
         )
     assert program is not None
     return program.model
+
+
+def _reason(error: BaseException) -> str:
+    """The line that says what was wrong first of all."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
