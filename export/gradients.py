@@ -5,23 +5,29 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class Positional(nn.Module):
     """A module as a graph has it: inputs by position, outputs in a tuple.
 
     Args:
-        module: the loss.
-        inputs: names, in the order of forward.
+        module: the loss, or a model with one.
+        inputs: names of forward's arguments.
+        weights: names of parameters, which are inputs behind those.
     """
 
-    def __init__(self, module: nn.Module, inputs: Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, inputs: Sequence[str], weights: Sequence[str] = ()) -> None:
         super().__init__()
         self.module = module
-        self.inputs = tuple(inputs)
+        self.inputs, self.weights = tuple(inputs), tuple(weights)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        return tuple(named(self.module(**dict(zip(self.inputs, values, strict=True)))).values())
+        arguments = dict(zip(self.inputs, values, strict=False))
+        weights = dict(zip(self.weights, values[len(arguments) :], strict=True))
+        if weights:
+            return tuple(named(functional_call(self.module, weights, (), arguments)).values())
+        return tuple(named(self.module(**arguments)).values())
 
 
 def named(outputs: Any) -> dict[str, Tensor]:

@@ -58,8 +58,8 @@ def to_onnx(
             inputs the graph has, the dtypes and the number of dimensions, and without them they are the
             catalog's example. Any other module needs them.
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
-            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
-            has one where it is an input: see `torch.func.functional_call`.
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. Where one
+            is the name of a weight of such a module (``head.bias``), that weight is an input of the graph too.
 
     Returns:
         The model that was written.
@@ -79,9 +79,10 @@ def to_onnx(
 
         A model of one's own, with a loss of torch in its forward::
 
-            to_onnx(model, "model.onnx", {"features": x, "targets": y, "frames": t, "labels": u})
+            batch = {"features": x, "targets": y, "frames": t, "labels": u}
+            to_onnx(model, "model.onnx", batch, gradients=("head.weight", "head.bias"))
     """
-    planned = plan(module, inputs)
+    planned = plan(module, inputs, gradients)
     names = gradients_of(planned.differentiable, gradients) if gradients else []
     wanted = [list(planned.inputs).index(name) for name in names]
     outputs = (*planned.outputs, *(f"grad_{name}" for name in names))

@@ -25,7 +25,7 @@ class Plan:
 
     Args:
         module: what is traced.
-        inputs: the example, by name: the test data.
+        inputs: the example, by name, and weights that are inputs: the test data.
         outputs: names.
         differentiable: the inputs that have a gradient.
         traced: the tensors that the trace sees, of the inputs' types; only their sizes may differ.
@@ -44,15 +44,17 @@ class Plan:
     metadata: str | None = None
 
 
-def plan(module: nn.Module, inputs: Mapping[str, Tensor] | None) -> Plan:
+def plan(module: nn.Module, inputs: Mapping[str, Tensor] | None, gradients: Sequence[str] = ()) -> Plan:
     """The plan of a row, or of any other module, for which there must be inputs.
+
+    Where one of `gradients` is a parameter of such a module it is an input too.
 
     Raises:
         TypeError: the module is no row and there are no inputs, or one is no tensor.
         ValueError: an input that forward does not have, or that is missing.
     """
     entry = catalog.find(module)
-    return _of_module(module, inputs) if entry is None else _of_row(module, entry, inputs)
+    return _of_module(module, inputs, gradients) if entry is None else _of_row(module, entry, inputs)
 
 
 def _in_order(inputs: Mapping[str, Tensor], known: Mapping[str, bool]) -> dict[str, Tensor]:
@@ -68,8 +70,10 @@ def _in_order(inputs: Mapping[str, Tensor], known: Mapping[str, bool]) -> dict[s
 # Any module
 
 
-def _of_module(module: nn.Module, inputs: Mapping[str, Tensor] | None) -> Plan:
-    """Every dimension is dynamic that the trace does not find fixed."""
+def _of_module(
+    module: nn.Module, inputs: Mapping[str, Tensor] | None, gradients: Sequence[str]
+) -> Plan:
+    """Every dimension is dynamic that the trace does not find fixed, but for those of weights."""
     if not inputs:
         kind = type(module).__name__
         raise TypeError(f"module: got {kind}, expected a module of the catalog, or `inputs` for any other")
@@ -78,19 +82,16 @@ def _of_module(module: nn.Module, inputs: Mapping[str, Tensor] | None) -> Plan:
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise TypeError(f"inputs: got {kind} for {name}, expected a tensor; the module keeps what is fixed")
-    inputs = {name: value.detach() for name, value in inputs.items()}
     module = copy.deepcopy(module).eval()
+    weights = {name: p for name, p in module.named_parameters() if name in gradients and name not in inputs}
+    graph = Positional(module, list(inputs), list(weights))
+    auto = torch.export.Dim.AUTO
+    shapes = [*(dict.fromkeys(range(value.dim()), auto) for value in inputs.values()), *({} for _ in weights)]
     with torch.no_grad():
         outputs = list(named(module(**inputs)))
-    auto = torch.export.Dim.AUTO
-    return Plan(
-        Positional(module, list(inputs)),
-        inputs,
-        outputs,
-        [name for name, value in inputs.items() if value.is_floating_point()],
-        list(inputs.values()),
-        [dict.fromkeys(range(value.dim()), auto) for value in inputs.values()],
-    )
+    example = {name: value.detach() for name, value in (inputs | weights).items()}
+    floats = [name for name, value in example.items() if value.is_floating_point()]
+    return Plan(graph, example, outputs, floats, list(example.values()), shapes)
 
 
 def _arguments(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, bool]:

@@ -1,5 +1,6 @@
 """Models of anybody's: one graph with the loss in it, at sizes other than the exported one."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +28,13 @@ class Recogniser(nn.Module):
     def __init__(self, **settings: Any) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(6)
-        self.encoder = nn.Conv1d(6, 8, 3, padding=1)
+        self.encoder = nn.Linear(6, 8)
         self.head = nn.Linear(8, 5)
         self.loss = nn.CTCLoss(**settings)
 
     def forward(self, features: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
-        hidden = self.encoder(self.norm(features.transpose(1, 2))).relu()
-        log_probs = self.head(hidden.transpose(1, 2)).log_softmax(-1)
+        hidden = self.encoder(self.norm(features.transpose(1, 2)).transpose(1, 2)).relu()
+        log_probs = self.head(hidden).log_softmax(-1)
         return self.loss(log_probs.transpose(0, 1), targets, frames, labels)
 
 
@@ -48,7 +49,7 @@ def batch(items: int, frames: int, labels: int, dtype: torch.dtype, seed: int = 
     lengths = torch.randint(labels + 1, (items,), generator=generator)
     lengths[0], lengths[-1] = 0, labels
     used = torch.randint(frames // 2, frames + 1, (items,), generator=generator)
-    used[0] = frames
+    used[0], used[-1] = frames, frames // 2
     return {
         "features": torch.randn(items, frames, 6, generator=generator).to(dtype),
         "targets": torch.randint(1, 5, (items, labels), generator=generator),
@@ -98,7 +99,7 @@ def test_a_recogniser_and_its_loss(reduction: str, dtype: torch.dtype, tmp_path:
 
 def test_what_cannot_be_aligned(tmp_path: Path) -> None:
     # infinite, and no gradient where torch has NaN
-    inputs = batch(4, 6, 5, torch.float32)
+    inputs = batch(4, 6, 6, torch.float32)
     to_onnx(recogniser(torch.float32, reduction="none"), tmp_path / "x.onnx", inputs, gradients="all")
     got = onnx_runtime(tmp_path / "x.onnx")(inputs)
     expected = recogniser(torch.float32, reduction="none")(**inputs)
@@ -178,23 +179,30 @@ def test_names_of_outputs(make: Any, names: list[str], tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["grad_x"], np.full((4, 2), 2.0, np.float32))
 
 
-def test_weights_as_inputs(tmp_path: Path) -> None:
-    class OfWeights(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = recogniser(torch.float32, reduction="sum", zero_infinity=True)
+def test_weights_whose_gradients_are_asked_for_are_inputs(tmp_path: Path) -> None:
+    module, path = recogniser(torch.float32, reduction="sum", zero_infinity=True), tmp_path / "x.onnx"
+    chosen = ["encoder.bias", "head.weight"]
+    weights = {name: module.get_parameter(name).detach().clone() for name in chosen}
+    model = to_onnx(module, path, batch(2, 9, 3, torch.float32), gradients=[*chosen, "features"])
+    dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
+    assert list(dims) == ["features", "targets", "frames", "labels", *chosen]
+    assert (dims["encoder.bias"], dims["head.weight"]) == ([8], [5, 8])
+    held = sorted(tuple(tensor.dims) for tensor in model.graph.initializer)
+    assert (5, 8) not in held
+    assert (8, 5) not in held
+    given, expected = read_test_data(tmp_path / "test_data_set_0")
+    np.testing.assert_array_equal(given["head.weight"], weights["head.weight"])
+    assert list(expected) == ["loss", "grad_encoder.bias", "grad_head.weight", "grad_features"]
 
-        def forward(self, features: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, **weights: Tensor):
-            return torch.func.functional_call(self.model, weights, (features, targets, frames, labels))
-
-    weights = {n: p.detach() for n, p in recogniser(torch.float32).named_parameters() if "norm" not in n}
-    example = batch(2, 9, 3, torch.float32) | weights
-    model = to_onnx(OfWeights(), tmp_path / "x.onnx", example, gradients=list(weights))
-    held = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
-    assert not held, "the chosen weights must not be in the file"
-    inputs = batch(3, 14, 4, torch.float32, seed=2) | {n: w + 0.1 for n, w in weights.items()}
-    expected = truth(OfWeights(), inputs, list(weights))
-    assert_close(onnx_runtime(tmp_path / "x.onnx")(inputs), expected, torch.float32, "with other weights")
+    inputs = batch(3, 14, 4, torch.float32, seed=2) | {name: w + 0.1 for name, w in weights.items()}
+    other = recogniser(torch.float64, reduction="sum", zero_infinity=True)
+    with torch.no_grad():
+        for name in chosen:
+            other.get_parameter(name).copy_(inputs[name])
+    loss = other(**{k: v.double() if k == "features" else v for k, v in inputs.items() if k not in chosen})
+    gradients = torch.autograd.grad(loss, [other.get_parameter(name) for name in chosen])
+    truths = {"loss": loss, **{f"grad_{n}": g for n, g in zip(chosen, gradients, strict=True)}}
+    assert_close(onnx_runtime(path)(inputs), truths, torch.float32, "with other weights")
 
 
 def test_our_own_losses_inside(tmp_path: Path) -> None:
@@ -246,21 +254,27 @@ def test_gradients_through_layers(name: str, tmp_path: Path) -> None:
     layer, wrapped = LAYERS[name]
 
     class Layer(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, dtype: torch.dtype) -> None:
             super().__init__()
-            self.layer = layer.float()
+            self.layer = copy.deepcopy(layer).to(dtype)
 
-        def forward(self, x: Tensor, **weights: Tensor) -> Tensor:
-            call = wrapped(lambda y: torch.func.functional_call(self.layer, weights, (y,)))
-            return call(x).square().sum()
+        def forward(self, x: Tensor) -> Tensor:
+            return wrapped(self.layer)(x).tanh().square().sum()
 
     torch.manual_seed(0)
-    weights = {key: value.detach() for key, value in layer.float().named_parameters()}
-    to_onnx(Layer(), tmp_path / "x.onnx", {"x": torch.randn(2, 13, 8), **weights}, gradients="all")
+    weights = [key for key, _ in Layer(torch.float32).named_parameters()]
+    example = {"x": torch.randn(2, 13, 8)}
+    to_onnx(Layer(torch.float32), tmp_path / "x.onnx", example, gradients=["x", *weights])
+    held = {key: p.detach() for key, p in Layer(torch.float32).named_parameters()}
     for items, frames in ((3, 16), (1, 11)):
-        inputs = {"x": torch.randn(items, frames, 8), **{k: w.float() for k, w in weights.items()}}
-        expected = truth(Layer().eval(), inputs, list(inputs))
-        assert_close(onnx_runtime(tmp_path / "x.onnx")(inputs), expected, torch.float32, f"{frames} frames")
+        x = torch.randn(items, frames, 8)
+        module, exact = Layer(torch.float64).eval(), x.double().requires_grad_()
+        leaves = [exact, *module.parameters()]
+        loss = module(exact)
+        gradients = torch.autograd.grad(loss, leaves)
+        expected = {f"grad_{key}": g for key, g in zip(["x", *weights], gradients, strict=True)}
+        got = onnx_runtime(tmp_path / "x.onnx")({"x": x, **held})
+        assert_close(got, {"loss": loss, **expected}, torch.float32, f"{frames} frames")
 
 
 def test_a_size_that_only_the_gradient_fixes_is_fixed(tmp_path: Path) -> None:
