@@ -19,7 +19,7 @@ from torch import nn
 from exportable_losses import catalog
 from exportable_losses.contract import LEGAL
 
-from .functions import DOMAIN, VERSION
+from .functions import DOMAIN, VERSION, same_operator
 from .metadata import KEY, describe
 from .onnx import to_onnx
 
@@ -378,32 +378,11 @@ def _follow(loss: onnx.ModelProto, version: int) -> None:
                 each.version = version
     for graph in (loss.graph, *loss.functions):
         for node in _nodes(graph.node):
-            if node.domain == "" and not _same(node.op_type, before, version):
+            if node.domain == "" and not same_operator(node.op_type, before, version):
                 raise ValueError(
                     f"model: got opset {version}, where {node.op_type} is another operator than at {before}; "
                     f"convert the model to opset {before}"
                 )
-
-
-def _same(op_type: str, before: int, after: int) -> bool:
-    """Whether what is written for one opset means the same at a newer one.
-
-    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
-    """
-    old, new = (onnx.defs.get_schema(op_type, version) for version in (before, after))
-    if new.deprecated:
-        return False
-    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
-        options = [[each.option for each in parameters] for parameters in (had, has)]
-        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
-            return False
-    for name, attribute in new.attributes.items():
-        known = old.attributes.get(name)
-        if attribute.required != (known is not None and known.required):
-            return False
-        if known is not None and known.default_value != attribute.default_value:
-            return False
-    return set(old.attributes) <= set(new.attributes)
 
 
 # Names

@@ -112,6 +112,7 @@ def to_onnx(
 def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Model:
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
+    table = translations()  # before the trace, which wants to know torchaudio's operator, too
     with _quiet():
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         if wanted:
@@ -133,7 +134,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
             input_names=list(plan.inputs),
             output_names=list(outputs),
             opset_version=18,
-            custom_translation_table=translations(),
+            custom_translation_table=table,
             dynamo=True,
             verbose=False,
             optimize=False,

@@ -24,9 +24,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     """The part of the table that is about them; torchaudio's where its operators are loaded."""
     aten = torch.ops.aten
     table = {
-        aten._ctc_loss.default: _ctc_loss,
         aten._ctc_loss.Tensor: _ctc_loss,
-        aten._ctc_loss_backward.default: _ctc_loss_backward,
         aten._ctc_loss_backward.Tensor: _ctc_loss_backward,
     }
     if hasattr(torch.ops.torchaudio, "rnnt_loss_forward"):
@@ -38,21 +36,34 @@ def translations() -> dict[Any, Callable[..., Any]]:
 # CTC
 
 
+@torch.library.register_fake("aten::_ctc_loss.Tensor", allow_override=True)
 def _ctc_shapes(
-    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *_: Any
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Costs `[B]` and the forward variables `[B, T, 2S+1]`, S the longest target's labels."""
+    """Costs `[B]` and the forward variables `[B, T, 2S+1]`, S the labels of the longest target."""
     frames, batch = log_probs.shape[:2]
-    lengths = [x for x in (input_lengths, target_lengths) if isinstance(x, Tensor) and x.dim()]
-    for of_batch in (*lengths, *([targets] if targets.dim() == 2 else [])):
-        torch._check(of_batch.shape[0] == batch)
-    if not isinstance(target_lengths, Tensor):
-        states: Any = 2 * max(target_lengths, default=0) + 1
-    elif torch.compiler.is_exporting():  # nothing in a graph reads the forward variables
-        states = 2 * targets.shape[-1] + 1
+    for of_batch, dimensions in ((targets, 2), (input_lengths, 1), (target_lengths, 1)):
+        if of_batch.dim() == dimensions:
+            torch._check(of_batch.shape[0] == batch)
+    if torch.compiler.is_exporting():  # nothing in a graph reads the forward variables
+        states: Any = 2 * targets.shape[-1] + 1
     else:  # known when it runs: `torch.compile` must not take it for anything else
         states = torch.library.get_ctx().new_dynamic_size()
     return log_probs.new_empty(batch), log_probs.new_empty((batch, frames, states))
+
+
+@torch.library.register_fake("aten::_ctc_loss_backward.Tensor", allow_override=True)
+def _ctc_gradient_shape(grad: Tensor, log_probs: Tensor, *_: Any) -> Tensor:
+    return log_probs.new_empty(log_probs.shape)
+
+
+@torch.ops.aten.ctc_loss.IntList.py_impl(torch._C.DispatchKey.CompositeImplicitAutograd)
+def _ctc_of_numbers(
+    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *settings: Any
+) -> Tensor:
+    """Lengths that the model fixes; in a trace alone. torch's own way takes none for ``mean``."""
+    lengths = (torch.tensor(numbers) for numbers in (input_lengths, target_lengths))
+    return torch.ops.aten.ctc_loss.Tensor(log_probs, targets, *lengths, *settings)
 
 
 def _ctc_loss(
@@ -87,17 +98,12 @@ def _ctc_loss_backward(
 
 def _batch_first(log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any) -> tuple[Any, ...]:
     """What our operators take: `[B, T, C]`, `[B, S]`, lengths `[B]`."""
-    input_lengths, target_lengths = _lengths(input_lengths), _lengths(target_lengths)
+    every = _constant([-1])  # torch takes a scalar for a batch of one
+    input_lengths, target_lengths = (op.Reshape(_int64(x), every) for x in (input_lengths, target_lengths))
     targets = _int64(targets)
     if len(targets.shape) == 1:
         targets = _rows(targets, target_lengths)
     return op.Transpose(log_probs, perm=[1, 0, 2]), targets, input_lengths, target_lengths
-
-
-def _lengths(lengths: Any) -> Any:
-    if isinstance(lengths, (list, tuple)):  # numbers that the model fixes
-        return _constant(list(lengths))
-    return op.Reshape(_int64(lengths), _constant([-1]))  # torch takes a scalar for a batch of one
 
 
 def _rows(targets: Any, target_lengths: Any) -> Any:
@@ -105,7 +111,7 @@ def _rows(targets: Any, target_lengths: Any) -> Any:
     none = _constant([0])
     longest = op.ReduceMax(op.Concat(target_lengths, none, axis=0), keepdims=0)
     starts = op.CumSum(target_lengths, _constant(0), exclusive=1)
-    places = op.Add(op.Unsqueeze(starts, none), op.Range(_constant(0), longest, _constant(1)))
+    places = op.Add(op.Unsqueeze(starts, _constant([1])), op.Range(_constant(0), longest, _constant(1)))
     return op.Gather(op.Concat(targets, none, axis=0), op.Min(places, op.Size(targets)))
 
 
@@ -164,17 +170,3 @@ def _int64(x: Any) -> Any:
 def _constant(value: Any) -> Any:
     tensor: Any = ir.tensor(value, ir.DataType.INT64)
     return op.Constant(value=tensor)
-
-
-def _register_ctc() -> None:
-    def gradient(grad: Tensor, log_probs: Tensor, *_: Any) -> Tensor:
-        return log_probs.new_empty(log_probs.shape)
-
-    for overload in ("", ".Tensor"):
-        for name, shapes in (("_ctc_loss", _ctc_shapes), ("_ctc_loss_backward", gradient)):
-            full = f"aten::{name}{overload}"
-            if not torch._C._dispatch_has_kernel_for_dispatch_key(full, "Meta"):  # a newer torch may know
-                torch.library.register_fake(full, shapes)
-
-
-_register_ctc()

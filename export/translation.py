@@ -146,7 +146,8 @@ def add_bodies(program: torch.onnx.ONNXProgram) -> torch.onnx.ONNXProgram:
         The same program.
 
     Raises:
-        ValueError: it has such nodes in float32 and in float64; one name stands for one function.
+        ValueError: it has such nodes in float32 and in float64 (one name stands for one function), or an
+            opset in which the bodies mean something else.
 
     Example:
         Save it afterwards::
@@ -167,15 +168,15 @@ def attach_bodies(model: ir.Model) -> None:
             raise ValueError(f"program: {op_type} is there in {types[op_type]} and {elem_type}, expected one")
         if any(identifier[:2] == (KEY, op_type) for identifier in model.functions):
             return
-        body = function_proto(op_type, elem_type.value)
+        body = function_proto(op_type, elem_type.value, model.opset_imports[""])
         for inner in body.node:
             if inner.domain == KEY:
                 attach(inner.op_type, elem_type)
         function = ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
 
-    for each in model.graph.all_nodes():
-        if each.domain == KEY:
-            first = each.inputs[0]
-            assert first is not None
-            attach(each.op_type, first.dtype)
+    floats = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    for node in model.graph.all_nodes():
+        if node.domain == KEY:  # the exporter does not give every value a type
+            known = [v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype in floats]
+            attach(node.op_type, known[0] if known else ir.DataType.FLOAT)

@@ -245,7 +245,7 @@ LAYERS: dict[str, tuple[nn.Module, Any]] = {
     "same": (nn.Conv1d(8, 4, 4, padding="same"), frames_last),
     "picture": (nn.Conv2d(1, 3, (3, 2), stride=(2, 3), padding=(1, 0)), as_picture),
     "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), lambda layer: layer),
-    "gates": (nn.Sequential(nn.SiLU(), nn.GLU(), nn.LayerNorm(4), nn.GELU()), lambda layer: layer),
+    "gates": (nn.Sequential(nn.SiLU(), nn.GLU(), nn.GELU()), lambda layer: layer),
 }
 
 
