@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from exportable_losses.contract import Contract
+
 
 class Positional(nn.Module):
     """A module as a graph has it: inputs by position, outputs in a tuple.
@@ -75,6 +77,11 @@ def with_gradients(
         return (*(output.detach() for output in outputs), *gradients)
 
     return run
+
+
+def differentiable(contract: Contract, inputs: Mapping[str, Tensor]) -> list[str]:
+    """The inputs of a row that have a gradient."""
+    return [n for n in contract.differentiable if n in inputs and inputs[n].is_floating_point()]
 
 
 def gradients_of(possible: Sequence[str], asked: Sequence[str] | Literal["all"]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from exportable_losses import catalog
 from exportable_losses.contract import Contract
 
-from .gradients import Positional, named
+from .gradients import Positional, differentiable, named
 from .metadata import describe
 
 # A size for each letter of a trace: no two alike, so that two dimensions never look like one.
@@ -128,7 +128,7 @@ def _of_row(module: nn.Module, entry: catalog.Entry, inputs: Mapping[str, Tensor
         graph,
         inputs,
         entry.outputs,
-        [n for n in contract.differentiable if n in inputs and inputs[n].is_floating_point()],
+        differentiable(contract, inputs),
         list(example.values()),
         list(dynamic.values()),
         letters,
