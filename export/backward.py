@@ -43,7 +43,9 @@ def _convolution_backward(
     if transposed:
         raise ValueError("gradients: got a transposed convolution, expected none before what they flow to")
     along = list(range(2, len(weight.shape)))  # the dimensions that the kernel moves along
-    stride, padding, dilation = ([n[i % len(n)] for i in range(len(along))] for n in (stride, padding, dilation))
+    stride, padding, dilation = (
+        [n[i % len(n)] for i in range(len(along))] for n in (stride, padding, dilation)
+    )
     # each output gives its gradient to the inputs it was made of: at the end those no kernel reached follow
     spread = op.ConvTranspose(grad_output, weight, strides=stride, dilations=dilation, group=groups)
     padded = op.Pad(spread, _integers([0] * len(stride) + [n - 1 for n in stride]), axes=_integers(along))
@@ -52,9 +54,7 @@ def _convolution_backward(
 
     # a convolution of the input by the gradient, which stands `stride` apart in it, summed over the batch
     sizes = op.Shape(input, start=2)
-    grouped = op.Reshape(
-        input, op.Concat(op.Shape(input, end=1), _integers([groups, -1]), sizes, axis=0)
-    )
+    grouped = op.Reshape(input, op.Concat(op.Shape(input, end=1), _integers([groups, -1]), sizes, axis=0))
     by_channel = op.Transpose(grouped, perm=[2, 1, 0, *(n + 1 for n in along)])
     swapped = op.Conv(
         op.Reshape(by_channel, op.Concat(op.Shape(by_channel, end=1), _integers([-1]), sizes, axis=0)),

@@ -95,6 +95,10 @@ def gradients_of(possible: Sequence[str], asked: Sequence[str] | Literal["all"])
     if unknown or not names:
         raise ValueError(
             f"gradients: got {', '.join(unknown) or repr(asked)}, expected "
-            + (f"some of {', '.join(possible)}" if possible else "none: no input of this module has a gradient")
+            + (
+                f"some of {', '.join(possible)}"
+                if possible
+                else "none: no input of this module has a gradient"
+            )
         )
     return names

@@ -41,15 +41,15 @@ def to_onnx(
 
     Operators of this package are nodes of the domain `exportable_losses` whose bodies in standard operators
     are in the file, so that any runtime computes them. So are the lattices of `torch.nn.CTCLoss`,
-    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` where a module calls them. ONNX's test
-    data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep both
-    together.
+    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` in a forward that calls them. ONNX's
+    test data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep
+    both together.
 
-    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Of any other module a size
-    is dynamic unless `torch.export` finds it fixed (by a weight, or because it is one in the example: give a
-    batch of two), inputs have the names of forward's arguments, and outputs those of the dict or named tuple
-    that it returns, else ``loss`` for one scalar, ``output`` for one tensor, ``output_0`` and so on for several.
-    It is traced as it is in evaluation mode.
+    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
+    traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
+    it is one in the example (give a batch of two). Inputs have the names of forward's arguments, outputs
+    those of the dict or named tuple that it returns; else one scalar is ``loss``, one tensor ``output``, and
+    several are ``output_0`` and so on.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.
@@ -58,8 +58,8 @@ def to_onnx(
             inputs the graph has, the dtypes and the number of dimensions, and without them they are the
             catalog's example. Any other module needs them.
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
-            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. Where one
-            is the name of a weight of such a module (``head.bias``), that weight is an input of the graph too.
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
+            of such a module that is named here (``head.bias``) becomes an input of the graph.
 
     Returns:
         The model that was written.
@@ -181,7 +181,9 @@ def _letters(model: ir.Model) -> dict[str, list[str]]:
     """A name for each dimension of each input: where it stands first."""
     first: dict[str, str] = {}
     return {
-        str(value.name): [first.setdefault(str(size), f"{value.name}_{i}") for i, size in enumerate(value.shape)]
+        str(value.name): [
+            first.setdefault(str(size), f"{value.name}_{i}") for i, size in enumerate(value.shape)
+        ]
         for value in model.graph.inputs
         if value.shape is not None
     }

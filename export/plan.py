@@ -70,9 +70,7 @@ def _in_order(inputs: Mapping[str, Tensor], known: Mapping[str, bool]) -> dict[s
 # Any module
 
 
-def _of_module(
-    module: nn.Module, inputs: Mapping[str, Tensor] | None, gradients: Sequence[str]
-) -> Plan:
+def _of_module(module: nn.Module, inputs: Mapping[str, Tensor] | None, gradients: Sequence[str]) -> Plan:
     """Every dimension is dynamic that the trace does not find fixed, but for those of weights."""
     if not inputs:
         kind = type(module).__name__
@@ -81,7 +79,9 @@ def _of_module(
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             kind = type(value).__name__
-            raise TypeError(f"inputs: got {kind} for {name}, expected a tensor; the module keeps what is fixed")
+            raise TypeError(
+                f"inputs: got {kind} for {name}, expected a tensor; the module keeps what is fixed"
+            )
     module = copy.deepcopy(module).eval()
     weights = {name: p for name, p in module.named_parameters() if name in gradients and name not in inputs}
     graph = Positional(module, list(inputs), list(weights))

@@ -23,7 +23,7 @@ _RNNT = "torchaudio::rnnt_loss_forward"
 def translations() -> dict[Any, Callable[..., Any]]:
     """The part of the table that is about them; torchaudio's where its operators are loaded."""
     aten = torch.ops.aten
-    table = {
+    table: dict[Any, Callable[..., Any]] = {
         aten._ctc_loss.Tensor: _ctc_loss,
         aten._ctc_loss_backward.Tensor: _ctc_loss_backward,
     }
@@ -36,7 +36,6 @@ def translations() -> dict[Any, Callable[..., Any]]:
 # CTC
 
 
-@torch.library.register_fake("aten::_ctc_loss.Tensor", allow_override=True)
 def _ctc_shapes(
     log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
@@ -52,18 +51,21 @@ def _ctc_shapes(
     return log_probs.new_empty(batch), log_probs.new_empty((batch, frames, states))
 
 
-@torch.library.register_fake("aten::_ctc_loss_backward.Tensor", allow_override=True)
 def _ctc_gradient_shape(grad: Tensor, log_probs: Tensor, *_: Any) -> Tensor:
     return log_probs.new_empty(log_probs.shape)
 
 
-@torch.ops.aten.ctc_loss.IntList.py_impl(torch._C.DispatchKey.CompositeImplicitAutograd)
 def _ctc_of_numbers(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *settings: Any
 ) -> Tensor:
     """Lengths that the model fixes; in a trace alone. torch's own way takes none for ``mean``."""
     lengths = (torch.tensor(numbers) for numbers in (input_lengths, target_lengths))
     return torch.ops.aten.ctc_loss.Tensor(log_probs, targets, *lengths, *settings)
+
+
+torch.library.register_fake("aten::_ctc_loss.Tensor", _ctc_shapes, allow_override=True)
+torch.library.register_fake("aten::_ctc_loss_backward.Tensor", _ctc_gradient_shape, allow_override=True)
+torch.ops.aten.ctc_loss.IntList.py_impl(torch._C.DispatchKey.CompositeImplicitAutograd)(_ctc_of_numbers)
 
 
 def _ctc_loss(
@@ -155,8 +157,8 @@ def _rnnt_loss(
         raise ValueError("rnnt_loss: got clamp without fused_log_softmax, expected one of them at most")
     lattice = (logits, _int64(targets), _int64(logit_lengths), _int64(target_lengths))
     costs = _TRANSDUCER(*lattice, blank_index=blank)
-    ones = op.CastLike(op.Expand(_constant([1]), op.Shape(logit_lengths)), logits)
-    _, gradient = _TRANSDUCER_GRAD(*lattice, ones, blank_index=blank)
+    ones: Any = op.Expand(_constant([1]), op.Shape(logit_lengths))
+    _, gradient = _TRANSDUCER_GRAD(*lattice, op.CastLike(ones, logits), blank_index=blank)
     if clamp > 0:
         most = op.CastLike(op.Constant(value_float=float(clamp)), logits)
         gradient = op.Clip(gradient, op.Neg(most), most)

@@ -14,6 +14,7 @@ from . import backward, nodes, torch_losses
 from .functions import function_proto
 from .metadata import KEY
 
+
 def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice and that of its gradient."""
     node, node_grad = nodes.lattice(name, scores)

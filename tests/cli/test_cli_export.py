@@ -96,7 +96,10 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
             "ctc_loss: gradients: got targets, expected some of log_probs",
         ),
         (["classification_error", "--gradients", "targets"], "gradients: got targets, expected none"),
-        (["l1_loss", "--gradients", "all", "--format", "torchscript"], "--gradients: they are outputs of ONNX"),
+        (
+            ["l1_loss", "--gradients", "all", "--format", "torchscript"],
+            "--gradients: they are outputs of ONNX",
+        ),
     ],
 )
 def test_mistakes_are_one_plain_line(cli, tmp_path, words, message):

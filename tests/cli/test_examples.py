@@ -53,7 +53,7 @@ assert "torch" not in sys.modules
 
     adapt.export(tmp_path / "acoustic.onnx")
     command = [sys.executable, "-c", code, EXAMPLES, tmp_path / "acoustic.onnx"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -236,7 +236,9 @@ class Joiner(nn.Module):
         self.head, self.loss, self.settings = nn.Linear(3, 5), loss, settings
         self.normalised = normalised
 
-    def forward(self, hidden: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor
+    ) -> Tensor:
         logits = self.head(hidden)
         logits = logits.log_softmax(-1) if self.normalised else logits
         return self.loss(logits, targets, logit_lengths, target_lengths, **self.settings)
