@@ -157,8 +157,8 @@ def _rnnt_loss(
         raise ValueError("rnnt_loss: got clamp without fused_log_softmax, expected one of them at most")
     lattice = (logits, _int64(targets), _int64(logit_lengths), _int64(target_lengths))
     costs = _TRANSDUCER(*lattice, blank_index=blank)
-    ones: Any = op.Expand(_constant([1]), op.Shape(logit_lengths))
-    _, gradient = _TRANSDUCER_GRAD(*lattice, op.CastLike(ones, logits), blank_index=blank)
+    ones = op.Expand(op.CastLike(_constant(1), logits), op.Shape(logit_lengths))
+    _, gradient = _TRANSDUCER_GRAD(*lattice, ones, blank_index=blank)
     if clamp > 0:
         most = op.CastLike(op.Constant(value_float=float(clamp)), logits)
         gradient = op.Clip(gradient, op.Neg(most), most)
