@@ -160,7 +160,8 @@ def _rnnt_loss(
     ones = op.Expand(op.CastLike(_constant(1), logits), op.Shape(logit_lengths))
     _, gradient = _TRANSDUCER_GRAD(*lattice, ones, blank_index=blank)
     if clamp > 0:
-        most = op.CastLike(op.Constant(value_float=float(clamp)), logits)
+        largest: Any = op.Constant(value_float=float(clamp))
+        most = op.CastLike(largest, logits)
         gradient = op.Clip(gradient, op.Neg(most), most)
     return costs, gradient
 

@@ -130,6 +130,7 @@ def test_names_sizes_and_test_data(tmp_path: Path) -> None:
     }
     given, expected = read_test_data(tmp_path / "test_data_set_0")
     assert list(given) == list(inputs)
+    np.testing.assert_allclose(expected["loss"], recogniser(torch.float32)(**inputs).detach(), rtol=1e-6)
     got = LossSession(tmp_path / "x.onnx")(**given)
     for name, array in expected.items():
         np.testing.assert_allclose(got[name], array, rtol=0, atol=5e-6)
