@@ -162,13 +162,11 @@ def add_bodies(program: torch.onnx.ONNXProgram) -> torch.onnx.ONNXProgram:
 
 def attach_bodies(model: ir.Model) -> None:
     """`add_bodies` for a model; what a function calls stands before it."""
-    types: dict[str, Any] = {}
+    types: dict[str, ir.DataType] = {}
 
-    def attach(op_type: str, elem_type: Any) -> None:
+    def attach(op_type: str, elem_type: ir.DataType) -> None:
         if types.setdefault(op_type, elem_type) != elem_type:
             raise ValueError(f"program: {op_type} is there in {types[op_type]} and {elem_type}, expected one")
-        if any(identifier[:2] == (KEY, op_type) for identifier in model.functions):
-            return
         body = function_proto(op_type, elem_type.value, model.opset_imports[""])
         for inner in body.node:
             if inner.domain == KEY:
