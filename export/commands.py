@@ -132,6 +132,12 @@ def export_command(
         list[str] | None,
         typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
     ] = None,
+    gradients: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|all", help="An input whose gradient the graph gives too; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Write losses as files that run anywhere, with test data beside them.
 
@@ -147,12 +153,15 @@ def export_command(
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS.values()):
         fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
+    if gradients and "onnx" not in kinds:
+        fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
     for name in names:  # every mistake comes out before anything is written
         with wrong_call(name):
-            ready.append(prepare(name, parse_settings(name, given), parse_sizes(sizes or [])))
+            sized = parse_sizes(sizes or [])
+            ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
     with wrong_call("--out", (OSError,)):
         for each in _steps(ready, "Exporting"):
             write(each, out, kinds)

@@ -19,7 +19,7 @@ from torch import nn
 from exportable_losses import catalog
 from exportable_losses.contract import LEGAL
 
-from .functions import DOMAIN, VERSION
+from .functions import DOMAIN, VERSION, same_operator
 from .metadata import KEY, describe
 from .onnx import to_onnx
 
@@ -248,27 +248,26 @@ def _export(
     loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
-    entry = catalog.find(loss)
-    example = None
-    if entry is not None:  # else the exporter says so
-        first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
-        scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
-        dims = (_dims(scores[0]) if scores else None) or [""]
-        sizes: dict[str, Any] = {}
-        letter = first.dims.split()[-1]
-        if letter.isalpha() and (isinstance(dims[-1], int) or blank):
-            sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
-        if "T?" in first.dims.split() and len(dims) == first.fixed:
-            sizes["T"] = None
-        example = entry.example_inputs(blank_index=blank, **sizes)
-        if "T" in sizes:  # without frames there are no lengths either
-            example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
-        if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
-            loss = copy.deepcopy(loss).double()
-            example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    about, entry = json.loads(describe(loss)), catalog.find(loss)
+    assert entry is not None  # describe has checked it
+    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+    scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+    dims = (_dims(scores[0]) if scores else None) or [""]
+    sizes: dict[str, Any] = {}
+    letter = first.dims.split()[-1]
+    if letter.isalpha() and (isinstance(dims[-1], int) or blank):
+        sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+    if "T?" in first.dims.split() and len(dims) == first.fixed:
+        sizes["T"] = None
+    example = entry.example_inputs(blank_index=blank, **sizes)
+    if "T" in sizes:  # without frames there are no lengths either
+        example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+    if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+        loss = copy.deepcopy(loss).double()
+        example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
     with tempfile.TemporaryDirectory() as folder:
         graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
-    return graph, json.loads(describe(loss))
+    return graph, about
 
 
 def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -379,32 +378,11 @@ def _follow(loss: onnx.ModelProto, version: int) -> None:
                 each.version = version
     for graph in (loss.graph, *loss.functions):
         for node in _nodes(graph.node):
-            if node.domain == "" and not _same(node.op_type, before, version):
+            if node.domain == "" and not same_operator(node.op_type, before, version):
                 raise ValueError(
                     f"model: got opset {version}, where {node.op_type} is another operator than at {before}; "
                     f"convert the model to opset {before}"
                 )
-
-
-def _same(op_type: str, before: int, after: int) -> bool:
-    """Whether what is written for one opset means the same at a newer one.
-
-    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
-    """
-    old, new = (onnx.defs.get_schema(op_type, version) for version in (before, after))
-    if new.deprecated:
-        return False
-    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
-        options = [[each.option for each in parameters] for parameters in (had, has)]
-        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
-            return False
-    for name, attribute in new.attributes.items():
-        known = old.attributes.get(name)
-        if attribute.required != (known is not None and known.required):
-            return False
-        if known is not None and known.default_value != attribute.default_value:
-            return False
-    return set(old.attributes) <= set(new.attributes)
 
 
 # Names

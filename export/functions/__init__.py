@@ -12,7 +12,7 @@ float, so that `-inf - -inf` does not occur.
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, defs, numpy_helper
 
 from .assignment import BestPermutation
 from .ctc import CTCLoss
@@ -25,9 +25,10 @@ from .transducer import TransducerArcs, TransducerLoss
 from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
-__all__ = ["DOMAIN", "VERSION", "function_protos"]
+__all__ = ["DOMAIN", "OPSET", "VERSION", "function_protos", "same_operator"]
 
 DOMAIN, VERSION = "exportable_losses", 1
+OPSET = 18  # what the bodies are written in
 _BODIES = {
     body.name: body
     for body in (
@@ -47,23 +48,31 @@ _BODIES = {
 }
 
 
-def function_protos(name: str, elem_type: int) -> list[FunctionProto]:
+def function_protos(name: str, elem_type: int, opset: int = OPSET) -> list[FunctionProto]:
     """The function `name` for tensors of `elem_type` (`TensorProto.FLOAT` or `DOUBLE`), and before it
     those that it calls.
+
+    Raises:
+        ValueError: an operator of one is another at `opset`.
     """
-    proto = _function_proto(name, elem_type)
+    proto = _function_proto(name, elem_type, opset)
     called = {node.op_type for node in _nodes(proto.node) if node.domain == DOMAIN}
-    inner = (each for other in sorted(called) for each in function_protos(other, elem_type))
+    inner = (each for other in sorted(called) for each in function_protos(other, elem_type, opset))
     return [*{each.name: each for each in inner}.values(), proto]
 
 
-def _function_proto(name: str, elem_type: int) -> FunctionProto:
+def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:
     """The function alone.
 
     A function's own inputs have no types in ONNX, but those of a `Scan` inside it do: they are
     written for float32, and rewritten here.
     """
     proto: FunctionProto = _BODIES[name].to_function_proto()
+    for standard in (each for each in proto.opset_import if each.domain == ""):
+        standard.version = opset
+    for node in _nodes(proto.node):
+        if node.domain == "" and not same_operator(node.op_type, OPSET, opset):
+            raise ValueError(f"opset: got {opset}, where {node.op_type} is another operator than at {OPSET}")
     if elem_type != TensorProto.FLOAT:
         for node in _nodes(proto.node):
             for attribute in node.attribute:
@@ -72,6 +81,27 @@ def _function_proto(name: str, elem_type: int) -> FunctionProto:
                 elif attribute.type == AttributeProto.FLOAT and node.op_type == "Constant":
                     _as_tensor(attribute, elem_type)
     return proto
+
+
+def same_operator(op_type: str, before: int, after: int) -> bool:
+    """Whether what is written for one opset means the same at a newer one.
+
+    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
+    """
+    old, new = (defs.get_schema(op_type, version) for version in (before, after))
+    if new.deprecated:
+        return False
+    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
+        options = [[each.option for each in parameters] for parameters in (had, has)]
+        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
+            return False
+    for name, attribute in new.attributes.items():
+        known = old.attributes.get(name)
+        if attribute.required != (known is not None and known.required):
+            return False
+        if known is not None and known.default_value != attribute.default_value:
+            return False
+    return set(old.attributes) <= set(new.attributes)
 
 
 def _nodes(nodes: object) -> Iterator[NodeProto]:

@@ -66,6 +66,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, in
     rows: dict[str, Any] = {
         "ctc_loss": lambda blank: el.CTCLoss(blank, "none", zero_infinity=False),
         "ctc_loss_kd": lambda blank: el.CTCDistillationLoss(blank),
+        "TransducerPosterior": el.TransducerPosterior,
+        "TransducerAlign": el.TransducerAlign,
         "transducer_loss": lambda blank: el.TransducerLoss(blank, "none"),
     }
 

@@ -183,7 +183,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray, dtype: Any, times: float
 
 def relative(row: str, dtype: Any, sizes: Any, seed: int, blank: int) -> Arrays:
     """The inputs of a row of the catalog, lengths relative."""
-    loss = "TransducerLoss" if row == "transducer_loss" else "CTCLoss"
+    loss = "TransducerLoss" if row.lower().startswith("transducer") else "CTCLoss"
     feed = batch(loss, dtype, sizes, seed, blank)
     scores = feed[SCORES[loss]]
     input_lens = (feed["input_lengths"] / scores.shape[1]).astype(dtype)
