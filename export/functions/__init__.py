@@ -9,11 +9,10 @@ Impossible is `-inf`, as it should be. A maximum that is subtracted is never bel
 float, so that `-inf - -inf` does not occur.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, defs, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, TensorProto, defs, numpy_helper
 
+from ..protos import all_nodes
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_align import CTCAlign
@@ -56,7 +55,7 @@ def function_protos(name: str, elem_type: int, opset: int = OPSET) -> list[Funct
         ValueError: an operator of one is another at `opset`.
     """
     proto = _function_proto(name, elem_type, opset)
-    called = {node.op_type for node in _nodes(proto.node) if node.domain == DOMAIN}
+    called = {node.op_type for node in all_nodes(proto.node) if node.domain == DOMAIN}
     inner = (each for other in sorted(called) for each in function_protos(other, elem_type, opset))
     return [*{each.name: each for each in inner}.values(), proto]
 
@@ -70,11 +69,11 @@ def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:
     proto: FunctionProto = _BODIES[name].to_function_proto()
     for standard in (each for each in proto.opset_import if each.domain == ""):
         standard.version = opset
-    for node in _nodes(proto.node):
+    for node in all_nodes(proto.node):
         if node.domain == "" and not same_operator(node.op_type, OPSET, opset):
             raise ValueError(f"opset: got {opset}, where {node.op_type} is another operator than at {OPSET}")
     if elem_type != TensorProto.FLOAT:
-        for node in _nodes(proto.node):
+        for node in all_nodes(proto.node):
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.GRAPH:
                     _retype(attribute.g, elem_type)
@@ -102,14 +101,6 @@ def same_operator(op_type: str, before: int, after: int) -> bool:
         if known is not None and known.default_value != attribute.default_value:
             return False
     return set(old.attributes) <= set(new.attributes)
-
-
-def _nodes(nodes: object) -> Iterator[NodeProto]:
-    for node in nodes:  # type: ignore[attr-defined]
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _nodes(attribute.g.node)
 
 
 def _retype(graph: GraphProto, elem_type: int) -> None:
