@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import attach, joint, to_onnx
-from exportable_losses.export.joint import _same
+from exportable_losses.export.functions import same_operator
 from exportable_losses.library import library_path
 from exportable_losses.runtime import LossSession
 
@@ -370,7 +370,7 @@ def test_a_model_with_functions_and_other_domains(join: Join, tmp_path: Path) ->
 def test_operators_that_are_another_at_a_newer_opset(
     op_type: str, before: int, after: int, same: bool
 ) -> None:
-    assert _same(op_type, before, after) == same
+    assert same_operator(op_type, before, after) == same
 
 
 # Names
