@@ -123,7 +123,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ... )
         >>> model = add_bodies(program).model_proto
         >>> [function.name for function in model.functions]
-        ['CTCLoss']
+        ['CTCLattice', 'CTCTransition', 'CTCLoss']
     """
     assignment = nodes.node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     of_sequences = dict.fromkeys(
