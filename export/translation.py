@@ -180,10 +180,12 @@ def attach_bodies(model: ir.Model) -> None:
     types: dict[str, ir.DataType] = {}
 
     def attach(op_type: str, elem_type: ir.DataType) -> None:
-        for body in function_protos(op_type, elem_type.value, model.opset_imports[""]):
-            had = types.setdefault(body.name, elem_type)
+        bodies = function_protos(op_type, elem_type.value, model.opset_imports[""])
+        for name in (op_type, *(body.name for body in bodies)):
+            had = types.setdefault(name, elem_type)
             if had != elem_type:
-                raise ValueError(f"program: {body.name} is there in {had} and {elem_type}, expected one")
+                raise ValueError(f"program: {name} is there in {had} and {elem_type}, expected one")
+        for body in bodies:
             function = ir.serde.deserialize_function(body)
             model.functions[function.identifier()] = function
 
