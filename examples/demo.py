@@ -2,8 +2,8 @@
 
     make demo
 
-Writes the files to ``losses/``, the recogniser with a loss behind it to ``demo/recogniser.onnx`` and a
-picture to ``demo/recogniser.png``.
+Writes the files to ``losses/``, the recogniser with a loss behind it to ``demo/recogniser.onnx``, a
+picture of its scores to ``demo/recogniser.png`` and one of its lattice to ``demo/lattice.png``.
 """
 
 import sys
@@ -24,6 +24,7 @@ from exportable_losses.export.validate import validate
 LOSSES = Path("losses")
 JOINT = Path("demo") / "recogniser.onnx"
 PICTURE = Path("demo") / "recogniser.png"
+LATTICE = Path("demo") / "lattice.png"
 # Nats per line, and infinity where a text has no alignment.
 SETTINGS = {"ctc_loss": {"reduction": "none", "zero_infinity": False}}
 
@@ -69,6 +70,8 @@ def score_recogniser() -> bool:
         table.add_row(each.condition, f"{each.nll:.3f}", f"{each.cer:.1%}", each.example)
     console.print(table)
     recogniser.plot(results, PICTURE)
+    posterior, align = (LOSSES / row / f"{row}.onnx" for row in ("CTCPosterior", "CTCAlign"))
+    recogniser.draw_lattice(JOINT, posterior, align, LATTICE)
     if not recogniser.rise_together(results):
         console.print("The loss and the error rate do not rise together.")
         return False
@@ -85,6 +88,7 @@ def main() -> int:
     console.print(f"Files:   {LOSSES}/")
     console.print(f"Joint:   {JOINT}")
     console.print(f"Picture: {PICTURE}")
+    console.print(f"Lattice: {LATTICE}")
     return 0 if good else 1
 
 

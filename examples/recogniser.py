@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from exportable_losses.runtime import LossSession
+from exportable_losses.runtime import plot as plot_lattice
 
 LINES = """
 The quick kettle sings at seven.
@@ -39,6 +40,7 @@ Three foxes watched the parked van.
 Keep the receipt for the violin.
 Tomorrow the tide turns at dawn.
 """.strip().splitlines()
+PHRASE = "Rain fell softly"  # short enough for a picture of every state and frame
 CONDITIONS = ("clean", "blurred", "noisy")
 HEIGHT = 48  # of a line, in pixels; the model wants it
 BLANK = 0
@@ -182,3 +184,29 @@ def plot(results: Sequence[Result], path: Path, text: str = LINES[0]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def draw_lattice(
+    joint: Path, posterior: Path, align: Path, path: Path, text: str = PHRASE, condition: str = "blurred"
+) -> None:
+    """Save a picture of where the recogniser sees each character, and how sure it is of that.
+
+    Args:
+        joint: of a `Recogniser`.
+        posterior: the exported `CTCPosterior`.
+        align: the exported `CTCAlign`.
+        path: the picture.
+        text: what it reads.
+        condition: how it is drawn.
+    """
+    recogniser, whole = Recogniser(joint), np.ones(1, np.float32)
+    probabilities, _ = recogniser(draw(text, condition), text)
+    feed = {
+        "log_probs": np.log(probabilities)[None],
+        "targets": recogniser.encode(text)[None],
+        "input_lens": whole,
+        "target_lens": whole,
+    }
+    outputs = {**LossSession(posterior)(**feed), **LossSession(align)(**feed)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_lattice(outputs, tokens=list(text)).savefig(path, dpi=150)

@@ -1,5 +1,7 @@
 from .joint import attach as attach
 from .onnx import to_onnx as to_onnx
 from .torchscript import to_torchscript as to_torchscript
+from .translation import add_bodies as add_bodies
+from .translation import translations as translations
 
-__all__ = ["attach", "to_onnx", "to_torchscript"]
+__all__ = ["add_bodies", "attach", "to_onnx", "to_torchscript", "translations"]

@@ -141,6 +141,12 @@ def export_command(
         list[str] | None,
         typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
     ] = None,
+    gradients: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|all", help="An input whose gradient the graph gives too; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Write losses as files that run anywhere, with test data beside them.
 
@@ -156,12 +162,15 @@ def export_command(
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS.values()):
         fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
+    if gradients and "onnx" not in kinds:
+        fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
     for name in names:  # every mistake comes out before anything is written
         with wrong_call(name):
-            ready.append(prepare(name, parse_settings(name, given), parse_sizes(sizes or [])))
+            sized = parse_sizes(sizes or [])
+            ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
     with wrong_call("--out", (OSError,)):
         for each in _steps(ready, "Exporting"):
             write(each, out, kinds)
@@ -471,6 +480,45 @@ def report_command(
     typer.echo(f"Wrote {out}.")
 
 
+@app.command("plot", epilog=example("plot posterior.onnx align.onnx --inputs batch.npz --out lattice.png"))
+def plot_command(
+    graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH.onnx...", exists=True, dir_okay=False)],
+    inputs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Inputs by name.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write: .png, .svg or .pdf.")],
+    item: Annotated[int, typer.Option(help="Which item of the batch, from 0.")] = 0,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The names of the item's labels, a line each."),
+    ] = None,
+) -> None:
+    """Draw the posterior of a lattice: time across, tokens up, the best path over it.
+
+    Takes CTCPosterior or TransducerPosterior as exported, and CTCAlign or TransducerAlign for the path;
+    or one graph that gives both. All run on the same inputs.
+    """
+    from exportable_losses.runtime import plot
+    from exportable_losses.runtime.plot import SUFFIXES
+
+    from . import score
+
+    if out.suffix not in SUFFIXES:
+        fail(f"--out: got {out.name}, expected a name that ends in {', '.join(SUFFIXES)}.")
+    with wrong_call("--tokens"):
+        names = None if tokens is None else tokens.read_text(encoding="utf-8").splitlines()
+    sessions = []
+    for graph in graphs:
+        with wrong_call(str(graph)):
+            sessions.append(score.load(graph))
+    with wrong_call(str(inputs)):
+        outputs = score.together(sessions, score.read(inputs))
+    with wrong_call("plot", (ModuleNotFoundError, ValueError)):
+        figure = plot(outputs, item=item, tokens=names)
+    with wrong_call("--out", (OSError,)):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=150)
+    typer.echo(f"Wrote {out}.")
+
+
 @app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))
 def bench_command(
     rows: Annotated[str, typer.Option(help="Rows, with commas between; all without it.")] = "",
@@ -506,7 +554,7 @@ def bench_command(
 
 @app.command("doctor", epilog=example("doctor --json"))
 def doctor_command(as_json: AsJson = False) -> None:
-    """Show versions, libraries, instruction set and providers, and who computes the lattices."""
+    """Show versions, libraries, instruction set and providers, and who computes."""
     from .doctor import facts
 
     found = facts()

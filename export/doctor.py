@@ -1,4 +1,4 @@
-"""What is installed, what loads and who computes the lattices. Any part may be absent: each stands alone."""
+"""What is installed, what loads and who computes. Any part may be absent: each stands alone."""
 
 import importlib
 import importlib.metadata

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog
 
+from .gradients import differentiable, gradients_of
 from .onnx import to_onnx
 from .testdata import write_test_data
 from .torchscript import to_torchscript
@@ -24,10 +25,14 @@ class Prepared:
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    gradients: Sequence[str] = ()
 
 
 def prepare(
-    row: str, settings: Mapping[str, Any] | None = None, sizes: Mapping[str, Any] | None = None
+    row: str,
+    settings: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    gradients: Sequence[str] = (),
 ) -> Prepared:
     """Make a row's module and run it.
 
@@ -35,11 +40,12 @@ def prepare(
         row: its name.
         settings: of the module.
         sizes: of the test data, by letter.
+        gradients: inputs whose gradients its graph gives too; ``all`` for all that have one, if any.
 
     Raises:
         KeyError: there is no such row.
         TypeError: the row does not have such a setting.
-        ValueError: a setting or a size does not fit.
+        ValueError: a setting or a size does not fit, or an input has no gradient.
     """
     entry, settings = catalog.get(row), settings or {}
     module = entry.module(**settings)
@@ -49,7 +55,9 @@ def prepare(
     except (RuntimeError, IndexError) as error:  # torch's own words for what does not fit
         raise ValueError(f"the settings do not fit the test data: {error}") from error
     several = outputs if isinstance(outputs, tuple) else (outputs,)
-    return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)))
+    possible = differentiable(entry.contract, inputs)
+    names = possible if list(gradients) == ["all"] else gradients and gradients_of(possible, gradients)
+    return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)), names)
 
 
 def write(prepared: Prepared, folder: Path, formats: Sequence[str] = ("onnx", "torchscript")) -> None:
@@ -62,7 +70,7 @@ def write(prepared: Prepared, folder: Path, formats: Sequence[str] = ("onnx", "t
     if "torchscript" in formats:
         to_torchscript(prepared.module, path.with_suffix(".pt"))
     if "onnx" in formats:  # writes the test data too
-        to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs)
+        to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs, gradients=prepared.gradients)
     else:
         write_test_data(path.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
 

@@ -4,24 +4,23 @@ import copy
 import itertools
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx
-from onnx import AttributeProto, TensorProto, helper, version_converter
-from onnx.inliner import inline_local_functions
+from onnx import TensorProto, helper
 from torch import nn
 
 from exportable_losses import catalog
 from exportable_losses.contract import LEGAL
 
-from .functions import DOMAIN, VERSION
+from .functions import DOMAIN, VERSION, same_operator
 from .metadata import KEY, describe
 from .onnx import to_onnx
+from .protos import all_graphs, all_nodes, convert, load, opset_of, value_names, write
 
 Scores = Literal["logits", "probs", "log_probs"]
 Layout = Literal["BTC", "TBC"]
@@ -84,17 +83,17 @@ def attach(
     for argument, got, kinds in (("scores", scores, Scores), ("layout", layout, Layout)):
         if got not in get_args(kinds):
             raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
-    joint = _load("model", model)
+    joint = load("model", model)
     if isinstance(loss, nn.Module):
         added, about = _export(loss, joint, inputs)
     else:
         added, about = _load_loss(loss)
     given = _Given(joint, added, about, inputs, scores, layout)
-    joint = _convert(joint, _opset(added))
-    _follow(added, _opset(joint))
+    joint = convert(joint, opset_of(added))
+    _follow(added, opset_of(joint))
     names = _join(joint, added, given)
     _describe(joint, about, given, names)
-    _write(joint, model, path)
+    write(joint, model, path)
     return joint
 
 
@@ -229,51 +228,35 @@ def _any_of(words: Iterable[str]) -> str:
     return " or ".join(map(repr, words))
 
 
-# Files
-
-
-def _load(argument: str, path: str | os.PathLike[str]) -> onnx.ModelProto:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{argument}: got {os.fspath(path)}, expected an .onnx file")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # a type of protobuf's
-        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model") from error
-    if not model.graph.output:
-        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model, or has no outputs")
-    return model
-
-
 def _export(
     loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
-    entry = catalog.find(loss)
-    example = None
-    if entry is not None:  # else the exporter says so
-        first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
-        scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
-        dims = (_dims(scores[0]) if scores else None) or [""]
-        sizes: dict[str, Any] = {}
-        letter = first.dims.split()[-1]
-        if letter.isalpha() and (isinstance(dims[-1], int) or blank):
-            sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
-        if "T?" in first.dims.split() and len(dims) == first.fixed:
-            sizes["T"] = None
-        example = entry.example_inputs(blank_index=blank, **sizes)
-        if "T" in sizes:  # without frames there are no lengths either
-            example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
-        if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
-            loss = copy.deepcopy(loss).double()
-            example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    about, entry = json.loads(describe(loss)), catalog.find(loss)
+    assert entry is not None  # describe has checked it
+    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+    scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+    dims = (_dims(scores[0]) if scores else None) or [""]
+    sizes: dict[str, Any] = {}
+    letter = first.dims.split()[-1]
+    if letter.isalpha() and (isinstance(dims[-1], int) or blank):
+        sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+    if "T?" in first.dims.split() and len(dims) == first.fixed:
+        sizes["T"] = None
+    example = entry.example_inputs(blank_index=blank, **sizes)
+    if "T" in sizes:  # without frames there are no lengths either
+        example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+    if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+        loss = copy.deepcopy(loss).double()
+        example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
     with tempfile.TemporaryDirectory() as folder:
         graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
-    return graph, json.loads(describe(loss))
+    return graph, about
 
 
 def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a loss, and what it says of itself."""
-    model = _load("loss", loss)
+    model = load("loss", loss)
     about = _about(model)
     if about is None or "attached" in about:
         kind = "has a model in it already" if about else "was not exported by this package"
@@ -287,171 +270,26 @@ def _about(model: onnx.ModelProto) -> dict[str, Any] | None:
     return next((json.loads(prop.value) for prop in model.metadata_props if prop.key == KEY), None)
 
 
-def _write(joint: onnx.ModelProto, model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere."""
-    source, target = Path(model).parent, Path(path)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".attach") as folder:
-        copies = _move(joint, source, target)
-        for name, data in copies.items():
-            shutil.copyfile(data, Path(folder) / name)
-        # the checker wants external data beside the file: copies are here, others where it will be
-        beside = not copies and any(map(_external, _tensors(joint)))
-        new = (target.parent if beside else Path(folder)) / f"{Path(folder).name}.onnx"
-        try:
-            new.write_bytes(joint.SerializeToString())
-            _check(new, model)
-            for name in copies:
-                os.replace(Path(folder) / name, target.parent / name)
-            os.replace(new, target)
-        finally:
-            new.unlink(missing_ok=True)
-
-
-def _check(new: Path, model: str | os.PathLike[str]) -> None:
-    """Let ONNX's checker read the file. What it has against the model alone is not ours to refuse."""
-    try:
-        onnx.checker.check_model(str(new))
-    except onnx.checker.ValidationError:
-        try:
-            onnx.checker.check_model(os.fspath(model))
-        except onnx.checker.ValidationError:
-            return
-        raise
-
-
-def _external(tensor: TensorProto) -> bool:
-    return tensor.data_location == TensorProto.EXTERNAL
-
-
-def _move(joint: onnx.ModelProto, source: Path, target: Path) -> dict[str, Path]:
-    """Name external data as they will be beside `target`; which files to copy for it, by their new name."""
-    names: dict[str, str] = {}
-    for tensor in filter(_external, _tensors(joint)):
-        [place] = [entry for entry in tensor.external_data if entry.key == "location"]
-        inner = PurePosixPath(place.value)
-        if inner.is_absolute() or ".." in inner.parts:
-            raise ValueError(f"model: got external data in {place.value}, expected them in its own folder")
-        if not (source / inner).is_file():
-            raise FileNotFoundError(f"model: there is no file {source / inner}, which has its external data")
-        if not source.samefile(target.parent):
-            number = f".{len(names)}" if names else ""
-            place.value = names.setdefault(place.value, f"{target.name}{number}.data")
-    return {new: source / old for old, new in names.items()}
-
-
 # Versions
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
-
-
-def _convert(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
-    """The model at opset `least` or a newer one: nodes change, nothing else does."""
-    version, newest = _opset(model), onnx.defs.onnx_opset_version()
-    if version > newest:
-        raise ValueError(f"model: got opset {version}, expected at most {newest}, the newest that onnx knows")
-    if version >= least:
-        return model
-    if model.functions:  # the converter loses them
-        model = inline_local_functions(model)
-    model.ir_version = max(model.ir_version, 8)  # before 4, initializers had to be inputs too
-    try:
-        converted = version_converter.convert_version(model, least)
-    except Exception as error:  # the converter has several types for what it cannot do
-        raise ValueError(f"model: opset {version} does not convert to {least}: {error}") from error
-    # The converter takes an unknown shape for that of a scalar, so all but the nodes stays as it was.
-    known = {tensor.name for tensor in model.graph.initializer}
-    new = [tensor for tensor in converted.graph.initializer if tensor.name not in known]
-    del model.graph.node[:], model.opset_import[:]
-    model.graph.node.extend(converted.graph.node)
-    model.graph.initializer.extend(new)
-    model.opset_import.extend(converted.opset_import)
-    return model
 
 
 def _follow(loss: onnx.ModelProto, version: int) -> None:
     """Take the loss to the newer opset `version`, if its operators are still the same there."""
-    before = _opset(loss)
+    before = opset_of(loss)
     for holder in (loss, *loss.functions):
         for each in holder.opset_import:
             if each.domain == "":
                 each.version = version
     for graph in (loss.graph, *loss.functions):
-        for node in _nodes(graph.node):
-            if node.domain == "" and not _same(node.op_type, before, version):
+        for node in all_nodes(graph.node):
+            if node.domain == "" and not same_operator(node.op_type, before, version):
                 raise ValueError(
                     f"model: got opset {version}, where {node.op_type} is another operator than at {before}; "
                     f"convert the model to opset {before}"
                 )
 
 
-def _same(op_type: str, before: int, after: int) -> bool:
-    """Whether what is written for one opset means the same at a newer one.
-
-    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
-    """
-    old, new = (onnx.defs.get_schema(op_type, version) for version in (before, after))
-    if new.deprecated:
-        return False
-    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
-        options = [[each.option for each in parameters] for parameters in (had, has)]
-        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
-            return False
-    for name, attribute in new.attributes.items():
-        known = old.attributes.get(name)
-        if attribute.required != (known is not None and known.required):
-            return False
-        if known is not None and known.default_value != attribute.default_value:
-            return False
-    return set(old.attributes) <= set(new.attributes)
-
-
 # Names
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, those of subgraphs too."""
-    for node in nodes:
-        yield node
-        for graph in _subgraphs(node):
-            yield from _nodes(graph.node)
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in _nodes(graph.node):
-        yield from _subgraphs(node)
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model, wherever it may stand."""
-    for graph in _graphs(model.graph):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    for node in itertools.chain(_nodes(model.graph.node), *(_nodes(f.node) for f in model.functions)):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-
-
-def _values(graph: onnx.GraphProto) -> set[str]:
-    """The names of all values, those of subgraphs too."""
-    found: set[str] = set()
-    for each in _graphs(graph):
-        found |= {value.name for value in (*each.input, *each.output, *each.initializer)}
-        found |= {tensor.values.name for tensor in each.sparse_initializer}
-        found |= {name for node in each.node for name in (*node.input, *node.output)}
-    return found
 
 
 def _free(taken: set[str], *wanted: str) -> str:
@@ -473,7 +311,7 @@ class _Names:
 def _join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: _Given) -> _Names:
     """Put the loss behind the model, in `joint`."""
     row, graph = given.about["row"], joint.graph
-    taken, nodes = _values(graph), {node.name for node in _nodes(graph.node)}
+    taken, nodes = value_names(graph), {node.name for node in all_nodes(graph.node)}
     prefixes = {name.partition("/")[0] for name in taken | nodes}
     prefix = _free(prefixes, row) + "/"
     remaining = [value.name for value in loss.graph.input if value.name not in given.inputs]
@@ -481,7 +319,7 @@ def _join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: _Given) -> _Name
         {name: _free(taken, name, f"{row}_{name}") for name in remaining},
         {value.name: _free(taken, value.name, f"{row}_{value.name}") for value in loss.graph.output},
     )
-    within = {name: prefix + name for name in _values(loss.graph) if name}
+    within = {name: prefix + name for name in value_names(loss.graph) if name}
     for name, output in given.inputs.items():
         within[name] = output
         for i, (op_type, attributes) in enumerate(given.steps[name]):
@@ -513,7 +351,7 @@ def _rename(
     graph: onnx.GraphProto, name_of: Callable[[str], str], prefix: str, functions: Mapping[str, str]
 ) -> None:
     """Rename all values, nodes and functions of `graph`."""
-    for each in _graphs(graph):
+    for each in all_graphs(graph):
         for value in (*each.input, *each.output, *each.initializer):
             value.name = name_of(value.name)
         del each.value_info[:]  # shapes in the loss's own letters; any runtime finds them again
@@ -530,7 +368,10 @@ def _functions(joint: onnx.ModelProto, loss: onnx.ModelProto) -> dict[str, str]:
     renamed: dict[str, str] = {}
     theirs = {f.name: f for f in joint.functions if f.domain == DOMAIN}
     taken = set(theirs)
-    for function in loss.functions:
+    for function in loss.functions:  # those that another calls stand before it
+        for node in all_nodes(function.node):
+            if node.domain == DOMAIN:
+                node.op_type = renamed.get(node.op_type, node.op_type)
         if theirs.get(function.name) == function:
             continue
         new = _free(taken, function.name)

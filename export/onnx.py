@@ -1,7 +1,6 @@
 """Export to ONNX."""
 
 import contextlib
-import copy
 import itertools
 import logging
 import os
@@ -9,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -18,19 +17,17 @@ import torch
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exportable_losses
-from exportable_losses import catalog
-from exportable_losses.contract import Contract
 
-from .functions import function_proto
-from .gradients import Positional, gradients_of, with_gradients
-from .metadata import KEY, describe
+from . import backward
+from .gradients import gradients_of, with_gradients
+from .metadata import KEY
+from .plan import Plan, plan
 from .testdata import write_test_data
-from .translations import translations
-
-# A size for each letter of a trace: no two alike, so that two dimensions never look like one.
-_PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+from .translation import attach_bodies, translations
 
 
 def to_onnx(
@@ -42,26 +39,35 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
-    Every size is dynamic. Operators of this package are nodes of the domain `exportable_losses`
-    whose bodies in standard operators are in the file, so that any runtime computes them. Names of
-    inputs and outputs are the catalog's. ONNX's test data goes to ``test_data_set_0`` in the folder
-    of `path`: give each graph a folder of its own to keep both together.
+    Operators of this package are nodes of the domain `exportable_losses` whose bodies in standard operators
+    are in the file, so that any runtime computes them. So are the lattices of `torch.nn.CTCLoss`,
+    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` in a forward that calls them. ONNX's
+    test data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep
+    both together.
+
+    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
+    traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
+    it is one in the example (give a batch of two). Inputs have the names of forward's arguments, outputs
+    those of the dict or named tuple that it returns; else one scalar is ``loss``, one tensor ``output``, and
+    several are ``output_0`` and so on.
 
     Args:
-        module: a module of the catalog.
+        module: a module of the catalog, or any other that `torch.export` takes.
         path: the file to write, by custom ``.onnx``.
-        inputs: example inputs by name. They decide which optional inputs the graph has, the dtypes
-            and the number of dimensions, and they become the test data; the catalog's example
-            without them.
+        inputs: example inputs by name, which become the test data. For a row they decide which optional
+            inputs the graph has, the dtypes and the number of dimensions, and without them they are the
+            catalog's example. Any other module needs them.
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
-            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one.
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
+            of such a module that is named here (``head.bias``) becomes an input of the graph.
 
     Returns:
         The model that was written.
 
     Raises:
-        TypeError: the module is not a row of the catalog.
-        ValueError: an input that the row does not have, or that does not fit; a gradient that there
+        RuntimeError: the exporter does not take the module; the message says why.
+        TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
+        ValueError: an input that the module does not have, or that does not fit; a gradient that there
             is not.
 
     Example:
@@ -70,121 +76,78 @@ def to_onnx(
         >>> model = to_onnx(el.CTCLoss(blank_index=0), path)
         >>> [value.name for value in model.graph.input]
         ['log_probs', 'targets', 'input_lens', 'target_lens']
+
+        A model of one's own, with a loss of torch in its forward::
+
+            batch = {"features": x, "targets": y, "frames": t, "labels": u}
+            to_onnx(model, "model.onnx", batch, gradients=("head.weight", "head.bias"))
     """
-    about = describe(module)
-    entry = catalog.find(module)
-    assert entry is not None  # describe has checked it
-    settings = catalog.settings_of(module)
-    if inputs is None:
-        inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
-    inputs = _in_order(entry.contract, inputs)
-    module = copy.deepcopy(module).eval()
-    names = gradients_of(entry.contract, inputs, gradients) if gradients else []
-    wanted = [list(inputs).index(name) for name in names]
-    outputs = (*entry.outputs, *(f"grad_{name}" for name in names))
-    graph = Positional(module, list(inputs))
-    values = (with_gradients(graph, wanted) if wanted else graph)(*inputs.values())
-    model = _trace(graph, wanted, entry.contract, outputs, inputs, settings)
-    _attach_bodies(model)
-    model.metadata_props.add(key=KEY, value=about)
+    planned = plan(module, inputs, gradients)
+    names = gradients_of(planned.differentiable, gradients) if gradients else []
+    wanted = [list(planned.inputs).index(name) for name in names]
+    outputs = (*planned.outputs, *(f"grad_{name}" for name in names))
+    taken = [*planned.inputs, *outputs]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        raise ValueError(f"module: got {', '.join(twice)} twice, expected other names of outputs")
+    forward = with_gradients(planned.module, wanted) if wanted else planned.module
+    values = forward(*planned.inputs.values())
+    try:
+        graph = _trace(planned, wanted, outputs)
+    except Exception as error:  # torch has many types for what it cannot do
+        raise RuntimeError(f"module: {type(module).__name__} does not export: {_reason(error)}") from error
+    _simplify(graph)
+    _rename(graph, list(planned.inputs), outputs)
+    attach_bodies(graph)
+    model = _tidy(graph, planned.letters or _letters(graph))
+    if planned.metadata is not None:
+        model.metadata_props.add(key=KEY, value=planned.metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     named = dict(zip(outputs, values, strict=True))
-    write_test_data(Path(path).parent / "test_data_set_0", inputs, named)
+    write_test_data(Path(path).parent / "test_data_set_0", planned.inputs, named)
     return model
 
 
-def _in_order(contract: Contract, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    known = [entry.name for entry in contract.inputs]
-    unknown = sorted(set(inputs) - set(known))
-    missing = [e.name for e in contract.inputs if not e.optional and e.name not in inputs]
-    if unknown or missing:
-        got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
-        raise ValueError(f"inputs: {got}, expected {', '.join(known)}")
-    return {name: inputs[name] for name in known if inputs.get(name) is not None}
-
-
-def _trace(
-    module: Positional,
-    wanted: Sequence[int],
-    contract: Contract,
-    outputs: Sequence[str],
-    inputs: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
-) -> onnx.ModelProto:
-    """The graph of `module`, every size dynamic that no setting fixes, whatever those of `inputs` are."""
-    letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
-    given = contract.sizes({name: tuple(tensor.shape) for name, tensor in inputs.items()})
-    weighted = {n for value in settings.values() if isinstance(value, Tensor) for n in value.shape} - {1}
-    fixed = {
-        letter: size
-        for letter, size in given.items()
-        if size in weighted and not _runs(module, _blank(inputs, letters, {**given, letter: size + 1}))
-    }
-    primes = [n for n in _PRIMES if n not in fixed.values()]
-    all_differ = dict(zip(given, primes, strict=False))
-    example = _blank(inputs, letters, {**all_differ, **fixed})
-    if not _runs(module, example):  # some must agree: those that do in `inputs`
-        by_size = dict(zip(dict.fromkeys(given.values()), primes, strict=False))
-        agreeing = {letter: by_size[size] for letter, size in given.items()}
-        example = _blank(inputs, letters, {**agreeing, **fixed})
-    dynamic = {
-        name: {
-            i: torch.export.Dim.DYNAMIC
-            for i, term in enumerate(terms)
-            if not term.isdigit() and _base(term) not in fixed
-        }
-        for name, terms in letters.items()
-    }
+def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Model:
+    """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
+    values, shapes = tuple(plan.traced), tuple(plan.shapes)
+    table = translations()  # before the trace, which wants to know torchaudio's operator, too
     with _quiet():
-        shapes = tuple(dynamic.values())
-        values = tuple(example.values())
-        exported = torch.export.export(module, values, dynamic_shapes={"values": shapes})
+        exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         if wanted:
             # Below autograd first, with the gradients written out: `torch.export` alone loses track of what
             # autograd saves of outputs.
+            placed = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+            symbolic = [placed[str(name)] for name in exported.graph_signature.user_inputs]
             both = with_gradients(exported.module(check_guards=False), wanted)
-            written_out = make_fx(both, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*values)
-            exported = torch.export.export(written_out, values, dynamic_shapes=shapes)
+            tracer = make_fx(both, backward.decompositions(), "symbolic", _allow_non_fake_inputs=True)
+            with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
+                written_out = tracer(*symbolic)
+            found = [  # what the first trace or this one has fixed is a number in what was written out
+                {i: dim for i, dim in dims.items() if not is_concrete_int(value.shape[i])}
+                for dims, value in zip(shapes, symbolic, strict=True)
+            ]
+            exported = torch.export.export(written_out, values, dynamic_shapes=tuple(found))
         program = torch.onnx.export(
             exported,
-            input_names=list(example),
+            input_names=list(plan.inputs),
             output_names=list(outputs),
             opset_version=18,
-            custom_translation_table=translations(),
+            custom_translation_table=table,
             dynamo=True,
             verbose=False,
             optimize=False,
         )
     assert program is not None
-    _simplify(program.model)
-    _rename(program.model, list(example), outputs)
-    return _tidy(program.model, letters)
+    return program.model
 
 
-def _blank(
-    inputs: Mapping[str, Tensor], letters: Mapping[str, list[str]], sizes: Mapping[str, int]
-) -> dict[str, Tensor]:
-    """Inputs of other sizes; ones, since a length of zero is refused, and zeros for an index."""
-    blank = {}
-    for name, terms in letters.items():
-        shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
-        dtype = inputs[name].dtype
-        blank[name] = (
-            torch.ones(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
-        )
-    return blank
-
-
-def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
-    """Whether the sizes of `inputs` fit the module's settings (a weight for each class, say)."""
-    try:
-        module(*inputs.values())
-    except RuntimeError:
-        return False
-    except ValueError:  # what eager calls refuse (a difference of lengths) is nothing to a trace
-        return True
-    return True
+def _reason(error: BaseException) -> str:
+    """The line that says what was wrong first of all."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -214,11 +177,19 @@ def _simplify(model: ir.Model) -> None:
         tidy()(model)
 
 
-def _base(term: str) -> str:
-    return term.partition("+")[0]
+def _letters(model: ir.Model) -> dict[str, list[str]]:
+    """A name for each dimension of each input: where it stands first."""
+    first: dict[str, str] = {}
+    return {
+        str(value.name): [
+            first.setdefault(str(size), f"{value.name}_{i}") for i, size in enumerate(value.shape)
+        ]
+        for value in model.graph.inputs
+        if value.shape is not None
+    }
 
 
-def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
+def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelProto:
     """Name dimensions by their letters and drop what the exporter notes for itself."""
     named: dict[str, str] = {}
     for value in model.graph.inputs:
@@ -251,23 +222,6 @@ def _tidy(model: ir.Model, letters: Mapping[str, list[str]]) -> onnx.ModelProto:
     proto.producer_name = "exportable-losses"
     proto.producer_version = exportable_losses.__version__
     return proto
-
-
-def _attach_bodies(model: onnx.ModelProto) -> None:
-    """Put the function behind each node of our domain into the file, what it calls before it."""
-    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.value_info)}
-
-    def attach(node: onnx.NodeProto, elem_type: int) -> None:
-        if node.domain != KEY or node.op_type in {f.name for f in model.functions}:
-            return
-        body = function_proto(node.op_type, elem_type)
-        for inner in body.node:
-            attach(inner, elem_type)
-        model.functions.append(body)
-
-    for node in model.graph.node:
-        if node.domain == KEY:
-            attach(node, types[node.input[0]])
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Run one exported loss on arrays from ``.npz`` files, or on a corpus."""
+"""Run exported losses on arrays from ``.npz`` files, or on a corpus."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,19 @@ def load(path: Path) -> LossSession:
         raise ValueError(f"not a graph that ONNX Runtime takes: {error}") from error
 
 
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in `path` by name.
+
+    Raises:
+        ValueError: it is no ``.npz`` file of plain arrays.
+    """
+    try:
+        with np.load(path) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError("not an .npz file of plain arrays") from error
+
+
 def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
     """The outputs of `session` for the arrays in `path`, whose names are the inputs'.
 
@@ -32,15 +45,26 @@ def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
         ValueError: `path` is no ``.npz`` file, or its arrays are not what the graph takes; the
             message says what came and what was expected.
     """
-    try:
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError("not an .npz file of plain arrays") from error
-    try:
-        return session(**arrays)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    return together([session], read(path))
+
+
+def together(sessions: Sequence[LossSession], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of all `sessions`, each of which is given those of `arrays` that it takes.
+
+    Raises:
+        ValueError: an array is missing, does not fit, or is of no graph.
+    """
+    known = list(dict.fromkeys(name for session in sessions for name in session.inputs))
+    unknown = [name for name in arrays if name not in known]
+    if unknown:
+        raise ValueError(f"inputs: got {', '.join(unknown)}, expected {', '.join(known)}")
+    outputs: dict[str, np.ndarray] = {}
+    for session in sessions:
+        try:
+            outputs |= session(**{name: arrays[name] for name in session.inputs if name in arrays})
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+    return outputs
 
 
 def write_results(results: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:

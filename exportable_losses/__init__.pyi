@@ -13,8 +13,10 @@ from .classification import ClassificationError as ClassificationError
 from .classification import KLDivLoss as KLDivLoss
 from .classification import NLLLoss as NLLLoss
 from .contrastive import ContrastiveLoss as ContrastiveLoss
+from .ctc import CTCAlign as CTCAlign
 from .ctc import CTCGreedyDecode as CTCGreedyDecode
 from .ctc import CTCLoss as CTCLoss
+from .ctc import CTCPosterior as CTCPosterior
 from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
 from .distillation import CTCDistillationLoss as CTCDistillationLoss
 from .distillation import NLLDistillationLoss as NLLDistillationLoss
@@ -40,7 +42,9 @@ from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
+from .transducer import TransducerAlign as TransducerAlign
 from .transducer import TransducerLoss as TransducerLoss
+from .transducer import TransducerPosterior as TransducerPosterior
 from .verification import EqualErrorRate as EqualErrorRate
 from .verification import MinDCF as MinDCF
 

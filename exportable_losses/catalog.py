@@ -245,6 +245,10 @@ _ENTRIES: dict[str, Entry] = {
         Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
         Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
         Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
+        Entry("CTCPosterior", ctc.CTCPosterior, ctc.POSTERIOR, metric=True),
+        Entry("CTCAlign", ctc.CTCAlign, ctc.ALIGN, metric=True),
+        Entry("TransducerPosterior", transducer.TransducerPosterior, transducer.POSTERIOR, metric=True),
+        Entry("TransducerAlign", transducer.TransducerAlign, transducer.ALIGN, metric=True),
         Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
     )

@@ -1,4 +1,4 @@
-"""The CTC loss, and the labels on the best path."""
+"""The CTC loss, the lattice's occupation and best path, and the labels that are best without a target."""
 
 from typing import Final
 
@@ -21,6 +21,8 @@ CTC = Contract(
     totals=(Total("loss"),),
 )
 
+POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"))
+ALIGN = Contract(CTC.inputs, ("tokens", "starts", "ends", "scores", "path_scores"))
 DECODE = Contract(
     (Input("log_probs", "B T C", "log_probability"), Input("input_lens", "B", "relative_length", of="T")),
     ("tokens", "token_lengths"),
@@ -141,6 +143,147 @@ def ctc_loss(
 ) -> Tensor:
     """`CTCLoss` as a function, with the argument names of SpeechBrain."""
     return CTCLoss(blank_index, reduction)(log_probs, targets, input_lens, target_lens)
+
+
+class CTCPosterior(nn.Module):
+    """The occupation of the lattice: how probable each state is at each frame, given the target.
+
+    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf, equation 14. A target of n
+    labels has 2n + 1 states: blanks at the even ones, label (s - 1) / 2 at the odd. No gradient flows
+    to `log_probs`; that of the costs is `CTCLoss`'s.
+
+    Args:
+        blank_index: the class of the blank.
+
+    Forward takes what `CTCLoss` takes. It returns the probabilities `[B, T, 2S+1]`, which add up to one
+    over the states of each frame, and the costs in nats `[B]`. Behind an item's frames and states the
+    probabilities are zero. A target that cannot be aligned costs infinity, and all of its are zero.
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below C.
+
+    Example:
+        >>> import torch
+        >>> log_probs = torch.full((1, 2, 3), 1 / 3).log()
+        >>> posteriors, costs = CTCPosterior()(log_probs, torch.tensor([[1]]), torch.ones(1), torch.ones(1))
+        >>> posteriors
+        tensor([[[0.3333, 0.6667, 0.0000],
+                 [0.0000, 0.6667, 0.3333]]])
+    """
+
+    def __init__(self, blank_index: int = 0) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            given = {
+                "log_probs": log_probs,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(POSTERIOR, given, blank_index=self.blank_index)
+        log_probs = log_probs.detach()
+        input_lengths = absolute_length(input_lens, log_probs.shape[1])
+        target_lengths = absolute_length(target_lens, targets.shape[1])
+        if torch.jit.is_scripting():
+            costs, posteriors = ops.ctc_posterior(
+                log_probs, targets, input_lengths, target_lengths, self.blank_index
+            )
+        else:
+            costs, posteriors = torch.ops.exportable_losses.ctc_posterior(
+                log_probs, targets, input_lengths, target_lengths, self.blank_index
+            )
+        return posteriors, costs
+
+
+def sums_by_state(values: Tensor, states: Tensor, number: int) -> Tensor:
+    """Add up `values` `[B, T]` over the frames of each of `number` states: `[B, number]`.
+
+    `states` `[B, T]` is int64, -1 where the value does not count.
+    """
+    place = torch.where(states < 0, number, states)
+    sums = torch.zeros(values.shape[0], number + 1, dtype=values.dtype, device=values.device)
+    return sums.scatter_add(1, place, values)[:, :-1]
+
+
+class CTCAlign(nn.Module):
+    """The best path of a target through the frames: where each label begins and ends, and its score.
+
+    Viterbi's algorithm on the lattice of Graves et al. 2006,
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of paths as good it is the one on which labels are
+    over early: looking back from the last frame, to have stayed in a state goes before a step from the
+    state before, and that before a skip over a blank. No gradient flows to `log_probs`.
+
+    Args:
+        blank_index: the class of the blank.
+
+    Forward takes what `CTCLoss` takes. It returns, of the width of `targets`:
+
+    - `tokens` `[B, S]`: the targets, -1 behind an item's length;
+    - `starts` and `ends` `[B, S]`: the first frame of each label and the one behind its last, int64;
+      zero behind the length;
+    - `scores` `[B, S]`: the mean log-probability of the label over its frames; zero behind the length;
+    - `path_scores` `[B]`: the log-probability of the whole path, blanks too.
+
+    Of a target that cannot be aligned, starts and ends are zero, and all scores are -inf.
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below C.
+
+    Example:
+        >>> import torch
+        >>> log_probs = (9 * torch.eye(3)[[0, 1, 1, 0, 2]]).log_softmax(-1).unsqueeze(0)
+        >>> align = CTCAlign(blank_index=0)
+        >>> tokens, starts, ends, *_ = align(log_probs, torch.tensor([[1, 2]]), torch.ones(1), torch.ones(1))
+        >>> tokens, starts, ends
+        (tensor([[1, 2]]), tensor([[1, 4]]), tensor([[3, 5]]))
+    """
+
+    def __init__(self, blank_index: int = 0) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        if not torch.jit.is_scripting():
+            given = {
+                "log_probs": log_probs,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            }
+            check_inputs(ALIGN, given, blank_index=self.blank_index)
+        log_probs = log_probs.detach()
+        input_lengths = absolute_length(input_lens, log_probs.shape[1])
+        target_lengths = absolute_length(target_lens, targets.shape[1])
+        if torch.jit.is_scripting():
+            states, path_scores = ops.ctc_align(
+                log_probs, targets, input_lengths, target_lengths, self.blank_index
+            )
+        else:
+            states, path_scores = torch.ops.exportable_losses.ctc_align(
+                log_probs, targets, input_lengths, target_lengths, self.blank_index
+            )
+        width = targets.shape[1]
+        within = torch.arange(width, device=targets.device) < target_lengths.unsqueeze(1)
+        tokens = torch.where(within, targets.long(), -1)
+        # a path goes through the states in order: the frames of those before add up to where one begins
+        frames = sums_by_state(torch.ones_like(states), states, 2 * width + 1)
+        ends = frames.cumsum(1)[:, 1::2].masked_fill(~within, 0)
+        starts = ends - frames[:, 1::2]
+        label = torch.nn.functional.pad(tokens, [0, 1]).gather(1, states.clamp(min=0) // 2).clamp(min=0)
+        emitted = log_probs.gather(2, label.unsqueeze(2)).squeeze(2)
+        sums = sums_by_state(emitted, states, 2 * width + 1)[:, 1::2]
+        scores = sums / frames[:, 1::2].to(sums.dtype)
+        scores = torch.where(path_scores.isneginf().unsqueeze(1), -torch.inf, scores)
+        return tokens, starts, ends, scores.masked_fill(~within, 0.0), path_scores
 
 
 class CTCGreedyDecode(nn.Module):

@@ -183,27 +183,39 @@ _PARTICULAR = [
             r"blank_index: got 5, expected an index in \[0, 1\]",
             {"blank_index": 5},
         )
-        for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode")
+        for row in (
+            *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign"),
+            *("transducer_loss", "TransducerPosterior", "TransducerAlign"),
+        )
     ),
-    BadInput(
-        "ctc_loss",
-        "target is the blank",
-        put("targets", 3),
-        r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
-        {"blank_index": 3},
+    *(
+        BadInput(
+            row,
+            "target is the blank",
+            put("targets", 3),
+            r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
+            {"blank_index": 3},
+        )
+        for row in ("ctc_loss", "CTCPosterior", "CTCAlign")
     ),
-    BadInput(
-        "transducer_loss",
-        "target is the blank",
-        put("targets", 7),
-        r"targets: got 7 at \[0, 0\], expected labels other than blank_index=7",
-        {"blank_index": 7},
+    *(
+        BadInput(
+            row,
+            "target is the blank",
+            put("targets", 7),
+            r"targets: got 7 at \[0, 0\], expected labels other than blank_index=7",
+            {"blank_index": 7},
+        )
+        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
     ),
-    BadInput(
-        "transducer_loss",
-        "no place for the last label",
-        cut("logits", 2),
-        r"targets: got size 5 along dimension 1 \(U\), expected 4, the size in logits",
+    *(
+        BadInput(
+            row,
+            "no place for the last label",
+            cut("logits", 2),
+            r"targets: got size 5 along dimension 1 \(U\), expected 4, the size in logits",
+        )
+        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
     ),
     BadInput(
         "ctc_loss",

@@ -4,6 +4,7 @@ Slow and plain on purpose: what the tests hold the fast ones to.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -52,11 +53,11 @@ def ctc_by_enumeration(log_probs: Tensor, labels: Labels, blank: int) -> tuple[T
 def transducer_by_enumeration(logits: Tensor, labels: Labels, blank: int) -> Tensor:
     """The cost of `labels` for one item `[T, U+1, V]`, U being their number; autograd goes through."""
     log_probs = logits.log_softmax(-1)
-    scores = [sum(log_probs[arc] for arc in path) for path in _transducer_paths(len(logits), labels, blank)]
+    scores = [sum(log_probs[arc] for arc in path) for path in transducer_paths(len(logits), labels, blank)]
     return -torch.stack(scores).logsumexp(0)
 
 
-def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
+def transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[tuple[int, int, int]]]:
     """The arcs (t, u, class) of every path; the last leaves the last frame with a blank."""
     steps = frames - 1 + len(labels)
     for emitting in itertools.combinations(range(steps), len(labels)):
@@ -72,6 +73,35 @@ def _transducer_paths(frames: int, labels: Labels, blank: int) -> Iterator[list[
         yield [*path, (t, u, blank)]
 
 
+def _scored_paths(
+    logits: Tensor, labels: Labels, blank: int
+) -> list[tuple[float, list[tuple[int, int, int]]]]:
+    """Every path with its log-probability, for one item `[T, U+1, V]` whose U may be larger."""
+    log_probs = logits.log_softmax(-1).tolist()
+    paths = transducer_paths(len(logits), labels, blank)
+    return [(math.fsum(log_probs[t][u][c] for t, u, c in path), path) for path in paths]
+
+
+def transducer_occupation(logits: Tensor, labels: Labels, blank: int) -> tuple[Tensor, Tensor, float]:
+    """The share of paths through each node `[T, U+1]` and label's arc `[T, U]`, and the cost."""
+    nodes, arcs = torch.zeros(2, *logits.shape[:2], dtype=torch.float64)
+    paths = _scored_paths(logits, labels, blank)
+    cost = -torch.tensor([score for score, _ in paths], dtype=torch.float64).logsumexp(0).item()
+    for score, path in paths if cost < math.inf else []:
+        for t, u, c in path:
+            nodes[t, u] += math.exp(score + cost)
+            arcs[t, u] += math.exp(score + cost) * (c != blank)
+    return nodes, arcs[:, :-1], cost
+
+
+def best_transducer_path(logits: Tensor, labels: Labels, blank: int) -> tuple[float, list[int]]:
+    """The best path's log-probability and its labels' frames; the last labels earliest among equals."""
+    paths = _scored_paths(logits, labels, blank)
+    most = max(score for score, _ in paths)
+    ways = [[t for t, _, c in path if c != blank] for score, path in paths if score >= most - 1e-9]
+    return most, min(ways, key=lambda frames: frames[::-1])
+
+
 def assignment_by_enumeration(costs: Tensor) -> tuple[Tensor, Labels]:
     """The least mean cost of `[S, S]` over all permutations, and the first permutation that has it."""
     sources = len(costs)
@@ -79,3 +109,37 @@ def assignment_by_enumeration(costs: Tensor) -> tuple[Tensor, Labels]:
     means = costs[torch.arange(sources), torch.tensor(permutations)].mean(1)
     best = int(means.argmin())
     return means[best], permutations[best]
+
+
+def ctc_paths(frames: int, labels: Labels) -> Iterator[Labels]:
+    """The states of every path through a target's lattice: blanks at even ones, labels at odd ones."""
+    for stays in itertools.combinations_with_replacement(range(2 * len(labels) + 1), frames):
+        # a path never goes back: it is a sorted choice of states that leaves no label out
+        if set(range(1, 2 * len(labels), 2)) <= set(stays) and not any(
+            a % 2 and b == a + 2 and labels[a // 2] == labels[b // 2] for a, b in itertools.pairwise(stays)
+        ):
+            yield stays
+
+
+def ctc_lattice_by_enumeration(
+    log_probs: Tensor, labels: Labels, blank: int
+) -> tuple[Tensor, Tensor, Tensor, Labels | None]:
+    """For one item `[T, C]`: cost, occupation `[T, 2n+1]`, the best path's log-probability and its states.
+
+    Of paths as good it is the one that, looking back from the end, came over the fewest states. There is
+    none where no path has a probability; the occupation is zero there.
+    """
+    frames, states = len(log_probs), 2 * len(labels) + 1
+    classes = torch.tensor([labels[s // 2] if s % 2 else blank for s in range(states)])
+    paths = list(ctc_paths(frames, labels))
+    index = torch.tensor(paths, dtype=torch.int64).reshape(len(paths), frames)
+    scores = log_probs[torch.arange(frames), classes[index]].sum(1)
+    cost = -scores.logsumexp(0)
+    if cost.isinf():
+        return cost, log_probs.new_zeros(frames, states), -cost, None
+    taken = torch.nn.functional.one_hot(index, states).to(scores.dtype)
+    occupation = ((scores + cost).exp()[:, None, None] * taken).sum(0)
+    best = scores.max()
+    ends = [(*path, states - 1) for path, score in zip(paths, scores, strict=True) if score == best]
+    moves = [[b - a for a, b in itertools.pairwise((0, *path))][::-1] for path in ends]
+    return cost, occupation, best, min(zip(moves, ends, strict=True))[1][:-1]

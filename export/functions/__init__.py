@@ -1,43 +1,79 @@
 """The bodies of our ONNX operators in standard ones, so that any runtime computes them.
 
-Each file holds one body, written in onnxscript. Inside a `Scan` a body captures nothing: what does
-not change is carried along as state (OpenVINO's importer wants it so), and scans go forward along
-the first axis (onnx's reference evaluator knows no other way). Nothing is newer than opset 18.
+Each file holds one body, or what several call, written in onnxscript. Inside a `Scan` a body captures
+nothing: what does not change is carried along as state (OpenVINO's importer wants it so), and scans go
+forward along the first axis (onnx's reference evaluator knows no other way). Nothing is newer than
+opset 18.
 
 Impossible is `-inf`, as it should be. A maximum that is subtracted is never below the lowest
 float, so that `-inf - -inf` does not occur.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, TensorProto, defs, numpy_helper
 
+from ..protos import all_nodes
 from .assignment import BestPermutation
 from .ctc import CTCLoss
+from .ctc_align import CTCAlign
 from .ctc_grad import CTCLossGrad
+from .ctc_lattice import CTCLattice, CTCTransition
+from .ctc_posterior import CTCPosterior
 from .edits import EditCounts
-from .transducer import TransducerLoss
+from .transducer import TransducerArcs, TransducerLoss
+from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
-__all__ = ["DOMAIN", "VERSION", "function_proto"]
+__all__ = ["DOMAIN", "OPSET", "VERSION", "function_protos", "same_operator"]
 
 DOMAIN, VERSION = "exportable_losses", 1
+OPSET = 18  # what the bodies are written in
 _BODIES = {
     body.name: body
-    for body in (BestPermutation, CTCLoss, CTCLossGrad, EditCounts, TransducerLoss, TransducerLossGrad)
+    for body in (
+        BestPermutation,
+        CTCAlign,
+        CTCLattice,
+        CTCLoss,
+        CTCLossGrad,
+        CTCPosterior,
+        CTCTransition,
+        EditCounts,
+        TransducerAlign,
+        TransducerArcs,
+        TransducerLoss,
+        TransducerLossGrad,
+    )
 }
 
 
-def function_proto(name: str, elem_type: int) -> FunctionProto:
-    """The function `name` for tensors of `elem_type` (`TensorProto.FLOAT` or `DOUBLE`).
+def function_protos(name: str, elem_type: int, opset: int = OPSET) -> list[FunctionProto]:
+    """The function `name` for tensors of `elem_type` (`TensorProto.FLOAT` or `DOUBLE`), and before it
+    those that it calls.
+
+    Raises:
+        ValueError: an operator of one is another at `opset`.
+    """
+    proto = _function_proto(name, elem_type, opset)
+    called = {node.op_type for node in all_nodes(proto.node) if node.domain == DOMAIN}
+    inner = (each for other in sorted(called) for each in function_protos(other, elem_type, opset))
+    return [*{each.name: each for each in inner}.values(), proto]
+
+
+def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:
+    """The function alone.
 
     A function's own inputs have no types in ONNX, but those of a `Scan` inside it do: they are
     written for float32, and rewritten here.
     """
     proto: FunctionProto = _BODIES[name].to_function_proto()
+    for standard in (each for each in proto.opset_import if each.domain == ""):
+        standard.version = opset
+    for node in all_nodes(proto.node):
+        if node.domain == "" and not same_operator(node.op_type, OPSET, opset):
+            raise ValueError(f"opset: got {opset}, where {node.op_type} is another operator than at {OPSET}")
     if elem_type != TensorProto.FLOAT:
-        for node in _nodes(proto.node):
+        for node in all_nodes(proto.node):
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.GRAPH:
                     _retype(attribute.g, elem_type)
@@ -46,12 +82,25 @@ def function_proto(name: str, elem_type: int) -> FunctionProto:
     return proto
 
 
-def _nodes(nodes: object) -> Iterator[NodeProto]:
-    for node in nodes:  # type: ignore[attr-defined]
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _nodes(attribute.g.node)
+def same_operator(op_type: str, before: int, after: int) -> bool:
+    """Whether what is written for one opset means the same at a newer one.
+
+    A newer one may have more types, and more inputs, outputs and attributes that may be left out.
+    """
+    old, new = (defs.get_schema(op_type, version) for version in (before, after))
+    if new.deprecated:
+        return False
+    for had, has in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
+        options = [[each.option for each in parameters] for parameters in (had, has)]
+        if options[1][: len(had)] != options[0] or new.min_input > old.min_input:
+            return False
+    for name, attribute in new.attributes.items():
+        known = old.attributes.get(name)
+        if attribute.required != (known is not None and known.required):
+            return False
+        if known is not None and known.default_value != attribute.default_value:
+            return False
+    return set(old.attributes) <= set(new.attributes)
 
 
 def _retype(graph: GraphProto, elem_type: int) -> None:

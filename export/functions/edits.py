@@ -26,12 +26,12 @@ def EditCounts(predictions, targets, prediction_lengths, target_lengths):
     weight = number + size + one
     seen = op.Expand(zero, op.Concat(size, batch, axis=0))  # the tokens beside each of the target's
     behind = op.Expand(op.Constant(value_int=1099511627776), op.Concat(size + one, batch, axis=0))
-    first = op.Concat(
-        op.Expand(zero, op.Concat(one, batch, axis=0)), op.Slice(behind, [1], size + one), axis=0
-    )
+    nothing = op.Expand(zero, op.Concat(one, batch, axis=0))
+    first = op.Concat(nothing, op.Slice(behind, [1], size + one), axis=0)
     place = op.Unsqueeze(target_lengths, [0])
     goal = op.Unsqueeze(prediction_lengths + target_lengths, [0])
-    steps = op.Unsqueeze(op.Range(1, op.Squeeze(number + size) + 1, 1), [1])
+    # one step more than there are anti-diagonals: a scan takes at least one
+    steps = op.Unsqueeze(op.Range(1, op.Squeeze(number + size) + 2, 1), [1])
 
     @graph()
     def step(
@@ -73,7 +73,7 @@ def EditCounts(predictions, targets, prediction_lengths, target_lengths):
         place,
         goal,
         weight,
-        op.Concat(tokens, seen, axis=0),
+        op.Concat(tokens, seen, nothing, axis=0),
         steps,
         body=step,
         num_scan_inputs=2,

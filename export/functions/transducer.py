@@ -1,4 +1,4 @@
-"""The transducer loss as an ONNX function: Graves 2012, section 2.4."""
+"""The transducer's lattice and its loss as ONNX functions: Graves 2012, section 2.4."""
 
 from onnxscript import FLOAT, graph, script
 from onnxscript import opset18 as op
@@ -8,12 +8,13 @@ ours = Opset("exportable_losses", 1)
 
 
 @script(ours, default_opset=op)
-def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: int):
-    """Costs [B] of targets [B, U] under logits [B, T, U+1, V]; infinite where none aligns.
+def TransducerArcs(logits, targets, input_lengths, target_lengths, blank_index: int):
+    """The lattice of targets [B, U] under logits [B, T, U+1, V], by diagonals n = t + u.
 
-    The lattice is walked by diagonals n = t + u, whose nodes depend on the diagonal before alone.
-    Behind an item's last frame nothing is emitted: (T, U) keeps its probability, all else has
-    none, so that the total stands at U of the last diagonal.
+    The nodes of a diagonal depend on the one before alone. Behind an item's last frame nothing is
+    emitted: (T, U) keeps its probability, all else has none, so that the total stands at U of the last
+    diagonal. Returns the log-probabilities of the classes, the label that leaves each u [B, U+1], alpha
+    before the first diagonal [B, U+1], and the arcs by diagonal: stays and emissions [T+U, B, U+1].
     """
     log_probs = op.LogSoftmax(logits, axis=-1)
     never = op.CastLike(op.Constant(value_float=float("-inf")), logits)
@@ -42,6 +43,18 @@ def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: 
     stay = op.Where(inside, op.GatherElements(no_label, frame, axis=1), op.Where(ended, certain, never))
     emits = op.And(inside, u < item_labels)
     emit = op.Where(emits, op.GatherElements(label, frame, axis=1), never)
+    first = op.Where(u == 0, certain, never)
+    start = op.Expand(op.Unsqueeze(first, [0]), op.Shape(labels))
+    stays, emissions = op.Transpose(stay, perm=[1, 0, 2]), op.Transpose(emit, perm=[1, 0, 2])
+    return log_probs, labels, start, stays, emissions
+
+
+@script(ours, default_opset=op)
+def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: int):
+    """Costs [B] of targets [B, U] under logits [B, T, U+1, V]; infinite where none aligns."""
+    _log_probs, _labels, start, stays, emissions = TransducerArcs(
+        logits, targets, input_lengths, target_lengths, blank_index=blank_index
+    )
 
     @graph()
     def step(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
@@ -53,8 +66,5 @@ def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: 
         most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
         return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
 
-    first = op.Where(u == 0, certain, never)
-    start = op.Expand(op.Unsqueeze(first, [0]), op.Shape(labels))
-    stays, emissions = op.Transpose(stay, perm=[1, 0, 2]), op.Transpose(emit, perm=[1, 0, 2])
     alpha = op.Scan(start, stays, emissions, body=step, num_scan_inputs=2)
     return op.Neg(op.Squeeze(op.GatherElements(alpha, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))

@@ -4,6 +4,8 @@ from onnxscript import FLOAT, graph, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
+from .transducer import TransducerArcs
+
 ours = Opset("exportable_losses", 1)
 
 
@@ -12,35 +14,14 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
     """Costs [B], and the gradient [B, T, U+1, V] of their sum weighted by grad_costs [B].
 
     A logit's gradient is its probability times the occupation of the node, minus the occupation of
-    its arc; zero where the cost is infinite. The lattice is laid out as in TransducerLoss.
+    its arc; zero where the cost is infinite. Each step takes the largest of its variables off them all,
+    since the logarithm of what thousands of arcs multiply to has few digits behind the point.
     """
-    log_probs = op.LogSoftmax(logits, axis=-1)
+    log_probs, labels, start, stays, emissions = TransducerArcs(
+        logits, targets, input_lengths, target_lengths, blank_index=blank_index
+    )
     never = op.CastLike(op.Constant(value_float=float("-inf")), logits)
     certain = op.CastLike(0.0, logits)
-
-    # the label that leaves each u
-    blank = op.Constant(value_int=blank_index)
-    is_label = op.Range(0, op.Squeeze(op.Shape(targets, start=1)), 1) < op.Unsqueeze(target_lengths, [1])
-    column = op.Shape(op.Unsqueeze(input_lengths, [1]))
-    labels = op.Concat(op.Where(is_label, targets, blank), op.Expand(blank, column), axis=1)
-    nodes = op.Shape(logits, start=0, end=3)
-    label_index = op.Expand(op.Unsqueeze(labels, [1]), nodes)
-    label = op.Squeeze(op.GatherElements(log_probs, op.Unsqueeze(label_index, [3]), axis=3), [3])
-    no_label = op.Gather(log_probs, blank, axis=3)
-
-    # frame t of the node at place u of diagonal n, and which nodes there are
-    frames = op.Squeeze(op.Shape(logits, start=1, end=2))
-    places = op.Squeeze(op.Shape(logits, start=2, end=3))
-    u = op.Range(0, places, 1)
-    t = op.Unsqueeze(op.Range(0, frames + places - 1, 1), [1]) - u
-    item_frames = op.Unsqueeze(input_lengths, [1, 2])
-    item_labels = op.Unsqueeze(target_lengths, [1, 2])
-    inside = op.And(op.And(t >= 0, t < item_frames), u <= item_labels)
-    ended = op.And(t >= item_frames, u == item_labels)
-    frame = op.Expand(op.Clip(t, 0, frames - 1), op.Shape(inside))
-    stay = op.Where(inside, op.GatherElements(no_label, frame, axis=1), op.Where(ended, certain, never))
-    emits = op.And(inside, u < item_labels)
-    emit = op.Where(emits, op.GatherElements(label, frame, axis=1), never)
 
     @graph()
     def forward(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
@@ -49,8 +30,11 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
         emitted = op.Slice(
             op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
         )
-        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
-        return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most, op.Identity(alpha)
+        lowest = op.Constant(value_float=-3.4028235e38)
+        most = op.Max(stayed, emitted, lowest)
+        after = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+        scale = op.Max(op.ReduceMax(after, [1]), lowest)
+        return after - scale, op.Identity(alpha), op.Identity(scale)
 
     @graph()
     def backward(beta: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
@@ -62,17 +46,16 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
             [9223372036854775807],
             [1],
         )
-        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
-        return (
-            op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most,
-            op.Identity(stayed),
-            op.Identity(emitted),
-        )
+        lowest = op.Constant(value_float=-3.4028235e38)
+        most = op.Max(stayed, emitted, lowest)
+        before = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+        scale = op.Max(op.ReduceMax(before, [1]), lowest)
+        return before - scale, op.Identity(stayed), op.Identity(emitted)
 
-    stays, emissions = op.Transpose(stay, perm=[1, 0, 2]), op.Transpose(emit, perm=[1, 0, 2])
-    start = op.Expand(op.Unsqueeze(op.Where(u == 0, certain, never), [0]), op.Shape(labels))
-    total, alpha = op.Scan(start, stays, emissions, body=forward, num_scan_inputs=2)
-    costs = op.Neg(op.Squeeze(op.GatherElements(total, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))
+    last, alpha, scales = op.Scan(start, stays, emissions, body=forward, num_scan_inputs=2)
+    total = op.GatherElements(last, op.Unsqueeze(target_lengths, [1]), axis=1)
+    costs = op.Neg(op.Squeeze(total + op.ReduceSum(scales, [0], keepdims=0), [1]))
+    u = op.Range(0, op.Squeeze(op.Shape(logits, start=2, end=3)), 1)
     end = op.Where(u == op.Unsqueeze(target_lengths, [1]), certain, never)
     _first, stays_on, emits_on = op.Scan(
         end,
@@ -81,15 +64,18 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
         body=backward,
         num_scan_inputs=2,
     )
-    reached = alpha + op.Unsqueeze(costs, [0, 2])  # in units of the total
-    staying = op.Exp(reached + op.Slice(stays_on, [-1], [-9223372036854775807], [0], [-1]))
-    emitting = op.Exp(reached + op.Slice(emits_on, [-1], [-9223372036854775807], [0], [-1]))
+    # a path takes one arc of each diagonal: over those it is a softmax
+    arcs_on = op.Slice(op.Concat(stays_on, emits_on, axis=2), [-1], [-9223372036854775807], [0], [-1])
+    arcs = op.Softmax(op.Concat(alpha, alpha, axis=2) + arcs_on, axis=2)
+    staying, emitting = op.Split(arcs, num_outputs=2, axis=2)
 
     # back from diagonals to frames, zero outside of the item, weighted
-    time = op.Unsqueeze(op.Range(0, frames, 1), [1])
+    nodes = op.Shape(logits, start=0, end=3)
+    time = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(logits, start=1, end=2)), 1), [1])
     diagonal = op.Expand(op.Unsqueeze(time + u, [0]), nodes)
     finite = op.Unsqueeze(op.Not(op.IsInf(costs)), [1, 2])
-    within = op.And(op.And(time < item_frames, u <= item_labels), finite)
+    inside = op.And(time < op.Unsqueeze(input_lengths, [1, 2]), u <= op.Unsqueeze(target_lengths, [1, 2]))
+    within = op.And(inside, finite)
     weight = op.Unsqueeze(grad_costs, [1, 2])
     by_frame = op.GatherElements(op.Transpose(staying, perm=[1, 0, 2]), diagonal, axis=1)
     on_blank = weight * op.Where(within, by_frame, certain)
@@ -98,7 +84,8 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
     probabilities = op.Where(op.Unsqueeze(within, [3]), op.Exp(log_probs), certain)
     occupied = probabilities * op.Unsqueeze(on_blank + on_label, [3])
     updates = op.Neg(op.Concat(op.Unsqueeze(on_blank, [3]), op.Unsqueeze(on_label, [3]), axis=3))
-    arcs = op.Expand(blank, op.Shape(op.Unsqueeze(on_blank, [3])))
-    index = op.Concat(arcs, op.Unsqueeze(label_index, [3]), axis=3)
+    blank = op.Expand(op.Constant(value_int=blank_index), nodes)
+    label = op.Expand(op.Unsqueeze(labels, [1]), nodes)
+    index = op.Concat(op.Unsqueeze(blank, [3]), op.Unsqueeze(label, [3]), axis=3)
     grad = op.ScatterElements(occupied, index, updates, axis=3, reduction="add")
     return costs, grad

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "check.h"
+#include "edits.h"
 #include "lattice.h"
 #include "threads.h"
 
@@ -33,13 +34,27 @@ const char* say(const char* text) {
   return message;
 }
 
-const char* const out_of_memory = "out of memory: what costs and grad hold means nothing";
+// Runs what may throw, and says what went wrong, or null.
+template <class Work>
+const char* guarded(const char* out_of_memory, const Work& work) noexcept {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return say(out_of_memory);
+  } catch (const std::length_error&) {  // more than a vector holds
+    return say(out_of_memory);
+  } catch (const std::exception& error) {
+    return say(error.what());
+  } catch (...) {
+    return say("an unknown error");
+  }
+}
 
 template <class Real>
 const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Real* grad_costs, Real* costs,
                 Real* grad, int threads) noexcept {
   if (given == nullptr) return say("batch: got null, expected a batch");
-  try {
+  return guarded("out of memory: what costs and grad hold means nothing", [&]() -> const char* {
     Batch<Real> batch{static_cast<const Real*>(given->scores),
                       given->batch,
                       given->frames,
@@ -60,15 +75,7 @@ const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Rea
     if (batch.labels == 0) batch.target_stride = 0;
     loss(batch, grad_costs, costs, grad, on_threads(threads));
     return nullptr;
-  } catch (const std::bad_alloc&) {
-    return say(out_of_memory);
-  } catch (const std::length_error&) {  // more than a vector holds
-    return say(out_of_memory);
-  } catch (const std::exception& error) {
-    return say(error.what());
-  } catch (...) {
-    return say("an unknown error");
-  }
+  });
 }
 
 }  // namespace
@@ -90,6 +97,21 @@ const char* exportable_losses_transducer_float(const exportable_losses_batch* ba
 const char* exportable_losses_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
                                                 double* costs, double* grad, int threads) {
   return run<double>(&transducer<double>, batch, grad_costs, costs, grad, threads);
+}
+
+const char* exportable_losses_edit_counts(const exportable_losses_sequences* given, int64_t* counts, int threads) {
+  if (given == nullptr) return say("sequences: got null, expected sequences");
+  return guarded("out of memory: what counts hold means nothing", [&]() -> const char* {
+    const Sequences sequences{given->predictions,    given->targets, given->prediction_lengths,
+                              given->target_lengths, given->batch,   given->prediction_width,
+                              given->target_width};
+    const std::string wrong = what_is_wrong(sequences);
+    if (!wrong.empty()) return say(wrong.c_str());
+    if (sequences.batch == 0) return nullptr;
+    if (counts == nullptr) return say("counts: got null, expected an array");
+    edit_counts(sequences, counts, on_threads(threads));
+    return nullptr;
+  });
 }
 
 void exportable_losses_huge_pages(void* memory, int64_t bytes) {

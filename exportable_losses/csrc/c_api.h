@@ -46,6 +46,21 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_double(const expo
                                                                       const double* grad_costs, double* costs,
                                                                       double* grad, int threads);
 
+/* Sequences of tokens, contiguous: any integers, of which those behind an item's length are not read. */
+typedef struct {
+  const int64_t* predictions; /* [B, K] */
+  const int64_t* targets;     /* [B, S] */
+  const int64_t* prediction_lengths; /* [B], from 0 to K */
+  const int64_t* target_lengths;     /* [B], from 0 to S, and below 2^31 - 1 */
+  int64_t batch, prediction_width, target_width; /* B, K, S */
+} exportable_losses_sequences;
+
+/* The fewest edits that make each target its prediction, and among those ways the most substitutions: counts
+ * [B, 3] of insertions (tokens of the prediction alone), deletions (of the target alone) and substitutions.
+ * Threads, the message and what is left when sequences are refused or memory runs out are as above. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_edit_counts(const exportable_losses_sequences*, int64_t* counts,
+                                                                int threads);
+
 /* Asks the system for huge pages under memory that is fresh and about to be written whole: the first touch of
  * each small page takes longer than the losses do. It does nothing where there are none to be had. */
 EXPORTABLE_LOSSES_API void exportable_losses_huge_pages(void* memory, int64_t bytes);

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "edits.h"
 #include "lattice.h"
 
 namespace exportable_losses {
@@ -20,17 +21,19 @@ bool fits(std::initializer_list<std::int64_t> sizes) {
   return room > 0;
 }
 
+inline std::string got(const char* name, std::int64_t item, std::int64_t value, const std::string& expected) {
+  return std::string(name) + ": got " + std::to_string(value) + " for item " + std::to_string(item) + ", expected " +
+         expected;
+}
+
+inline std::string upto(std::int64_t low, std::int64_t high) {
+  return "a number in [" + std::to_string(low) + ", " + std::to_string(high) + "]";
+}
+
 // What is wrong with a batch, or nothing. The core reads scores and targets within these bounds alone.
 // Strides may be zero or smaller than a row: what is only read may overlap.
 template <class Real>
 std::string what_is_wrong(const Batch<Real>& x) {
-  auto got = [](const char* name, std::int64_t item, std::int64_t value, const std::string& expected) {
-    return std::string(name) + ": got " + std::to_string(value) + " for item " + std::to_string(item) +
-           ", expected " + expected;
-  };
-  auto upto = [](std::int64_t low, std::int64_t high) {
-    return "a number in [" + std::to_string(low) + ", " + std::to_string(high) + "]";
-  };
   const struct {
     const char* name;
     std::int64_t value;
@@ -77,6 +80,33 @@ std::string what_is_wrong(const Batch<Real>& x) {
       if (label < 0 || label >= x.classes) return got("targets", b, label, upto(0, x.classes - 1));
     }
   }
+  return {};
+}
+
+// What is wrong with sequences, or nothing.
+inline std::string what_is_wrong(const Sequences& x) {
+  const struct {
+    const char *name, *lengths_name;
+    const std::int64_t *tokens, *lengths, width;
+  } sides[] = {{"predictions", "prediction_lengths", x.predictions, x.prediction_lengths, x.prediction_width},
+               {"targets", "target_lengths", x.targets, x.target_lengths, x.target_width}};
+  if (x.batch < 0) return "batch: got " + std::to_string(x.batch) + ", expected a number of at least 0";
+  for (const auto& side : sides) {
+    if (side.width < 0 || !fits<std::int64_t>({x.batch, side.width, 3}))
+      return std::string(side.name) + ": got " + std::to_string(x.batch) + " items of width " +
+             std::to_string(side.width) + ", expected what fits in memory";
+  }
+  if (x.batch == 0) return {};
+  for (const auto& side : sides) {
+    if (side.lengths == nullptr) return std::string(side.lengths_name) + ": got null, expected an array";
+    if (side.tokens == nullptr && side.width > 0) return std::string(side.name) + ": got null, expected an array";
+    for (std::int64_t b = 0; b < x.batch; ++b)
+      if (side.lengths[b] < 0 || side.lengths[b] > side.width)
+        return got(side.lengths_name, b, side.lengths[b], upto(0, side.width));
+  }
+  for (std::int64_t b = 0; b < x.batch; ++b)
+    if (x.target_lengths[b] >= most_tokens)
+      return got("target_lengths", b, x.target_lengths[b], "fewer than " + std::to_string(most_tokens));
   return {};
 }
 

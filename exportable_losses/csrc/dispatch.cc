@@ -1,8 +1,9 @@
-// Which compiled copy of the losses runs.
+// Which compiled copy of the core runs.
 #include "dispatch.h"
 
 #include <cstdlib>
 
+#include "edits.h"
 #include "lattice.h"
 
 #define EXPORTABLE_LOSSES_DECLARE(isa)                                                             \
@@ -11,6 +12,7 @@
   void ctc(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                        \
   template <class Real>                                                                            \
   void transducer(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                 \
+  void edit_counts(const Sequences&, std::int64_t*, const Parallel&);                              \
   }
 
 namespace exportable_losses {
@@ -73,6 +75,10 @@ void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* gr
 template <class Real>
 void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
+}
+
+void edit_counts(const Sequences& sequences, std::int64_t* counts, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(edit_counts(sequences, counts, parallel))
 }
 
 template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);

@@ -1,8 +1,9 @@
-// Both losses for one instruction set. The build compiles this file once for each, with ISA set to
+// Both losses and the edit distance for one instruction set. The build compiles this file once for each, with ISA set to
 // its name and the compiler's flags for it.
 #include <algorithm>
 
 #include "ctc.inc.h"
+#include "edits.inc.h"
 #include "transducer.inc.h"
 
 namespace exportable_losses {

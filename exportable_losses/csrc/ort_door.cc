@@ -1,14 +1,15 @@
-// ONNX Runtime's door: four operators of the domain `exportable_losses`, for float and double.
+// ONNX Runtime's door: the operators of the domain `exportable_losses`; those of lattices for float and double.
 //
 //   CTCLoss(log_probs [B, T, C], targets [B, S], input_lengths [B], target_lengths [B]) -> costs [B]
 //   TransducerLoss(logits [B, T, U+1, V], targets [B, U], input_lengths [B], target_lengths [B]) -> costs [B]
 //   CTCLossGrad, TransducerLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the scores
+//   EditCounts(predictions [B, K], targets [B, S], prediction_lengths [B], target_lengths [B]) -> counts [B, 3]
 //
-// Targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
+// Tokens, targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
 // sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
 //
-// They are registered for the CPU, and where the library with the CUDA kernels lies beside this one for
-// CUDA too. There lengths and labels stay on the GPU and are not checked: cuda/cuda_api.h says what an
+// They are registered for the CPU, and those of lattices, where the library with the CUDA kernels lies beside
+// this one, for CUDA too. There lengths and labels stay on the GPU and are not checked: cuda/cuda_api.h says what an
 // impossible one counts as.
 #include <cstdio>
 #include <map>
@@ -80,9 +81,16 @@ struct OnCuda {
 };
 
 template <class Loss, class Real, bool with_grad, class Device>
-class Kernel {
+class Lattice {
  public:
-  Kernel(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
+  static constexpr const char *name = with_grad ? Loss::name_grad : Loss::name, *provider = Device::provider;
+  static constexpr std::size_t inputs = with_grad ? 5 : 4, outputs = with_grad ? 2 : 1;
+  static constexpr auto output_type = element_type<Real>;
+  static constexpr auto input_type(std::size_t i) {
+    return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+
+  Lattice(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
     if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, "blank_index", &blank_)) {
       api.ReleaseStatus(status);
       throw std::invalid_argument("blank_index: got no such attribute, expected an integer");
@@ -112,50 +120,70 @@ class Kernel {
   std::int64_t blank_ = 0;
 };
 
-// The table by which ONNX Runtime knows a kernel. Operators of one name differ in types or provider.
-template <class Loss, class Real, bool with_grad, class Device>
-struct Operator : OrtCustomOp {
-  using Kernel_ = Kernel<Loss, Real, with_grad, Device>;
+class EditCounts {
+ public:
+  static constexpr const char *name = "EditCounts", *provider = OnCpu::provider;
+  static constexpr std::size_t inputs = 4, outputs = 1;
+  static constexpr auto output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  static constexpr auto input_type(std::size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64; }
 
+  EditCounts(const OrtApi& api, const OrtKernelInfo*) : api_(api) {}
+
+  const OrtApi& api() const { return api_; }
+
+  void compute(const Call& call) const {
+    const auto sequences = checked_sequences(call.input<std::int64_t>(0), call.input<std::int64_t>(1),
+                                             call.input<std::int64_t>(2), call.input<std::int64_t>(3));
+    edit_counts(sequences, call.output<std::int64_t>(0, {sequences.batch, 3}), call.threads());
+  }
+
+ private:
+  const OrtApi& api_;
+};
+
+// The table by which ONNX Runtime knows a kernel. Operators of one name differ in types or provider.
+template <class Kernel>
+struct Operator : OrtCustomOp {
   Operator() : OrtCustomOp{} {
     version = EXPORTABLE_LOSSES_ORT_VERSION;
-    GetName = [](const OrtCustomOp*) { return with_grad ? Loss::name_grad : Loss::name; };
-    GetExecutionProviderType = [](const OrtCustomOp*) { return Device::provider; };
-    GetInputTypeCount = [](const OrtCustomOp*) { return std::size_t(with_grad ? 5 : 4); };
-    GetInputType = [](const OrtCustomOp*, std::size_t i) {
-      return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-    };
-    GetOutputTypeCount = [](const OrtCustomOp*) { return std::size_t(with_grad ? 2 : 1); };
-    GetOutputType = [](const OrtCustomOp*, std::size_t) { return element_type<Real>; };
+    GetName = [](const OrtCustomOp*) { return Kernel::name; };
+    GetExecutionProviderType = [](const OrtCustomOp*) { return Kernel::provider; };
+    GetInputTypeCount = [](const OrtCustomOp*) { return Kernel::inputs; };
+    GetInputType = [](const OrtCustomOp*, std::size_t i) { return Kernel::input_type(i); };
+    GetOutputTypeCount = [](const OrtCustomOp*) { return Kernel::outputs; };
+    GetOutputType = [](const OrtCustomOp*, std::size_t) { return Kernel::output_type; };
     GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) {
       return INPUT_OUTPUT_REQUIRED;
     };
     GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
     CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-      return guarded(*api, [&] { *kernel = new Kernel_(*api, info); });
+      return guarded(*api, [&] { *kernel = new Kernel(*api, info); });
     };
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-      const auto& self = *static_cast<Kernel_*>(kernel);
+      const auto& self = *static_cast<Kernel*>(kernel);
       return guarded(self.api(), [&] { self.compute(Call(self.api(), context)); });
     };
-    KernelDestroy = [](void* kernel) { delete static_cast<Kernel_*>(kernel); };
+    KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     GetStartVersion = [](const OrtCustomOp*) { return 1; };
     GetEndVersion = [](const OrtCustomOp*) { return 1; };
   }
 };
 
-template <class Loss, bool with_grad, class Device>
+template <class Kernel>
 void add(const OrtApi& api, OrtCustomOpDomain* domain) {
-  static const Operator<Loss, float, with_grad, Device> of_float;
-  static const Operator<Loss, double, with_grad, Device> of_double;
-  ask(api.CustomOpDomain_Add(domain, &of_float));
-  ask(api.CustomOpDomain_Add(domain, &of_double));
+  static const Operator<Kernel> of_kernel;
+  ask(api.CustomOpDomain_Add(domain, &of_kernel));
+}
+
+template <class Loss, class Device>
+void add_lattice(const OrtApi& api, OrtCustomOpDomain* domain) {
+  add<Lattice<Loss, float, false, Device>>(api, domain), add<Lattice<Loss, double, false, Device>>(api, domain);
+  add<Lattice<Loss, float, true, Device>>(api, domain), add<Lattice<Loss, double, true, Device>>(api, domain);
 }
 
 template <class Device>
-void add_all(const OrtApi& api, OrtCustomOpDomain* domain) {
-  add<CTC, false, Device>(api, domain), add<CTC, true, Device>(api, domain);
-  add<Transducer, false, Device>(api, domain), add<Transducer, true, Device>(api, domain);
+void add_lattices(const OrtApi& api, OrtCustomOpDomain* domain) {
+  add_lattice<CTC, Device>(api, domain), add_lattice<Transducer, Device>(api, domain);
 }
 
 // The domain with its operators, once for each ONNX Runtime in the process. Sessions point at it and
@@ -169,8 +197,9 @@ OrtCustomOpDomain* domain_for(const OrtApi& api) {
     OrtCustomOpDomain* made = nullptr;
     ask(api.CreateCustomOpDomain("exportable_losses", &made));
     try {
-      if (OnCuda::provider != std::string(OnCpu::provider)) add_all<OnCpu>(api, made);
-      if (cuda_library() != nullptr) add_all<OnCuda>(api, made);
+      if (OnCuda::provider != std::string(OnCpu::provider)) add_lattices<OnCpu>(api, made);
+      if (cuda_library() != nullptr) add_lattices<OnCuda>(api, made);
+      add<EditCounts>(api, made);
     } catch (...) {
       api.ReleaseCustomOpDomain(made);
       throw;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "edits.h"
 #include "lattice.h"
 
 namespace exportable_losses {
@@ -92,6 +93,25 @@ Batch<Real> checked_batch(const Array<Real>& scores, const Rest&... rest) {
   const std::string wrong = what_is_wrong(batch);
   if (!wrong.empty()) throw std::invalid_argument(wrong);
   return batch;
+}
+
+// Sequences of which every size and length is checked.
+inline Sequences checked_sequences(const Array<std::int64_t>& predictions, const Array<std::int64_t>& targets,
+                                   const Array<std::int64_t>& prediction_lengths,
+                                   const Array<std::int64_t>& target_lengths) {
+  expect(predictions.shape.size() == 2, "predictions", predictions.shape, "[B, K]");
+  const Shape per_item{predictions.shape[0]};
+  const std::string because = ", for predictions of shape " + text(predictions.shape);
+  const bool rows = targets.shape.size() == 2 && targets.shape[0] == per_item[0];
+  expect(rows, "targets", targets.shape, "[" + std::to_string(per_item[0]) + ", S]" + because);
+  expect(prediction_lengths.shape == per_item, "prediction_lengths", prediction_lengths.shape, text(per_item) + because);
+  expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
+  const Sequences sequences{predictions.data,    targets.data, prediction_lengths.data,
+                            target_lengths.data, per_item[0],  predictions.shape[1],
+                            targets.shape[1]};
+  const std::string wrong = what_is_wrong(sequences);
+  if (!wrong.empty()) throw std::invalid_argument(wrong);
+  return sequences;
 }
 
 }  // namespace exportable_losses

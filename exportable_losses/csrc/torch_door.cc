@@ -134,6 +134,22 @@ Tensor differentiable(const Tensor& scores, const Tensor& targets, const Tensor&
   return Differentiable<Loss>::apply(scores, targets, input_lengths, target_lengths, blank_index);
 }
 
+Tensor edits(const Tensor& predictions, const Tensor& targets, const Tensor& prediction_lengths,
+             const Tensor& target_lengths) {
+  const Tensor given[] = {integers(predictions, "predictions"), integers(targets, "targets"),
+                          integers(prediction_lengths, "prediction_lengths"),
+                          integers(target_lengths, "target_lengths")};
+  try {
+    const auto sequences = checked_sequences(array<std::int64_t>(given[0]), array<std::int64_t>(given[1]),
+                                             array<std::int64_t>(given[2]), array<std::int64_t>(given[3]));
+    Tensor counts = at::empty({sequences.batch, 3}, given[0].options());
+    edit_counts(sequences, counts.mutable_data_ptr<std::int64_t>(), torchs_threads());
+    return counts;
+  } catch (const std::invalid_argument& wrong) {
+    TORCH_CHECK_VALUE(false, wrong.what());
+  }
+}
+
 constexpr std::int64_t most_sources = 30;  // a number for each of their subsets
 
 // The first of the least, as torch's argmin has it: a NaN is less than any number.
@@ -207,6 +223,8 @@ TORCH_LIBRARY_FRAGMENT(exportable_losses, m) {
   add<Transducer>(m, "transducer_loss");
   m.def("best_permutation(Tensor costs) -> Tensor");
   m.impl("best_permutation", torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(best_permutation)));
+  m.def("edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths) -> Tensor");
+  m.impl("edit_counts", torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(edits)));
 }
 
 }  // namespace exportable_losses

@@ -6,7 +6,10 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
+``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
+``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
+``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -18,12 +21,30 @@ import torch
 from torch import Tensor
 
 from .assignment import best_permutation
-from .computers import computer_of, using
-from .ctc import ctc_costs
+from .computers import computer_of, edits_computer_of, using
+from .ctc import ctc_align, ctc_costs, ctc_posterior
 from .edits import edit_counts
-from .transducer import transducer_costs
+from .transducer import (
+    transducer_align,
+    transducer_costs,
+    transducer_costs_and_grad,
+    transducer_posteriors,
+    with_no_arc,
+)
 
-__all__ = ["best_permutation", "ctc_costs", "edit_counts", "transducer_costs", "using"]
+__all__ = [
+    "best_permutation",
+    "ctc_align",
+    "ctc_costs",
+    "ctc_posterior",
+    "edit_counts",
+    "transducer_align",
+    "transducer_costs",
+    "transducer_costs_and_grad",
+    "transducer_posteriors",
+    "using",
+    "with_no_arc",
+]
 
 _LIBRARY = torch.library.Library("exportable_losses", "DEF")
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -96,6 +117,35 @@ def _check_shapes(
 _register_lattice("ctc", "log_probs")
 _register_lattice("transducer", "logits")
 
+
+def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:
+    """Define `name`, two tensors that plain torch computes of a lattice."""
+    _LIBRARY.define(f"{name}({_LATTICE.format(scores=scores)}) -> (Tensor, Tensor)")
+
+    def checked(*lattice: Any) -> tuple[Tensor, Tensor]:
+        _check_shapes(loss, scores, *lattice)
+        return compute(*lattice)
+
+    _LIBRARY.impl(name, checked, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"exportable_losses::{name}", fake, lib=_LIBRARY)
+
+
+def _fake_ctc_posterior(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0]), x.new_empty(*x.shape[:2], 2 * targets.shape[1] + 1)
+
+
+def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[:2], dtype=torch.int64), x.new_empty(x.shape[0])
+
+
+def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return targets.new_empty(targets.shape, dtype=torch.int64), x.new_empty(x.shape[0])
+
+
+_register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
+_register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
+_register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
+
 _LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
 _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")
 
@@ -106,11 +156,31 @@ torch.library.register_fake(
     lib=_LIBRARY,
 )
 
+
+def _edit_counts(
+    predictions: Tensor, targets: Tensor, prediction_lengths: Tensor, target_lengths: Tensor
+) -> Tensor:
+    if predictions.dim() != 2:
+        raise ValueError(f"predictions: got shape {list(predictions.shape)}, expected [B, K]")
+    batch = predictions.shape[0]
+    if targets.dim() != 2 or targets.shape[0] != batch:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of tokens")
+    per_item = {"prediction_lengths": prediction_lengths, "target_lengths": target_lengths}
+    for name, lengths in per_item.items():
+        if lengths.shape != (batch,):
+            raise ValueError(f"{name}: got shape {list(lengths.shape)}, expected [{batch}]")
+    for name, tensor in {"predictions": predictions, "targets": targets, **per_item}.items():
+        if tensor.is_floating_point():
+            raise ValueError(f"{name}: got {tensor.dtype}, expected integers")
+    computer = edits_computer_of(predictions)
+    return computer.edit_counts(predictions, targets, prediction_lengths, target_lengths)
+
+
 _LIBRARY.define(
     "edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths)"
     " -> Tensor"
 )
-_LIBRARY.impl("edit_counts", edit_counts, "CompositeExplicitAutograd")
+_LIBRARY.impl("edit_counts", _edit_counts, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "exportable_losses::edit_counts",
     lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),

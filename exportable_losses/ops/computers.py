@@ -1,4 +1,4 @@
-"""Who computes the lattices.
+"""Who computes the lattices and the edits.
 
 A computer is a module with `ctc` and `transducer` (scores, targets, absolute lengths, the blank and
 the gradient of the costs in; costs and, where that gradient was given, the gradient of the scores
@@ -12,11 +12,13 @@ out) and `unavailable`, which says why it cannot compute given scores. The first
 ``numba``       Numba kernels on a CPU, and on a CUDA device with numba-cuda
 ``torch``       plain torch, everywhere
 ==============  ====================================================================
+
+The edits between sequences are computed by ``native`` or ``torch`` alone (`edits_computer_of`).
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -73,6 +75,23 @@ def computer_of(scores: Tensor) -> ModuleType:
     return next(computer for computer in candidates if not computer.unavailable(scores))
 
 
+def edits_computer_of(predictions: Tensor) -> ModuleType:
+    """The computer of the edits of these predictions: the native library where it can, else plain torch.
+
+    No other knows edits, so where one of those is named, plain torch computes.
+
+    Raises:
+        RuntimeError: the native library was named, and it cannot compute them.
+    """
+    name = named() or "native"
+    if _known(name) != "native":
+        return plain
+    why = native.unavailable_on(predictions.device)
+    if why and named():
+        raise RuntimeError(f"the computer {name!r} was asked for: {why}")
+    return plain if why else native
+
+
 def named() -> str | None:
     """The computer that `using` or the environment names, if either does."""
     return _chosen[-1] if _chosen else os.environ.get(_VARIABLE) or None
@@ -82,7 +101,7 @@ def overview() -> dict[str, Any]:
     """Which computers there are, why any cannot compute, and which one does, by device.
 
     ``available`` says of each computer and device why not, and nothing where it can; ``in use`` names
-    the computer of each loss, or says why there is none.
+    the computer of each loss and of the edits, or says why there is none.
     """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     dimensions = {"ctc": 3, "transducer": 4}
@@ -98,7 +117,11 @@ def overview() -> dict[str, Any]:
             for name, computer in COMPUTERS.items()
         },
         "in use": {
-            device: {loss: _in_use(each) for loss, each in scores[device].items()} for device in devices
+            device: {
+                **{loss: _in_use(computer_of, each) for loss, each in scores[device].items()},
+                "edits": _in_use(edits_computer_of, scores[device]["ctc"]),
+            }
+            for device in devices
         },
     }
 
@@ -110,9 +133,9 @@ def _why_not(computer: ModuleType, scores: Tensor) -> str:
         return str(error)
 
 
-def _in_use(scores: Tensor) -> str:
+def _in_use(choose: Callable[[Tensor], ModuleType], tensor: Tensor) -> str:
     try:
-        computer = computer_of(scores)
+        computer = choose(tensor)
     except (OSError, RuntimeError, ValueError) as error:
         return f"none: {error}"
     return next(name for name, each in COMPUTERS.items() if each is computer)

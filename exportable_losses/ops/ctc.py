@@ -1,7 +1,11 @@
-"""The CTC lattice in plain torch: torch's own kernel, mended where it is not defined.
+"""The CTC lattice in plain torch: costs by torch's own kernel, occupation and best path by recursion.
 
 Graves et al. 2006, "Connectionist Temporal Classification: Labelling Unsegmented Sequence Data
 with Recurrent Neural Networks", https://www.cs.toronto.edu/~graves/icml_2006.pdf.
+
+The lattice of a target has 2S+1 states: blanks at the even ones, the label (s - 1) / 2 at the odd. A
+path begins on the first blank, before the first frame, and ends on the last one, behind the last
+frame. At each frame it stays, steps to the next state, or skips the blank between two labels.
 """
 
 import torch
@@ -68,3 +72,107 @@ def ctc_costs_and_grad(
         True,
     ).transpose(0, 1)
     return costs, grad.masked_fill(log_probs.isneginf(), 0.0)
+
+
+def ctc_posterior(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The costs `[B]`, and the probability of each state at each frame given the target: `[B, T, 2S+1]`.
+
+    The arguments are those of `ctc_costs`. Zero behind an item's frames and states, and where the cost
+    is infinite. Reversed in time and states, the backward variable obeys the forward recursion, so both
+    are one batch of 2B.
+    """
+    batch, frames = log_probs.shape[0], log_probs.shape[1]
+    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
+    active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
+    last = 2 * target_lengths.unsqueeze(1)
+    from_start = _on(torch.zeros_like(last), skips)
+    from_end = _on(last, skips).flip(1)
+    # the arc that skips into s + 2 comes from s: reversed, it leads into s
+    reversed_skips = torch.nn.functional.pad(skips, [0, 2], value=-torch.inf)[:, 2:].flip(1)
+    both_emitted = torch.cat([emitted, emitted.flip(1, 2)])
+    both_active = torch.cat([active, active.flip(1)])
+    both_skips = torch.cat([skips, reversed_skips])
+    alpha = torch.cat([from_start, from_end])
+    before, behind = torch.empty_like(emitted), torch.empty_like(emitted)
+    for t in range(frames):
+        reached = _transition(alpha, both_skips)
+        alpha = torch.where(both_active[:, t : t + 1], reached + both_emitted[:, t], alpha)
+        before[:, t] = reached[:batch]
+        behind[:, frames - 1 - t] = alpha[batch:].flip(1)
+    costs = -_transition(alpha[:batch], skips).gather(1, last).squeeze(1)
+    # every frame adds up to the same; divided by its own sum it has the rounding of that frame alone
+    held = active & ~costs.isinf().unsqueeze(1)
+    return costs, (before + behind).softmax(2).masked_fill(~held.unsqueeze(2), 0.0)
+
+
+def ctc_align(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The state of the best path at each frame `[B, T]`, and the path's log-probability `[B]`.
+
+    The arguments are those of `ctc_costs`. The states, int64, are -1 behind an item's frames and where
+    no path has a probability; there the log-probability is -inf. Looking back from the end, a path that
+    stayed goes before one as good that stepped, and that before one that skipped.
+    """
+    frames = log_probs.shape[1]
+    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
+    active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
+    last = 2 * target_lengths.unsqueeze(1)
+    alpha = _on(torch.zeros_like(last), skips)
+    moves = torch.empty_like(emitted, dtype=torch.int8)
+    for t in range(frames):
+        now = active[:, t : t + 1]
+        best, move = _best_transition(alpha, skips)
+        alpha = torch.where(now, best + emitted[:, t], alpha)
+        moves[:, t] = move * now
+    best, move = _best_transition(alpha, skips)
+    scores = best.gather(1, last).squeeze(1)
+    state = last - move.gather(1, last)
+    states = torch.empty_like(active, dtype=torch.int64)
+    for t in range(frames - 1, -1, -1):
+        states[:, t] = state.squeeze(1)
+        state = state - moves[:, t].gather(1, state)
+    return states.masked_fill(~active | scores.isneginf().unsqueeze(1), -1), scores
+
+
+def _lattice(
+    log_probs: Tensor, targets: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """What each state emits at each frame `[B, T, 2S+1]`, and each arc over a blank `[B, 2S+1]`: 0 or -inf.
+
+    Such an arc leads from one label to the next, unless they are equal; two blanks are.
+    """
+    is_label = torch.arange(targets.shape[1], device=targets.device) < target_lengths.unsqueeze(1)
+    labels = torch.full(
+        (targets.shape[0], 2 * targets.shape[1] + 1), blank_index, dtype=torch.int64, device=targets.device
+    )
+    labels[:, 1::2] = torch.where(is_label, targets.long(), blank_index)
+    two_before = torch.nn.functional.pad(labels, [2, 0], value=float(blank_index))[:, :-2]
+    skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(labels == two_before, -torch.inf)
+    return log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1)), skips
+
+
+def _on(state: Tensor, like: Tensor) -> Tensor:
+    """Probability one on a state of each item `[B, 1]`, none on the others: logarithms like `[B, 2S+1]`."""
+    return torch.full_like(like, -torch.inf).scatter(1, state, 0.0)
+
+
+def _arrivals(alpha: Tensor, skips: Tensor) -> tuple[Tensor, Tensor]:
+    """Alpha one state before each, and two before where an arc leads over the blank."""
+    before = torch.nn.functional.pad(alpha, [2, 0], value=-torch.inf)
+    return before[:, 1:-1], before[:, :-2] + skips
+
+
+def _transition(alpha: Tensor, skips: Tensor) -> Tensor:
+    """alpha(s) + alpha(s-1) + alpha(s-2) where it may skip, in logarithms."""
+    one, two = _arrivals(alpha, skips)
+    return torch.logaddexp(torch.logaddexp(alpha, one), two)
+
+
+def _best_transition(alpha: Tensor, skips: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of what `_transition` adds up, and how many states it came over; of equals the fewest."""
+    one, two = _arrivals(alpha, skips)
+    nearer = torch.maximum(alpha, one)
+    return torch.maximum(nearer, two), (one > alpha).to(torch.int8).masked_fill(two > nearer, 2)

@@ -1,7 +1,8 @@
-"""The native library as a computer of the lattices: its plain C door, called on data pointers."""
+"""The native library as a computer: its plain C door, called on data pointers."""
 
 import ctypes
 import functools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..library import library_path
 
 _FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
+_SEQUENCES = ("predictions", "targets", "prediction_lengths", "target_lengths")
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -42,6 +44,15 @@ class Batch(ctypes.Structure):
         )
 
 
+class Sequences(ctypes.Structure):
+    """`exportable_losses_sequences` of csrc/c_api.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _SEQUENCES),
+        *((name, ctypes.c_int64) for name in ("batch", "prediction_width", "target_width")),
+    )
+
+
 def in_rows(scores: Tensor) -> Tensor:
     """`scores` with each row of classes, and each frame of rows, in one piece; other strides stay."""
     rows = scores.stride(-1) == 1 and (scores.dim() == 3 or scores.stride(2) == scores.shape[3])
@@ -64,6 +75,8 @@ def _library() -> ctypes.CDLL | None:
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    library.exportable_losses_edit_counts.restype = ctypes.c_char_p
+    library.exportable_losses_edit_counts.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int]
     library.exportable_losses_huge_pages.restype = None
     library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.exportable_losses_instruction_set.restype = ctypes.c_char_p
@@ -73,10 +86,15 @@ def _library() -> ctypes.CDLL | None:
 
 def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
-    if scores.device.type != "cpu":
-        return f"it computes on the CPU, not on {scores.device.type}"
-    if scores.dtype not in TYPES:
+    if scores.device.type == "cpu" and scores.dtype not in TYPES:
         return f"it knows float32 and float64, not {scores.dtype}"
+    return unavailable_on(scores.device)
+
+
+def unavailable_on(device: torch.device) -> str:
+    """Why nothing on this device can be computed here, or nothing."""
+    if device.type != "cpu":
+        return f"it computes on the CPU, not on {device.type}"
     return "" if _library() else "the package was installed without it (no C++ compiler was found)"
 
 
@@ -141,11 +159,7 @@ def compute_into(
         "target_lengths": target_lengths,
         "grad_costs": grad_costs,
     }
-    for name, tensor in given.items():
-        if tensor is not None and tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name}: got a tensor on {tensor.device}, expected the CPU, where the scores are"
-            )
+    _on_the_cpu(given, "the scores are")
     scores = in_rows(scores)
     targets = targets.long().contiguous()
     input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
@@ -156,10 +170,46 @@ def compute_into(
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
         torch.get_num_threads(),
     )
-    if error:
-        raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())
+    _raise(error)
 
 
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
 ctc = functools.partial(_run, "ctc")
 transducer = functools.partial(_run, "transducer")
+
+
+def edit_counts(
+    predictions: Tensor, targets: Tensor, prediction_lengths: Tensor, target_lengths: Tensor
+) -> Tensor:
+    """Insertions, deletions and substitutions, int64 `[B, 3]`, as `edits.edit_counts` has them.
+
+    Raises:
+        ValueError: a length is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    given = dict(zip(_SEQUENCES, (predictions, targets, prediction_lengths, target_lengths), strict=True))
+    _on_the_cpu(given, "the predictions are")
+    given = {name: tensor.long().contiguous() for name, tensor in given.items()}
+    sizes = (*predictions.shape, targets.shape[1])
+    counts = torch.empty(predictions.shape[0], 3, dtype=torch.int64)
+    sequences = Sequences(*(tensor.data_ptr() for tensor in given.values()), *sizes)
+    library = _library()
+    assert library is not None
+    _raise(
+        library.exportable_losses_edit_counts(
+            ctypes.byref(sequences), counts.data_ptr(), torch.get_num_threads()
+        )
+    )
+    return counts
+
+
+def _on_the_cpu(given: Mapping[str, Tensor | None], where: str) -> None:
+    for name, tensor in given.items():
+        if tensor is not None and tensor.device.type != "cpu":
+            raise ValueError(f"{name}: got a tensor on {tensor.device}, expected the CPU, where {where}")
+
+
+def _raise(error: bytes | None) -> None:
+    """What a C door said went wrong, if anything."""
+    if error:
+        raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())

@@ -1,9 +1,12 @@
-"""Plain torch as a computer of the lattices: everywhere, on every device."""
+"""Plain torch as a computer: everywhere, on every device."""
 
 from torch import Tensor
 
 from .ctc import ctc_costs, ctc_costs_and_grad
+from .edits import edit_counts
 from .transducer import transducer_costs, transducer_costs_and_grad
+
+__all__ = ["ctc", "edit_counts", "transducer", "unavailable"]
 
 
 def unavailable(scores: Tensor) -> str:

@@ -9,6 +9,8 @@ A node behind an item's last frame emits nothing: (T, U) keeps its probability a
 one has none. So the total stands at u = U of the last diagonal, however long the item is.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,8 +34,7 @@ def transducer_costs(
     """
     labels = _labels(targets, target_lengths, blank_index)
     stay, emit = _arcs(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
-    alpha = torch.full_like(stay[:, 0], log_zero())
-    alpha[:, 0] = 0.0
+    alpha = _start(labels, stay)
     for n in range(stay.shape[1]):
         alpha = _forward(alpha, stay[:, n], emit[:, n])
     return _cost(alpha, target_lengths)
@@ -50,33 +51,115 @@ def transducer_costs_and_grad(
     """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `logits`.
 
     It is `softmax * occupation of the node - occupation of the arc`, and zero where the cost is
-    infinite.
+    infinite. A path takes one arc of each diagonal, so that the occupations of those are a softmax. In
+    it a factor of the whole diagonal is nothing, and alpha and beta can stay near one: the logarithm of
+    what thousands of arcs multiply to has few digits behind the point.
     """
     log_probs = logits.log_softmax(-1)
     labels = _labels(targets, target_lengths, blank_index)
     stay, emit = _arcs(log_probs, labels, input_lengths, target_lengths, blank_index)
     diagonals = stay.shape[1]
-    alphas = [torch.full_like(stay[:, 0], log_zero())]
-    alphas[0][:, 0] = 0.0
+    alphas, scales = [_start(labels, stay)], []
     for n in range(diagonals):
-        alphas.append(_forward(alphas[-1], stay[:, n], emit[:, n]))
+        alpha, scale = _rescaled(_forward(alphas[-1], stay[:, n], emit[:, n]))
+        alphas.append(alpha)
+        scales.append(scale)
     last = torch.arange(stay.shape[2], device=stay.device) == target_lengths.unsqueeze(1)
     betas = [torch.where(last, 0.0, log_zero()).to(stay.dtype)]
     for n in range(diagonals - 1, -1, -1):
-        betas.append(torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n]))
+        beta = torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n])
+        betas.append(_rescaled(beta)[0])
     alpha = torch.stack(alphas[:-1], 1)
     beta = torch.stack(betas[-2::-1], 1)
-    costs = _cost(alphas[-1], target_lengths)
-    total = torch.where(costs.isinf(), float("inf"), -costs)[:, None, None]
-    stays = _unskew((alpha + stay + beta - total).exp(), log_probs.shape[1])
-    emits = _unskew((alpha + emit + _shift_left(beta) - total).exp(), log_probs.shape[1])
-    padding = _padding(stays, input_lengths, target_lengths)
+    costs = _cost(alphas[-1] + torch.stack(scales).sum(0), target_lengths)
+    arcs = torch.cat([alpha + stay + beta, alpha + emit + _shift_left(beta)], 2).softmax(2)
+    staying, emitting = arcs.chunk(2, 2)
+    stays, emits = _unskew(staying, log_probs.shape[1]), _unskew(emitting, log_probs.shape[1])
+    # the arcs behind the last frame are of no logit
+    padding = _padding(stays, input_lengths, target_lengths) | costs.isinf()[:, None, None]
     weight = grad_costs[:, None, None]
-    stays = stays.masked_fill(padding, 0.0) * weight  # the arcs behind the last frame are of no logit
-    emits = emits * weight
+    stays, emits = stays.masked_fill(padding, 0.0) * weight, emits.masked_fill(padding, 0.0) * weight
     grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
     return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))
+
+
+def transducer_align(
+    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The frame at which the best path emits each label `[B, U]`, and its log-probability `[B]`.
+
+    The forward recursion with the better of two arcs instead of their sum, then back along the arcs
+    that were taken. Of two that are as good the blank is: of paths that are equally probable, the one
+    that emits the last label that they disagree on earlier. Frames are zero behind the last label,
+    and where no path is possible.
+    """
+    labels = _labels(targets, target_lengths, blank_index)
+    stay, emit = _arcs(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    alpha = _start(labels, stay)
+    by_label = torch.empty(stay.shape, dtype=torch.bool, device=stay.device)
+    for n in range(stay.shape[1]):
+        stayed, emitted = _entering(alpha, stay[:, n], emit[:, n])
+        by_label[:, n] = emitted > stayed
+        alpha = torch.maximum(stayed, emitted)
+    u = target_lengths.unsqueeze(1)
+    emitted_before = torch.empty(stay.shape[:2], dtype=torch.int64, device=stay.device)
+    for n in range(stay.shape[1] - 1, -1, -1):
+        u = (u - by_label[:, n].gather(1, u).long()).clamp(min=0)  # an impossible path knows no bound
+        emitted_before[:, n] = u[:, 0]
+    # label j leaves the last diagonal n on which no more than j labels have been emitted, at t = n - j
+    j = torch.arange(targets.shape[1], device=targets.device)
+    frames = (emitted_before.unsqueeze(2) <= j).sum(1) - 1 - j
+    score = -_cost(alpha, target_lengths)
+    on_path = (j < target_lengths.unsqueeze(1)) & score.isfinite().unsqueeze(1)
+    return torch.where(on_path, frames, 0), score
+
+
+def _given_up() -> float:
+    """The share of its probability that each arc gives to a class on no arc, see `with_no_arc`."""
+    return 2.0**-10
+
+
+def with_no_arc(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
+    """Logits `[B, T, U+1, 3]` of the blank, the next label and a class on no arc, for the same posterior.
+
+    The gradient of a logit is its probability times the occupation of the node, less that of its
+    arc. That of a class on no arc so tells the occupation, unless its probability is zero. Every
+    path has T + U arcs: when all give up the same share the posterior stays, and there is one. A
+    small share keeps the logarithm of the total small as well.
+    """
+    labels = _labels(targets, target_lengths, blank_index)
+    stay, emit = _by_frame(logits.log_softmax(-1), labels, blank_index)
+    last = torch.arange(labels.shape[1], device=labels.device) >= target_lengths.unsqueeze(1)
+    kept = math.log1p(-_given_up())
+    stay, emit = stay + kept, emit.masked_fill(last.unsqueeze(1), -float("inf")) + kept
+    rest = (1 - stay.exp() - emit.exp()).clamp(min=_given_up())
+    return torch.stack([stay, emit, rest.log()], -1)
+
+
+def transducer_posteriors(
+    logits: Tensor, costs: Tensor, grad: Tensor, input_lengths: Tensor, target_lengths: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the gradient under the logits of `with_no_arc` says of the paths.
+
+    Args:
+        logits: `[B, T, U+1, 3]`.
+        costs: `[B]`, of targets that are class 1 each, the blank being class 0.
+        grad: that of their sum `[B, T, U+1, 3]`.
+        input_lengths: frames per item `[B]`, int64.
+        target_lengths: labels per item `[B]`, int64.
+
+    Returns:
+        The occupation of the nodes `[B, T, U+1]` and of the arcs of labels `[B, T, U]`, zero outside
+        of an item and where its cost is infinite, and the costs `[B]` of the targets.
+    """
+    padding = _padding(grad[..., 0], input_lengths, target_lengths)
+    probabilities = logits.exp()
+    nodes = grad[..., 2] / probabilities[..., 2]
+    emissions = nodes * probabilities[..., 1] - grad[..., 1]
+    emissions = emissions.masked_fill(padding, 0.0)[:, :, :-1].clamp(0.0, 1.0)  # but for rounding it is
+    given_up = math.log1p(-_given_up()) * (input_lengths + target_lengths).to(costs.dtype)
+    return nodes.masked_fill(padding, 0.0).clamp(0.0, 1.0), emissions, costs + given_up
 
 
 def _labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
@@ -90,6 +173,11 @@ def _at_labels(labels: Tensor, like: Tensor) -> Tensor:
     return labels.unsqueeze(1).unsqueeze(-1).expand(-1, like.shape[1], -1, -1)
 
 
+def _by_frame(log_probs: Tensor, labels: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of the blank and of the next label at each node: `[B, T, U+1]` each."""
+    return log_probs[..., blank_index], log_probs.gather(-1, _at_labels(labels, log_probs)).squeeze(-1)
+
+
 def _arcs(
     log_probs: Tensor, labels: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
@@ -100,8 +188,8 @@ def _arcs(
     frame = t.clamp(0, log_probs.shape[1] - 1).expand(log_probs.shape[0], -1, -1)
     frames, lengths = input_lengths[:, None, None], target_lengths[:, None, None]
     inside = (t >= 0) & (t < frames) & (u <= lengths)
-    emit = log_probs.gather(-1, _at_labels(labels, log_probs)).squeeze(-1).gather(1, frame)
-    stay = log_probs[..., blank_index].gather(1, frame)
+    stay, emit = _by_frame(log_probs, labels, blank_index)
+    stay, emit = stay.gather(1, frame), emit.gather(1, frame)
     ended = torch.where((t >= frames) & (u == lengths), 0.0, log_zero()).to(stay.dtype)
     return (
         torch.where(inside, stay.clamp(min=log_zero()), ended),
@@ -116,10 +204,28 @@ def _padding(nodes: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Te
     return (t >= input_lengths[:, None, None]) | (u > target_lengths[:, None, None])
 
 
+def _start(labels: Tensor, like: Tensor) -> Tensor:
+    """Before the first diagonal all probability is at u = 0: `[B, U+1]`."""
+    start = torch.full(labels.shape, log_zero(), dtype=like.dtype, device=like.device)
+    start[:, 0] = 0.0
+    return start
+
+
+def _entering(alpha: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor]:
+    """What comes to each node by a blank and by a label: alpha of the arc's start, times the arc."""
+    return alpha + stay, torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
+
+
 def _forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
     """alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms."""
-    emitted = torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
-    return torch.logaddexp(alpha + stay, emitted)
+    stayed, emitted = _entering(alpha, stay, emit)
+    return torch.logaddexp(stayed, emitted)
+
+
+def _rescaled(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """`alpha` with 0 as its largest, and what it has lost: `[B, U+1]` and `[B, 1]`."""
+    scale = alpha.amax(1, keepdim=True)
+    return alpha - scale, scale
 
 
 def _shift_left(beta: Tensor) -> Tensor:

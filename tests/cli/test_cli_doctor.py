@@ -43,7 +43,7 @@ def test_the_library_is_the_one_that_computes(doctor):
     found = doctor()
     assert found["operator library"] == native.about()
     assert found["operator library"]["instruction set"] in ("baseline", "neon", "avx2", "avx512")
-    assert found["computers"]["in use"]["cpu"] == {"ctc": "native", "transducer": "native"}
+    assert found["computers"]["in use"]["cpu"] == dict.fromkeys(("ctc", "transducer", "edits"), "native")
 
 
 def test_providers_are_onnxruntimes(doctor):
@@ -64,10 +64,12 @@ def test_a_computer_that_is_named(doctor, cli, monkeypatch):
     monkeypatch.setenv("EXPORTABLE_LOSSES_COMPUTER", "torch")
     computers = doctor()["computers"]
     assert computers["named"] == "torch"
-    assert computers["in use"]["cpu"] == {"ctc": "torch", "transducer": "torch"}
+    assert computers["in use"]["cpu"] == dict.fromkeys(("ctc", "transducer", "edits"), "torch")
     monkeypatch.setenv("EXPORTABLE_LOSSES_COMPUTER", "cuda")
     why = "none: the computer 'cuda' was asked for: it computes on CUDA devices, not on cpu"
-    assert doctor()["computers"]["in use"]["cpu"]["ctc"] == why
+    in_use = doctor()["computers"]["in use"]["cpu"]
+    assert in_use["ctc"] == why
+    assert in_use["edits"] == "torch"
     monkeypatch.setenv("EXPORTABLE_LOSSES_COMPUTER", "abacus")
     assert "got 'abacus', expected one of" in cli("doctor").stdout
 
@@ -94,6 +96,7 @@ def test_a_package_without_a_library(doctor, monkeypatch, tmp_path):
     found = doctor()
     assert "no C++ compiler was found" in found["operator library"]["problem"]
     assert found["computers"]["in use"]["cpu"]["ctc"] in ("numba", "torch")
+    assert found["computers"]["in use"]["cpu"]["edits"] == "torch"
 
 
 @pytest.mark.parametrize("absent", ["torch", "onnx", "onnxruntime", "numba", "torchaudio"])

@@ -40,6 +40,38 @@ def test_a_list_of_numbers_is_a_weight(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "names"),
+    [(("log_probs",), ["log_probs"]), (("all",), ["log_probs"])],
+)
+def test_gradients_are_outputs_of_the_graph(cli, tmp_path, words, names):
+    options = [option for word in words for option in ("--gradients", word)]
+    result = cli("export", "ctc_loss", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    graph = onnx.load(tmp_path / "ctc_loss" / "ctc_loss.onnx").graph
+    assert [value.name for value in graph.output] == ["loss", *(f"grad_{name}" for name in names)]
+    result = cli("validate", tmp_path)  # the script beside it has the loss alone
+    assert result.exit_code == 0, result.output
+    assert "3 outputs checked, none off." in result.stdout
+
+
+def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
+    words = ("--format", "onnx", "--out", tmp_path)
+    named = cli("export", "mse_loss", "--gradients", "targets", "--gradients", "predictions", *words)
+    assert named.exit_code == 0, named.output
+    every = cli("export", "l1_loss", "classification_error", "--gradients", "all", *words)
+    assert every.exit_code == 0, every.output
+    outputs = {
+        row: [value.name for value in onnx.load(tmp_path / row / f"{row}.onnx").graph.output]
+        for row in ("mse_loss", "l1_loss", "classification_error")
+    }
+    assert outputs == {
+        "mse_loss": ["loss", "grad_targets", "grad_predictions"],
+        "l1_loss": ["loss", "grad_predictions", "grad_targets"],
+        "classification_error": ["loss"],
+    }
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "give either rows to export or --all."),
@@ -59,6 +91,15 @@ def test_a_list_of_numbers_is_a_weight(cli, tmp_path):
         (["l1_loss", "--size", "B=two"], "got the size 'B=two', expected something like B=4"),
         (["l1_loss", "--size", "Q=2"], "l1_loss: got a size for Q"),
         (["nll_loss", "--set", "weight=[1, 2]"], "nll_loss: "),
+        (
+            ["ctc_loss", "--gradients", "targets"],
+            "ctc_loss: gradients: got targets, expected some of log_probs",
+        ),
+        (["classification_error", "--gradients", "targets"], "gradients: got targets, expected none"),
+        (
+            ["l1_loss", "--gradients", "all", "--format", "torchscript"],
+            "--gradients: they are outputs of ONNX",
+        ),
     ],
 )
 def test_mistakes_are_one_plain_line(cli, tmp_path, words, message):

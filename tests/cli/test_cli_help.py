@@ -8,7 +8,7 @@ import pytest
 
 import exportable_losses
 
-COMMANDS = ("list", "export", "attach", "validate", "score", "compare", "report", "bench", "doctor")
+COMMANDS = ("list", "export", "attach", "validate", "score", "compare", "report", "plot", "bench", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

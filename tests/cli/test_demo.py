@@ -9,7 +9,7 @@ import recogniser
 from PIL import Image
 from recogniser import Result
 
-from exportable_losses import CTCLoss
+from exportable_losses import CTCAlign, CTCLoss, CTCPosterior
 from exportable_losses.export import attach, to_onnx
 from exportable_losses.runtime import LossSession
 
@@ -125,6 +125,30 @@ def test_two_lines_end_to_end(joint, tmp_path):
     picture = tmp_path / "new" / "recogniser.png"
     recogniser.plot([clean, blurred, noisy], picture)
     assert np.ptp(np.asarray(Image.open(picture))) == 255
+
+
+def test_the_lattice_of_a_phrase(joint, tmp_path, monkeypatch):
+    graphs = []
+    for module in (CTCPosterior(), CTCAlign()):
+        graphs.append(tmp_path / type(module).__name__ / "graph.onnx")
+        graphs[-1].parent.mkdir()
+        to_onnx(module, graphs[-1])
+    figures, plot = [], recogniser.plot_lattice
+    monkeypatch.setattr(
+        recogniser, "plot_lattice", lambda *a, **k: figures.append(plot(*a, **k)) or figures[-1]
+    )
+    recogniser.draw_lattice(joint, *graphs, tmp_path / "new" / "lattice.png")
+    assert np.ptp(np.asarray(Image.open(tmp_path / "new" / "lattice.png"))) == 255
+    axes = figures[0].axes[0]
+    shown = "".join(label.get_text() for label in axes.get_yticklabels())
+    assert shown == recogniser.PHRASE.replace(" ", "␣")
+    posterior = axes.images[0].get_array()
+    np.testing.assert_allclose(posterior.sum(0), 1, atol=1e-4)  # of the states of each frame
+    # where the recogniser is sure, the best path goes through the state that it is sure of
+    frames, states = axes.lines[0].get_xydata().astype(int).T
+    sure = posterior.max(0) > 0.9
+    assert sure.sum() > 10
+    np.testing.assert_array_equal(posterior.argmax(0)[frames][sure], states[sure])
 
 
 @pytest.mark.parametrize("native", ["auto", False])

@@ -1,4 +1,4 @@
-"""The example that the README shows; those in C++ are held by tests/native/test_cpp_examples.py."""
+"""The examples that the README names; those in C++ are held by tests/native/test_cpp_examples.py."""
 
 import math
 import subprocess
@@ -22,3 +22,45 @@ def test_python(files):
     command = [sys.executable, EXAMPLES / "loss.py", files / "ctc_loss.onnx"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert float(done.stdout.strip("[]\n")) == pytest.approx(COST), done.stderr
+
+
+def test_adapt():
+    done = subprocess.run([sys.executable, EXAMPLES / "adapt.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = [line.split() for line in done.stdout.splitlines()[1:-1]]
+    losses = [float(row[1]) for row in table]
+    assert losses == sorted(losses, reverse=True)
+    assert losses == pytest.approx([float(row[2]) for row in table], abs=2e-6)
+    assert losses[-1] < losses[0] / 2
+
+
+def test_adapting_needs_no_torch(tmp_path):
+    code = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import adapt
+from onnx import numpy_helper, load_tensor
+from pathlib import Path
+path = Path(sys.argv[2])
+given = {t.name: numpy_helper.to_array(t).copy() for t in map(load_tensor, path.parent.glob("*/input_*.pb"))}
+weights = {name: given.pop(name) for name in adapt.WEIGHTS}
+losses = adapt.adapt(path, given, weights)
+assert losses[-1] < losses[0], losses
+assert "torch" not in sys.modules
+"""
+    import adapt
+
+    adapt.export(tmp_path / "acoustic.onnx")
+    command = [sys.executable, "-c", code, EXAMPLES, tmp_path / "acoustic.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_adapt_notices_steps_that_are_not_those_of_torch(monkeypatch):
+    import adapt
+
+    honest = adapt.adapt_in_torch
+    monkeypatch.setattr(adapt, "adapt_in_torch", lambda *args: [1.01 * loss for loss in honest(*args)])
+    with pytest.raises(SystemExit, match="not those of torch"):
+        adapt.main()

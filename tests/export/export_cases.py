@@ -213,9 +213,11 @@ def _settings() -> Iterator[Case]:
         yield Case("kldiv_loss", f"mask_length_{reduction}", {**smooth, "mask_length": True})
     yield Case("kldiv_loss", "mask_length", {"label_smoothing": 0.2, "mask_length": True}, length)
     yield Case("distance_diff_loss", "settings", {"beta": 0.5, "max_weight": 2.0})
-    for row in ("ctc_loss", "transducer_loss", "ctc_loss_kd", "CTCGreedyDecode"):
+    of_ctc = ("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign")
+    transducers = ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+    for row in (*of_ctc, *transducers):
         yield Case(row, "blank_1", {"blank_index": 1})
-        letter = "V" if row == "transducer_loss" else "C"
+        letter = "V" if row in transducers else "C"
         yield Case(row, "last_blank", {"blank_index": 5}, sizes={letter: 6})
     for reduction in checks.REDUCTIONS:
         yield Case("ctc_loss", f"infinite_{reduction}", {"zero_infinity": False, "reduction": reduction})

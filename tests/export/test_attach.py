@@ -20,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import attach, joint, to_onnx
-from exportable_losses.export.joint import _same
+from exportable_losses.export.functions import same_operator
 from exportable_losses.library import library_path
 from exportable_losses.runtime import LossSession
 
@@ -370,7 +370,7 @@ def test_a_model_with_functions_and_other_domains(join: Join, tmp_path: Path) ->
 def test_operators_that_are_another_at_a_newer_opset(
     op_type: str, before: int, after: int, same: bool
 ) -> None:
-    assert _same(op_type, before, after) == same
+    assert same_operator(op_type, before, after) == same
 
 
 # Names
@@ -423,7 +423,7 @@ def test_two_losses_behind_one_model(join: Join, tmp_path: Path) -> None:
     attach(tmp_path / "2.onnx", loss, path, inputs={"probabilities": "scores"})
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(path)
-    assert [function.name for function in model.functions] == ["CTCLoss"]
+    assert [function.name for function in model.functions] == ["CTCLattice", "CTCTransition", "CTCLoss"]
     assert [v.name for v in model.graph.output] == [
         "scores",
         "loss",
@@ -442,7 +442,7 @@ def test_two_losses_behind_one_model(join: Join, tmp_path: Path) -> None:
 
 
 def test_functions_of_two_types(tmp_path: Path) -> None:
-    """The body for float64 is another function: the second to come gets another name."""
+    """The body for float64, and what it calls, are other functions: the second to come get other names."""
     wide, path = tmp_path / "wide.onnx", tmp_path / "joint.onnx"
     example = catalog.get("ctc_loss").example_inputs()
     example["log_probs"] = example["log_probs"].double()
@@ -454,7 +454,8 @@ def test_functions_of_two_types(tmp_path: Path) -> None:
     attach(save(model, tmp_path / "m.onnx"), loss, tmp_path / "1.onnx", inputs={"log_probs": "scores"})
     attach(tmp_path / "1.onnx", wide, path, inputs={"log_probs": "wide"})
     onnx.checker.check_model(str(path), full_check=True)
-    assert [function.name for function in onnx.load(path).functions] == ["CTCLoss", "CTCLoss_2"]
+    names = ["CTCLattice", "CTCTransition", "CTCLoss"]
+    assert [function.name for function in onnx.load(path).functions] == [*names, *(f"{n}_2" for n in names)]
     second = {f"ctc_loss_{name}": array for name, array in LABELS.items()}
     got = LossSession(path)(x=X, **LABELS, **second)
     assert (got["loss"].dtype, got["ctc_loss_loss"].dtype) == (np.float32, np.float64)

@@ -143,7 +143,7 @@ def test_the_gradient_of_ctc_is_that_of_the_logits(tmp_path: Path) -> None:
     [
         ("ctc_loss", ("targets",), "gradients: got targets, expected some of log_probs"),
         ("ctc_loss", ("logits",), "gradients: got logits, expected some of log_probs"),
-        ("classification_error", "all", "gradients: got 'all', expected none: no input of this row has"),
+        ("classification_error", "all", "gradients: got 'all', expected none: no input of this module has"),
     ],
 )
 def test_gradients_that_there_are_not(

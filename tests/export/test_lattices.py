@@ -7,10 +7,12 @@ import pytest
 import torch
 from enumeration import (
     assignment_by_enumeration,
+    best_transducer_path,
     ctc_by_enumeration,
     label_sequences,
     padded,
     transducer_by_enumeration,
+    transducer_occupation,
 )
 from export_cases import Case, Export, Inputs
 from onnx_runs import RUNTIMES, Run
@@ -36,18 +38,19 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def lattice(row: str, blank: int, dtype: torch.dtype = torch.float32, **settings: object) -> Case:
     """A case that returns costs."""
     name = f"lattice_{blank}_{str(dtype).removeprefix('torch.')}{''.join(f'_{v}' for v in settings.values())}"
-    letter = "V" if row == "transducer_loss" else "C"
-    settings = {"blank_index": blank, **({} if row == "ctc_loss_kd" else {"reduction": "none"}), **settings}
+    letter = "V" if row.lower().startswith("transducer") else "C"
+    reduction = {"reduction": "none"} if row in ("ctc_loss", "transducer_loss") else {}
+    settings = {"blank_index": blank, **reduction, **settings}
     return Case(row, name, settings, sizes={letter: CLASSES}, dtype=dtype)
 
 
 def scores(kind: str, *shape: int) -> Tensor:
-    """Log-probabilities in float64: of ordinary logits, of logits of ±1e4, or with many impossible."""
+    """Log-probabilities in float64: of ordinary logits, of ±1e4, all equal, or many impossible."""
     generator = torch.Generator().manual_seed(sum(shape))
     logits = torch.randn(shape, generator=generator, dtype=torch.float64)
     if kind == "huge":
         return (1e4 * logits.sign() + logits).log_softmax(-1)
-    log_probs = logits.log_softmax(-1)
+    log_probs = (torch.zeros_like(logits) if kind == "equal" else logits).log_softmax(-1)
     if kind == "with -inf":
         log_probs[torch.rand(shape, generator=generator) < 0.3] = -torch.inf
     if kind == "one class":  # a frame in the middle that can be one class alone
@@ -56,9 +59,10 @@ def scores(kind: str, *shape: int) -> Tensor:
     return log_probs
 
 
-def agree(got: np.ndarray, expected: Tensor, dtype: torch.dtype) -> None:
-    finite = expected[expected.isfinite()].abs()
-    largest = max([1.0, *finite.tolist()])
+def agree(got: np.ndarray, expected: Tensor, dtype: torch.dtype, exponents: Tensor | None = None) -> None:
+    """Equal but for rounding, that of its `exponents` where it is a probability."""
+    rounded = expected if exponents is None else exponents
+    largest = max([1.0, *rounded[rounded.isfinite()].abs().tolist()])
     np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=RTOL[dtype] * largest)
 
 
@@ -127,6 +131,45 @@ def test_transducer_of_impossible_classes(runs: Callable[[Case], Run]) -> None:
     agree(run(call)["loss"], expected, torch.float32)
 
 
+@pytest.mark.parametrize("blank", range(CLASSES))
+def test_transducer_paths_of_every_label_sequence(
+    blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
+) -> None:
+    # the posterior, and the best path with its rule for paths that are as good
+    posterior, align = (runs(lattice(f"Transducer{row}", blank, dtype)) for row in ("Posterior", "Align"))
+    longest = 3
+    for kind in ("ordinary", "huge", "equal", "gone"):
+        for frames in (1, 2, 3):
+            item = scores("ordinary" if kind == "gone" else kind, frames, longest + 1, CLASSES)
+            if kind == "gone":  # a label that no path can emit
+                item[..., (blank + 1) % CLASSES] = -torch.inf
+            item = item.to(dtype).double()
+            inputs, sequences = every_sequence(item, blank, longest, longest)
+            call = in_dtype(dtype, logits=inputs.pop("scores"), **inputs)
+            occupation = [transducer_occupation(item, s, blank) for s in sequences]
+            nodes, emissions, costs = zip(*occupation, strict=True)
+            got = posterior(call)
+            exponents = torch.tensor(costs, dtype=torch.float64)
+            agree(got["costs"], exponents, dtype)
+            agree(got["posteriors"], torch.stack(nodes), dtype, exponents)
+            agree(got["emissions"], torch.stack(emissions), dtype, exponents)
+            best = align(call)
+            for at, labels in enumerate(sequences):
+                score, frames_of = best_transducer_path(item, labels, blank)
+                possible, n = score > -np.inf, len(labels)
+                log_probs = [item.log_softmax(-1)[t, u, labels[u]].item() for u, t in enumerate(frames_of)]
+                expected = {
+                    "starts": frames_of if possible else [0] * n,
+                    "ends": [t + 1 for t in frames_of] if possible else [0] * n,
+                    "scores": log_probs if possible else [-np.inf] * n,
+                }
+                assert best["tokens"][at].tolist() == [*labels, *[-1] * (longest - n)]
+                agree(best["path_scores"][at], torch.tensor(score, dtype=torch.float64), dtype)
+                for name, values in expected.items():
+                    padded_out = torch.tensor([*values, *[0] * (longest - n)], dtype=torch.float64)
+                    agree(best[name][at], padded_out, dtype)
+
+
 @pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss"])
 def test_targets_of_no_width(row: str, runs: Callable[[Case], Run]) -> None:
     for frames in (1, 2, 5):
@@ -142,7 +185,7 @@ def test_targets_of_no_width(row: str, runs: Callable[[Case], Run]) -> None:
 
 
 @pytest.mark.parametrize("garbage", [-torch.inf, torch.inf, 1e30, -1e30])
-@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss"])
+@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "TransducerPosterior", "TransducerAlign"])
 def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callable[[Case], Run]) -> None:
     # every item is shorter than the batch, in frames and in labels
     case = lattice(row, 0)
@@ -151,17 +194,19 @@ def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callabl
         call = case.inputs() | case.entry.example_inputs(3, B=3, T=frames, **dict(case.sizes))
         call["input_lens"] = torch.tensor(input_lengths) / frames
         call["target_lens"] = torch.tensor([1, 0, 2]) / call["targets"].shape[1]
-        (name,) = case.entry.differentiable
+        name = case.entry.inputs[0].name
         clean, filled = dict(call), {**call, name: call[name].clone(), "targets": call["targets"].clone()}
         for item, (t, u) in enumerate(zip(input_lengths, (1, 0, 2), strict=True)):
             filled[name][item, t:] = garbage
             filled["targets"][item, u:] = 10**9
-            if row == "transducer_loss":
+            if name == "logits":
                 filled[name][item, :, u + 1 :] = garbage
-        expected = case.truth(clean)["loss"]
-        assert expected.isfinite().all()
-        agree(run(clean)["loss"], expected, torch.float32)
-        agree(run(filled)["loss"], expected, torch.float32)
+        truth = case.truth(clean)
+        for call in (clean, filled):
+            got = run(call)
+            for output, expected in truth.items():
+                assert expected.isfinite().all()
+                agree(got[output], expected, torch.float32, truth.get("costs"))
 
 
 @pytest.mark.parametrize("blank", range(CLASSES))

@@ -67,7 +67,12 @@ def test_modules_and_inputs_are_left_as_they_were(row: str, tmp_path: Path) -> N
     assert all(torch.equal(before[name], tensor) for name, tensor in inputs.items())
 
 
-LATTICES = {"ctc_loss": "ctc_loss", "transducer_loss": "transducer_loss", "ctc_loss_kd": "ctc_loss"}
+LATTICES = {
+    "ctc_loss": "ctc_loss",
+    "transducer_loss": "transducer_loss",
+    "ctc_loss_kd": "ctc_loss",
+    "TransducerPosterior": "transducer_loss_grad",
+}
 
 
 @pytest.mark.parametrize("row", LATTICES)

@@ -17,6 +17,10 @@ METRICS = [
     "SDR",
     "SISNRImprovement",
     "CTCGreedyDecode",
+    "CTCPosterior",
+    "CTCAlign",
+    "TransducerPosterior",
+    "TransducerAlign",
     "EditDistance",
     "TokenErrorRate",
 ]

@@ -13,8 +13,11 @@ LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2,
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
     "ctc_loss_grad": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, torch.ones(2)),
+    "ctc_posterior": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
+    "ctc_align": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
     "transducer_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *LABELS),
     "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),
+    "transducer_align": lambda: (torch.randn(2, 5, 3, 4), *LABELS),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
     "edit_counts": lambda: (LABELS[0], LABELS[0].flip(1), *LABELS[2:3] * 2),
 }

@@ -1,12 +1,40 @@
 """Lattices, ordinary and hard, and what every computer is held to: plain torch in float64."""
 
-from collections.abc import Callable
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
-from exportable_losses.ops import plain
+from exportable_losses.library import library_path
+from exportable_losses.ops import native, plain
+
+SETS = ("baseline", "avx2", "avx512")
+
+
+@contextlib.contextmanager
+def native_on(isa: str, folder: Path) -> Iterator[None]:
+    """The native library on this instruction set; skips where the library or the machine has none such."""
+    path = library_path()
+    if path is None:
+        pytest.skip("native: the package was installed without it")
+    # the library looks at the variable once: each instruction set has a copy of its own
+    copy = shutil.copy(path, folder / Path(path).name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPORTABLE_LOSSES_LIBRARY", str(copy))
+        patch.setenv("EXPORTABLE_LOSSES_ISA", isa)
+        native._library.cache_clear()
+        try:
+            runs_on = native.about()["instruction set"]
+            if runs_on != isa and (isa, runs_on) != ("baseline", "neon"):
+                pytest.skip(f"native: no {isa} on this machine")
+            yield
+        finally:
+            native._library.cache_clear()
 
 
 class Lattice(NamedTuple):

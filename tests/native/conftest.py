@@ -1,13 +1,19 @@
 """What is built once for all tests, and for all workers of pytest-xdist."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from building import cmake, shared_library
 from filelock import FileLock  # torch brings it
+from ort_cases import build, relative
+
+import exportable_losses as el
+from exportable_losses.export import to_onnx
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +48,37 @@ def libraries(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[str,
 
     folder = once("libraries", build)
     return shared_library(folder, "exportable_losses"), shared_library(folder, "exportable_losses_torch")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The library that every session here finds, built with our header."""
+    path = build(tmp_path_factory.mktemp("build"), "-DEXPORTABLE_LOSSES_OWN_ORT_ABI")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPORTABLE_LOSSES_LIBRARY", path)
+        yield path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, int], str]:
+    """The path of an exported row, by name, dtype and blank."""
+    folder = tmp_path_factory.mktemp("exported")
+    rows: dict[str, Any] = {
+        "ctc_loss": lambda blank: el.CTCLoss(blank, "none", zero_infinity=False),
+        "ctc_loss_kd": lambda blank: el.CTCDistillationLoss(blank),
+        "TransducerPosterior": el.TransducerPosterior,
+        "TransducerAlign": el.TransducerAlign,
+        "transducer_loss": lambda blank: el.TransducerLoss(blank, "none"),
+    }
+
+    def path(row: str, dtype: Any, blank: int) -> str:
+        file = folder / f"{row}_{np.dtype(dtype)}_{blank}" / f"{row}.onnx"
+        if not file.exists():
+            file.parent.mkdir()
+            example = {
+                k: torch.from_numpy(v) for k, v in relative(row, dtype, (3, 7, 4, 5), 0, blank).items()
+            }
+            to_onnx(rows[row](blank), file, example)
+        return str(file)
+
+    return path

@@ -1,14 +1,16 @@
-// The core against a textbook recursion in double-precision logarithms, on random shapes and hard
-// values. Built and run by test_core.py, with sanitizers and for each instruction set.
+// The core against textbook recursions, those of lattices in double-precision logarithms, on random shapes
+// and hard values. Built and run by test_core.py, with sanitizers and for each instruction set.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "check.h"
 #include "dispatch.h"
+#include "edits.h"
 #include "lattice.h"
 #include "threads.h"
 
@@ -190,6 +192,60 @@ Case<Real> one_long_item(std::mt19937& random) {
   return x;
 }
 
+using Tokens = std::vector<int64_t>;
+
+// Edits and gaps of the table's last cell: the fewest of the first, then of the second.
+std::pair<int64_t, int64_t> edits_and_gaps(const Tokens& a, const Tokens& b) {
+  std::vector<std::pair<int64_t, int64_t>> row;
+  for (size_t j = 0; j <= b.size(); ++j) row.push_back({j, j});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    auto diagonal = row[0];
+    row[0] = {i, i};
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const auto gap = std::min(row[j], row[j - 1]);
+      diagonal.first += a[i - 1] != b[j - 1];
+      const auto best = std::min(diagonal, {gap.first + 1, gap.second + 1});
+      diagonal = row[j];
+      row[j] = best;
+    }
+  }
+  return row.back();
+}
+
+// Lengths from 0 to 400, over few tokens or many: those that stand anywhere in 64 bits too. Half of the
+// predictions are independent, half the target some places on and with noise: gaps on both sides.
+void check_edits(std::mt19937& random, const Parallel& parallel) {
+  const int64_t longest = std::vector<int64_t>{3, 20, 130, 400}[random() % 4];
+  const int64_t different = std::vector<int64_t>{2, 40, 999}[random() % 3];
+  const bool wild = random() % 3 == 0, alike = random() % 2;
+  const int64_t B = random() % 4, K = random() % (longest + 1), S = alike ? K : random() % (longest + 1);
+  auto draw = [&] {
+    const int64_t token = random() % different;
+    return wild ? int64_t(token * 0x5851F42D4C957F2Du) : token;
+  };
+  Tokens predictions(B * K), targets(B * S), prediction_lengths(B), target_lengths(B), counts(3 * B, -1);
+  for (auto& token : targets) token = draw();
+  for (int64_t i = 0; i < B * K; ++i) predictions[i] = alike && random() % 9 ? targets[(i + i / K) % (B * S)] : draw();
+  for (auto& length : prediction_lengths) length = random() % 4 ? K : random() % (K + 1);
+  for (auto& length : target_lengths) length = random() % 4 ? S : random() % (S + 1);
+  const Sequences sequences{predictions.data(),    targets.data(), prediction_lengths.data(),
+                            target_lengths.data(), B,              K,
+                            S};
+  demand(what_is_wrong(sequences).empty(), "legal sequences are refused", 0, 0);
+  edit_counts(sequences, counts.data(), parallel);
+  for (int64_t b = 0; b < B; ++b) {
+    const auto prediction = predictions.begin() + b * K, target = targets.begin() + b * S;
+    const auto expected = edits_and_gaps({prediction, prediction + prediction_lengths[b]},
+                                         {target, target + target_lengths[b]});
+    const int64_t insertions = counts[3 * b], deletions = counts[3 * b + 1], substitutions = counts[3 * b + 2];
+    demand(insertions + deletions + substitutions == expected.first, "edits",
+           insertions + deletions + substitutions, expected.first);
+    demand(insertions + deletions == expected.second, "gaps", insertions + deletions, expected.second);
+    demand(insertions - deletions == prediction_lengths[b] - target_lengths[b], "insertions less deletions",
+           insertions - deletions, prediction_lengths[b] - target_lengths[b]);
+  }
+}
+
 void check_instruction_sets() {
   auto expect = [](const char* wanted, Isa most, Isa expected) {
     demand(chosen(wanted, most) == expected, "instruction set", double(chosen(wanted, most)), double(expected));
@@ -208,6 +264,7 @@ int main(int arguments, char** argument) {
   const int rounds = arguments > 1 ? std::atoi(argument[1]) : 300;
   for (int round = 0; round < rounds; ++round) {
     const Parallel parallel = on_threads(1 + round % 3);
+    check_edits(random, parallel);
     for (bool transducer : {false, true}) {
       check<float>(random, transducer, parallel);
       check<double>(random, transducer, parallel);

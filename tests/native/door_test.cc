@@ -222,6 +222,107 @@ void check_out_of_memory(bool transducer, int threads, bool with_grad, bool one)
   demand(call() == nullptr && legal.costs == costs && legal.grad == grad, "the call after a failure", "an error");
 }
 
+// A legal call of the edit distance.
+struct LegalEdits {
+  std::vector<std::int64_t> predictions{1, 2, 3, 4, 4, 4}, targets{1, 5, 3, 4}, prediction_lengths{3, 2},
+      target_lengths{2, 2}, counts = std::vector<std::int64_t>(6, -7);
+
+  exportable_losses_sequences sequences() const {
+    return {predictions.data(), targets.data(), prediction_lengths.data(), target_lengths.data(), 2, 3, 2};
+  }
+  const char* call(const exportable_losses_sequences& given, int threads = 1) {
+    return exportable_losses_edit_counts(&given, counts.data(), threads);
+  }
+  bool is_untouched() const { return counts == std::vector<std::int64_t>(6, -7); }
+  bool is_right() const { return counts == std::vector<std::int64_t>{1, 0, 1, 0, 0, 1}; }
+};
+
+void check_refusals_of_edits() {
+  using Sequences = exportable_losses_sequences;
+  const std::vector<std::int64_t> endless(2, most / 2), longest(2, INT32_MAX);
+  const struct {
+    const char* says;
+    std::function<void(Sequences&)> spoil;
+  } table[] = {
+      {"batch: got -1, expected a number of at least 0", [](Sequences& x) { x.batch = -1; }},
+      {"predictions: got 2 items of width -1, expected what fits", [](Sequences& x) { x.prediction_width = -1; }},
+      {"targets: got 2 items of width -9223372036854775808", [](Sequences& x) { x.target_width = INT64_MIN; }},
+      {"predictions: got 2 items of width 9223372036854775807", [](Sequences& x) { x.prediction_width = most; }},
+      {"targets: got 2 items of width 1152921504606846976", [](Sequences& x) { x.target_width = most / 8 + 1; }},
+      {"predictions: got 9223372036854775807 items of width 3", [](Sequences& x) { x.batch = most; }},
+      {"predictions: got null, expected an array", [](Sequences& x) { x.predictions = nullptr; }},
+      {"targets: got null", [](Sequences& x) { x.targets = nullptr; }},
+      {"prediction_lengths: got null", [](Sequences& x) { x.prediction_lengths = nullptr; }},
+      {"target_lengths: got null", [](Sequences& x) { x.target_lengths = nullptr; }},
+      {"prediction_lengths: got 3 for item 0, expected a number in [0, 2]", [](Sequences& x) { x.prediction_width = 2; }},
+      {"target_lengths: got 2 for item 0, expected a number in [0, 1]", [](Sequences& x) { x.target_width = 1; }},
+      {"target_lengths: got 4611686018427387903 for item 0", [&](Sequences& x) { x.target_lengths = endless.data(); }},
+      {"target_lengths: got 2147483647 for item 0, expected fewer than 2147483647",
+       [&](Sequences& x) {  // refused before a token is read, or this would crash
+         x.target_lengths = longest.data();
+         x.target_width = INT32_MAX;
+       }},
+  };
+  LegalEdits legal;
+  for (const auto& row : table) {
+    Sequences sequences = legal.sequences();
+    row.spoil(sequences);
+    const char* message = legal.call(sequences);
+    demand(message != nullptr && std::string(message).rfind(row.says, 0) == 0, row.says, message);
+    demand(legal.is_untouched(), std::string(row.says) + ": something was written", message);
+  }
+  for (auto* lengths : {&legal.prediction_lengths, &legal.target_lengths})
+    for (const std::int64_t bad : {std::int64_t(-1), std::int64_t(INT64_MIN), std::int64_t(4), most}) {
+      const std::int64_t before = (*lengths)[1];
+      (*lengths)[1] = bad;
+      const char* message = legal.call(legal.sequences());
+      const std::string says = "got " + std::to_string(bad) + " for item 1, expected a number in [0, ";
+      demand(message != nullptr && std::string(message).find(says) != std::string::npos, says, message);
+      demand(legal.is_untouched(), says + ": something was written", message);
+      (*lengths)[1] = before;
+    }
+  const Sequences sequences = legal.sequences();
+  const char* message = exportable_losses_edit_counts(nullptr, legal.counts.data(), 1);
+  demand(message != nullptr && std::string(message) == "sequences: got null, expected sequences", "nothing", message);
+  message = exportable_losses_edit_counts(&sequences, nullptr, 1);
+  demand(message != nullptr && std::string(message) == "counts: got null, expected an array", "no counts", message);
+}
+
+void check_legal_edges_of_edits() {
+  LegalEdits legal;
+  demand(legal.call(legal.sequences(), -3) == nullptr && legal.is_right(), "fewer than no threads", "other counts");
+  const exportable_losses_sequences none{};
+  demand(exportable_losses_edit_counts(&none, nullptr, 4) == nullptr, "no items", "an error");
+  const std::vector<std::int64_t> zeros(2, 0);
+  for (const bool targets_too : {false, true}) {  // no tokens, and so nothing to point at
+    exportable_losses_sequences empty = legal.sequences();
+    empty.predictions = nullptr, empty.prediction_width = 0, empty.prediction_lengths = zeros.data();
+    if (targets_too) empty.targets = nullptr, empty.target_width = 0, empty.target_lengths = zeros.data();
+    demand(legal.call(empty, 2) == nullptr, "no tokens", "an error");
+    const std::int64_t all = targets_too ? 0 : 2;
+    demand(legal.counts == std::vector<std::int64_t>{0, all, 0, 0, all, 0}, "no tokens", "other counts");
+  }
+}
+
+// Lets the n-th allocation of a call fail, for every n.
+void check_edits_out_of_memory(int threads) {
+  LegalEdits legal;
+  long errors = 0;
+  for (long n = 0;; ++n) {
+    fail(n, n + 1);
+    const char* message = legal.call(legal.sequences(), threads);
+    const bool failed = allocations > n;
+    fail(-1, -1);
+    errors += message != nullptr;
+    if (message != nullptr)
+      demand(failed && std::string(message) == "out of memory: what counts hold means nothing", "a failure", message);
+    if (message == nullptr) demand(legal.is_right(), "after a failure", "other counts");
+    if (threads == 1) demand(failed == (message != nullptr), "one thread: a failure that nobody told", message);
+    if (!failed) break;
+  }
+  demand(errors > 0, "edits: memory never ran out", nullptr);
+}
+
 // Memory that runs out while an error is told does not end the process either.
 void check_refusal_out_of_memory() {
   Legal legal(false);
@@ -293,6 +394,9 @@ int main() {
         for (const bool one : {false, true})
           if (!one || !transducer) check_out_of_memory(transducer, threads, with_grad, one);
   }
+  check_refusals_of_edits();
+  check_legal_edges_of_edits();
+  for (const int threads : {1, 3}) check_edits_out_of_memory(threads);
   check_refusal_out_of_memory();
   check_exceptions_of_threads();
   std::printf("door: all is well (%s)\n", exportable_losses_instruction_set());

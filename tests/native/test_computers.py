@@ -1,26 +1,22 @@
 """Whoever computes the lattices passes the same tests."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 import torch
-from computer_cases import HARD, Lattice, behind, check, compute, lattice
+from computer_cases import HARD, SETS, Lattice, behind, check, compute, lattice, native_on
 from enumeration import ctc_by_enumeration, label_sequences, padded, transducer_by_enumeration
 from hypothesis import given as given_any
 from hypothesis import settings
 from hypothesis import strategies as st
 from recorded import Recording, recordings
 
-from exportable_losses.library import library_path
-from exportable_losses.ops import native, plain, using
+from exportable_losses.ops import plain, using
 from exportable_losses.ops.computers import COMPUTERS
 
 F32, F64 = torch.float32, torch.float64
-SETS = ("baseline", "avx2", "avx512")
 EVERYONE = [*(f"native {isa}" for isa in SETS), "torchaudio", "numba", "torch"]
 if torch.cuda.is_available():
     EVERYONE += [f"{name} on a GPU" for name in ("cuda", "torchaudio", "numba", "torch")]
@@ -55,21 +51,8 @@ def computer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if name != "native":
         yield Computer(name, "cuda" if rest else "cpu")
         return
-    path = library_path()
-    if path is None:
-        pytest.skip("native: the package was installed without it")
-    # the library looks at the variable once: each instruction set has a copy of its own
-    copy = shutil.copy(path, tmp_path_factory.mktemp(rest) / Path(path).name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EXPORTABLE_LOSSES_LIBRARY", str(copy))
-        patch.setenv("EXPORTABLE_LOSSES_ISA", rest)
-        native._library.cache_clear()
-        runs_on = native.about()["instruction set"]
-        if runs_on != rest and (rest, runs_on) != ("baseline", "neon"):
-            native._library.cache_clear()
-            pytest.skip(f"native: no {rest} on this machine")
+    with native_on(rest, tmp_path_factory.mktemp(rest)):
         yield Computer(name, "cpu")
-    native._library.cache_clear()
 
 
 def test_a_gpu_is_here() -> None:

@@ -61,7 +61,7 @@ from exportable_losses import library
 from exportable_losses.ops import cuda, native
 native.library_path = cuda.library_path = lambda: None
 assert el.CTCLoss()(*given).isclose(expected)
-assert computers.overview()["in use"]["cpu"] == {"ctc": "numba", "transducer": "numba"}
+assert computers.overview()["in use"]["cpu"] == {"ctc": "numba", "transducer": "numba", "edits": "torch"}
 """
     run(USED + code)
 
@@ -72,7 +72,7 @@ sys.modules["numba"] = None
 from exportable_losses.ops import native
 native.library_path = lambda: None
 assert el.CTCLoss()(*given).isclose(expected)
-assert computers.overview()["in use"]["cpu"] == {"ctc": "torch", "transducer": "torch"}
+assert computers.overview()["in use"]["cpu"] == {"ctc": "torch", "transducer": "torch", "edits": "torch"}
 with computers.using("numba"):
     el.CTCLoss()(*given)
 """

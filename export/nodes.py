@@ -1,0 +1,38 @@
+"""The operators of our domain as onnxscript calls them."""
+
+import onnx
+from onnxscript.values import Op, Opset
+
+from .functions import DOMAIN, VERSION
+
+_FLOATS = ["tensor(float)", "tensor(double)"]
+_LATTICE_INPUTS = ("targets", "input_lengths", "target_lengths")
+
+
+def node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
+    """An operator of our domain; types are ``T`` for floats or an ONNX type."""
+    schema = onnx.defs.OpSchema(
+        name,
+        DOMAIN,
+        VERSION,
+        inputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in inputs.items()],
+        outputs=[onnx.defs.OpSchema.FormalParameter(n, t) for n, t in outputs.items()],
+        type_constraints=[("T", _FLOATS, "")],
+        attributes=[onnx.defs.OpSchema.Attribute(a, onnx.defs.OpSchema.AttrType.INT, "") for a in attributes],
+    )
+    return Op(Opset(DOMAIN, VERSION), name, schema)
+
+
+def on_lattice(name: str, scores: str, outputs: dict[str, str], more: dict[str, str] | None = None) -> Op:
+    """An operator on a lattice: what takes `scores`, targets, lengths and the blank."""
+    inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)"), **(more or {})}
+    return node(name, inputs, outputs, ("blank_index",))
+
+
+def lattice(name: str, scores: str) -> tuple[Op, Op]:
+    """The operator of a lattice's costs and that of their gradient."""
+    both = {"costs": "T", "grad": "T"}
+    return (
+        on_lattice(name, scores, {"costs": "T"}),
+        on_lattice(f"{name}Grad", scores, both, {"grad_costs": "T"}),
+    )

@@ -1,0 +1,146 @@
+"""The posterior of a lattice as a picture: what is said when, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+_MOST_NAMES = 60  # that stand one above the other and can still be read
+
+
+def plot(
+    outputs: Mapping[str, np.ndarray],
+    *,
+    item: int = 0,
+    tokens: Sequence[str] | None = None,
+    lattice: Literal["ctc", "transducer"] | None = None,
+) -> Figure:
+    """Draw one item's posterior, time across and tokens up, the darker the more probable.
+
+    Args:
+        outputs: arrays by name, as `CTCPosterior` or `TransducerPosterior` gives them: `posteriors`
+            `[B, T, 2S+1]` (blanks at even states, label (s - 1) / 2 at odd ones) or `[B, T, S+1]` (the
+            labels that have been emitted), and the `costs` `[B]` in nats for the title. With `tokens`,
+            `starts` and `ends` `[B, S]`, as `CTCAlign` or `TransducerAlign` gives them, the best path is
+            drawn over it. Other names are not looked at.
+        item: which of the batch, from 0.
+        tokens: the names of its labels, in order; the numbers in `outputs` without it, or else their places.
+        lattice: ``"ctc"`` or ``"transducer"``; the latter without it if there are `emissions`, which
+            `TransducerPosterior` gives.
+
+    Returns:
+        The figure; ``savefig`` writes it. What lies behind the item's frames and labels is left out. An
+        item whose labels are impossible has no posterior and no path.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: an array is missing or does not fit, there is no such item, or it has another number
+            of labels than there are names.
+
+    Example:
+        >>> import numpy as np
+        >>> posteriors = np.array([[[1.0, 0.5], [0.5, 1.0]]])  # a label at either of two frames
+        >>> figure = plot({"posteriors": posteriors}, tokens=["a"], lattice="transducer")
+        >>> figure.axes[0].get_xlabel()
+        'time (frames)'
+    """
+    if lattice not in (None, "ctc", "transducer"):
+        raise ValueError(f"lattice: got {lattice!r}, expected 'ctc' or 'transducer'")
+    states = 1 if lattice == "transducer" or (lattice is None and "emissions" in outputs) else 2
+    given = _item(outputs, item, states)
+    posterior, tokens_of = given["posteriors"], given.get("tokens")
+    if posterior.any():
+        frames = int(np.flatnonzero(posterior.any(axis=1))[-1]) + 1
+        labels = -(-int(np.flatnonzero(posterior.any(axis=0))[-1]) // states)
+    else:  # impossible: the posterior does not say where the item ends
+        frames, labels = len(posterior), (posterior.shape[1] - 1) // states
+        labels = labels if tokens_of is None else int((tokens_of >= 0).sum())
+    if tokens is None:
+        tokens = [str(x) for x in (np.arange(labels) + 1 if tokens_of is None else tokens_of[:labels])]
+    elif len(tokens) != labels:
+        expected = f"expected {labels}, one for each label of item {item}"
+        raise ValueError(f"tokens: got {len(tokens)} names, {expected}")
+    path = None
+    if posterior.any() and "starts" in given and "ends" in given:
+        nodes = _through_states if states == 2 else _through_labels
+        path = nodes(given["starts"][:labels], given["ends"][:labels], frames)
+    names = [name if name.strip() else "␣" for name in tokens]
+    return _draw(posterior[:frames, : states * labels + 1], names, states, path, given.get("costs"))
+
+
+def _item(outputs: Mapping[str, np.ndarray], item: int, states: int) -> dict[str, np.ndarray]:
+    """What is drawn of the item, with its padding: `posteriors` `[T, states * S + 1]`, and the rest."""
+    if "posteriors" not in outputs:
+        raise ValueError(f"outputs: got {', '.join(outputs) or 'none'}, expected posteriors among them")
+    shape = np.shape(outputs["posteriors"])
+    if len(shape) != 3 or 0 in shape[1:] or (shape[2] - 1) % states:
+        expected = "[B, T, 2S+1]" if states == 2 else "[B, T, S+1]"
+        raise ValueError(f"posteriors: got shape {list(shape)}, expected {expected}")
+    if not 0 <= item < shape[0]:
+        raise ValueError(f"item: got {item}, expected one of the {shape[0]} from 0")
+    per_label = (shape[0], (shape[2] - 1) // states)
+    shapes = {"costs": shape[:1], "tokens": per_label, "starts": per_label, "ends": per_label}
+    for name, wanted in shapes.items():
+        if name in outputs and np.shape(outputs[name]) != wanted:
+            got = list(np.shape(outputs[name]))
+            raise ValueError(f"{name}: got shape {got}, expected {list(wanted)}")
+    return {n: np.asarray(outputs[n])[item] for n in ("posteriors", *shapes) if n in outputs}
+
+
+def _through_states(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
+    """The path through CTC's states `[T, 2]`: frame and state, which is odd between start and end."""
+    t = np.arange(frames)
+    begun, ended = ((edges[:, None] <= t).sum(0) for edges in (starts, ends))
+    return np.stack([t, begun + ended], 1)
+
+
+def _through_labels(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
+    """The path through a transducer's nodes `[T+S, 2]`: frame and labels so far, up before across."""
+    emitted = np.searchsorted(starts, np.arange(frames), side="right")
+    before = np.concatenate([[0], emitted[:-1]])
+    pairs = zip(before, emitted, strict=True)
+    return np.array([(t, u) for t, (low, high) in enumerate(pairs) for u in range(low, high + 1)])
+
+
+def _draw(
+    posterior: np.ndarray,
+    names: Sequence[str],
+    states: int,
+    path: np.ndarray | None,
+    cost: np.ndarray | None,
+) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ModuleNotFoundError as error:
+        missing = "matplotlib is not installed: pip install 'exportable-losses[plot]'"
+        raise ModuleNotFoundError(missing, name=error.name) from error
+    frames = len(posterior)
+    size = (np.clip(0.11 * frames + 2, 6, 12), np.clip(0.17 * len(names) + 1.4, 3.2, 11))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        posterior.T, origin="lower", aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest"
+    )
+    bar = figure.colorbar(image, pad=0.02, fraction=0.05, aspect=30)
+    bar.set_label("posterior probability")
+    bar.outline.set_visible(False)
+    if path is not None:
+        axes.plot(*path.T, color="#c44e52", linewidth=1.2, label="best path")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
+    every = max(-(-len(names) // _MOST_NAMES), 1)
+    ticks = [states * i + 1 for i in range(0, len(names), every)]
+    axes.set_yticks(ticks, list(names)[::every], parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set(xlabel="time (frames)", ylabel="tokens")
+    axes.spines[["top", "right"]].set_visible(False)
+    if cost is not None:
+        axes.set_title(f"cost: {cost:.2f} nats", loc="left", fontsize="medium")
+    return figure
