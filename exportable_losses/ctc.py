@@ -21,8 +21,9 @@ CTC = Contract(
     totals=(Total("loss"),),
 )
 
-POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"))
-ALIGN = Contract(CTC.inputs, ("tokens", "starts", "ends", "scores", "path_scores"))
+POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"), totals=(Total("costs"),))
+_PATH = ("tokens", "starts", "ends", "scores", "path_scores")
+ALIGN = Contract(CTC.inputs, _PATH, totals=(Total("path_scores"),))
 DECODE = Contract(
     (Input("log_probs", "B T C", "log_probability"), Input("input_lens", "B", "relative_length", of="T")),
     ("tokens", "token_lengths"),

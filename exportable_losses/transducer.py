@@ -20,8 +20,9 @@ TRANSDUCER = Contract(
     differentiable=("logits",),
     totals=(Total("loss"),),
 )
-POSTERIOR = Contract(TRANSDUCER.inputs, ("posteriors", "emissions", "costs"))
-ALIGN = Contract(TRANSDUCER.inputs, ("tokens", "starts", "ends", "scores", "path_scores"))
+POSTERIOR = Contract(TRANSDUCER.inputs, ("posteriors", "emissions", "costs"), totals=(Total("costs"),))
+_PATH = ("tokens", "starts", "ends", "scores", "path_scores")
+ALIGN = Contract(TRANSDUCER.inputs, _PATH, totals=(Total("path_scores"),))
 
 
 def _lengths(
