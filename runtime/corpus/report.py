@@ -31,7 +31,7 @@ _IN_UNITS = ("loss", "sdr", "improvement")
 _FRAMES = (
     "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss distance_diff_loss ctc_loss "
     "transducer_loss ctc_loss_kd nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy "
-    "ExpectedCalibrationError Perplexity"
+    "ExpectedCalibrationError Perplexity CTCPosterior CTCAlign TransducerPosterior TransducerAlign"
 )
 
 
