@@ -30,6 +30,21 @@ DECODE = Contract(
 )
 
 
+def _lengths(
+    log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
+    if not torch.jit.is_scripting():
+        given = {
+            "log_probs": log_probs,
+            "targets": targets,
+            "input_lens": input_lens,
+            "target_lens": target_lens,
+        }
+        check_inputs(CTC, given, blank_index=blank_index)
+    return absolute_length(input_lens, log_probs.shape[1]), absolute_length(target_lens, targets.shape[1])
+
+
 def reduce_ctc(costs: Tensor, target_lengths: Tensor, reduction: str, zero_infinity: bool) -> Tensor:
     """Reduce CTC costs `[B]`: ``mean`` and ``batch`` are per label, an empty target counts as one."""
     if zero_infinity:
@@ -108,16 +123,7 @@ class CTCLoss(nn.Module):
 
     def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
-        if not torch.jit.is_scripting():
-            given = {
-                "log_probs": log_probs,
-                "targets": targets,
-                "input_lens": input_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(CTC, given, blank_index=blank_index)
-        input_lengths = absolute_length(input_lens, log_probs.shape[1])
-        target_lengths = absolute_length(target_lens, targets.shape[1])
+        input_lengths, target_lengths = _lengths(log_probs, targets, input_lens, target_lens, blank_index)
         if torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.ctc_loss(
@@ -180,24 +186,15 @@ class CTCPosterior(nn.Module):
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if not torch.jit.is_scripting():
-            given = {
-                "log_probs": log_probs,
-                "targets": targets,
-                "input_lens": input_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(POSTERIOR, given, blank_index=self.blank_index)
-        log_probs = log_probs.detach()
-        input_lengths = absolute_length(input_lens, log_probs.shape[1])
-        target_lengths = absolute_length(target_lens, targets.shape[1])
+        blank_index, log_probs = self.blank_index, log_probs.detach()
+        input_lengths, target_lengths = _lengths(log_probs, targets, input_lens, target_lens, blank_index)
         if torch.jit.is_scripting():
             costs, posteriors = ops.ctc_posterior(
-                log_probs, targets, input_lengths, target_lengths, self.blank_index
+                log_probs, targets, input_lengths, target_lengths, blank_index
             )
         else:
             costs, posteriors = torch.ops.exportable_losses.ctc_posterior(
-                log_probs, targets, input_lengths, target_lengths, self.blank_index
+                log_probs, targets, input_lengths, target_lengths, blank_index
             )
         return posteriors, costs
 
@@ -253,24 +250,15 @@ class CTCAlign(nn.Module):
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        if not torch.jit.is_scripting():
-            given = {
-                "log_probs": log_probs,
-                "targets": targets,
-                "input_lens": input_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(ALIGN, given, blank_index=self.blank_index)
-        log_probs = log_probs.detach()
-        input_lengths = absolute_length(input_lens, log_probs.shape[1])
-        target_lengths = absolute_length(target_lens, targets.shape[1])
+        blank_index, log_probs = self.blank_index, log_probs.detach()
+        input_lengths, target_lengths = _lengths(log_probs, targets, input_lens, target_lens, blank_index)
         if torch.jit.is_scripting():
             states, path_scores = ops.ctc_align(
-                log_probs, targets, input_lengths, target_lengths, self.blank_index
+                log_probs, targets, input_lengths, target_lengths, blank_index
             )
         else:
             states, path_scores = torch.ops.exportable_losses.ctc_align(
-                log_probs, targets, input_lengths, target_lengths, self.blank_index
+                log_probs, targets, input_lengths, target_lengths, blank_index
             )
         width = targets.shape[1]
         within = torch.arange(width, device=targets.device) < target_lengths.unsqueeze(1)

@@ -29,9 +29,20 @@ RATE = Contract(
 
 
 def edits_and_lengths(
-    predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
+    predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor, nonempty: bool
 ) -> tuple[Tensor, Tensor]:
-    """Insertions, deletions and substitutions `[B, 3]`, and the tokens of each target `[B]`, int64."""
+    """Insertions, deletions and substitutions `[B, 3]`, and the tokens of each target `[B]`, int64.
+
+    An eager call checks the inputs; `nonempty` says whether some target must have a token.
+    """
+    if not torch.jit.is_scripting():
+        given = {
+            "predictions": predictions,
+            "targets": targets,
+            "prediction_lens": prediction_lens,
+            "target_lens": target_lens,
+        }
+        check_inputs(RATE if nonempty else EDITS, given)
     prediction_lengths = absolute_length(prediction_lens, predictions.shape[1])
     target_lengths = absolute_length(target_lens, targets.shape[1])
     if torch.jit.is_scripting():
@@ -68,15 +79,9 @@ class EditDistance(nn.Module):
     def forward(
         self, predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        if not torch.jit.is_scripting():
-            given = {
-                "predictions": predictions,
-                "targets": targets,
-                "prediction_lens": prediction_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(EDITS, given)
-        counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens)
+        counts, lengths = edits_and_lengths(
+            predictions, targets, prediction_lens, target_lens, nonempty=False
+        )
         return counts.sum(1), counts[:, 0].clone(), counts[:, 1].clone(), counts[:, 2].clone(), lengths
 
 
@@ -105,15 +110,7 @@ class TokenErrorRate(nn.Module):
     def forward(
         self, predictions: Tensor, targets: Tensor, prediction_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        if not torch.jit.is_scripting():
-            given = {
-                "predictions": predictions,
-                "targets": targets,
-                "prediction_lens": prediction_lens,
-                "target_lens": target_lens,
-            }
-            check_inputs(RATE, given)
-        counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens)
+        counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens, nonempty=True)
         each = counts.sum(0)
         errors, tokens = each.sum(0), lengths.sum(0)
         rate = errors.to(target_lens.dtype) / tokens.to(target_lens.dtype)

@@ -13,6 +13,18 @@ from torch import Tensor
 Labels = tuple[int, ...]
 
 
+def drawn_logits(kind: str, *shape: int) -> Tensor:
+    """Logits in float64: ordinary, huge, with a third of them -inf but one at each node, or all equal."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if kind == "huge":
+        return 1e4 * logits
+    if kind == "with -inf":
+        gone = torch.rand(shape, generator=generator) < 0.3
+        logits[gone & (logits < logits.amax(-1, keepdim=True))] = -torch.inf
+    return torch.zeros_like(logits) if kind == "equal" else logits
+
+
 def label_sequences(classes: int, blank: int, longest: int) -> list[Labels]:
     """Every sequence of labels other than the blank, from none to `longest` of them."""
     labels = [c for c in range(classes) if c != blank]

@@ -15,6 +15,7 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ==================================  ==========================================================
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,16 +103,20 @@ def _check_shapes(
     rank = 3 if loss == "ctc" else 4
     if scores.dim() != rank:
         raise ValueError(f"{name}: got shape {list(scores.shape)}, expected {rank} dimensions")
-    batch = scores.shape[0]
-    if targets.dim() != 2 or targets.shape[0] != batch:
-        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of labels")
+    per_item = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
+    _check_batch(scores.shape[0], targets, "labels", per_item)
     if rank == 4 and scores.shape[2] != targets.shape[1] + 1:
         expected = f"{targets.shape[1] + 1} along dimension 2, one more than targets has labels"
         raise ValueError(f"{name}: got shape {list(scores.shape)}, expected {expected}")
-    per_item = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
-    for key, tensor in per_item.items():
+
+
+def _check_batch(batch: int, targets: Tensor, of: str, per_item: Mapping[str, Tensor | None]) -> None:
+    """Refuse targets that are no rows, one an item, and what does not have one number an item."""
+    if targets.dim() != 2 or targets.shape[0] != batch:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of {of}")
+    for name, tensor in per_item.items():
         if tensor is not None and tensor.shape != (batch,):
-            raise ValueError(f"{key}: got shape {list(tensor.shape)}, expected [{batch}]")
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{batch}]")
 
 
 _register_lattice("ctc", "log_probs")
@@ -162,13 +167,8 @@ def _edit_counts(
 ) -> Tensor:
     if predictions.dim() != 2:
         raise ValueError(f"predictions: got shape {list(predictions.shape)}, expected [B, K]")
-    batch = predictions.shape[0]
-    if targets.dim() != 2 or targets.shape[0] != batch:
-        raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of tokens")
     per_item = {"prediction_lengths": prediction_lengths, "target_lengths": target_lengths}
-    for name, lengths in per_item.items():
-        if lengths.shape != (batch,):
-            raise ValueError(f"{name}: got shape {list(lengths.shape)}, expected [{batch}]")
+    _check_batch(predictions.shape[0], targets, "tokens", per_item)
     for name, tensor in {"predictions": predictions, "targets": targets, **per_item}.items():
         if tensor.is_floating_point():
             raise ValueError(f"{name}: got {tensor.dtype}, expected integers")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from enumeration import label_sequences, padded, transducer_by_enumeration
+from enumeration import drawn_logits, label_sequences, padded, transducer_by_enumeration
 from torch import Tensor, nn
 
 import exportable_losses as el
@@ -27,18 +27,6 @@ def scripted(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-def drawn(kind: str, *shape: int) -> Tensor:
-    """Logits in float64: ordinary, huge, or with a third of them -inf but one finite at each node."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    logits = torch.randn(shape, generator=generator, dtype=F64)
-    if kind == "huge":
-        return 1e4 * logits
-    if kind == "with -inf":
-        gone = torch.rand(shape, generator=generator) < 0.3
-        logits[gone & (logits < logits.amax(-1, keepdim=True))] = -torch.inf
-    return logits
-
-
 def enumerated(logits: Tensor, labels: tuple[int, ...], blank: int) -> tuple[Tensor, Tensor]:
     """The cost and its gradient in all of `logits` `[T, U+1, V]`; zero where the cost is infinite."""
     logits = logits.detach().clone().requires_grad_()
@@ -54,7 +42,7 @@ def test_every_label_sequence(
     frames: int, most: int, classes: int, blank: int, kind: str, scripted: bool
 ) -> None:
     # every sequence in one padded batch: the empty one and repeated labels among them
-    item = drawn(kind, frames, most + 1, classes)
+    item = drawn_logits(kind, frames, most + 1, classes)
     sequences = label_sequences(classes, blank, most)
     targets, target_lens = padded(sequences, most, padding=-99)
     logits = item.expand(len(sequences), -1, -1, -1).clone().requires_grad_()
@@ -69,7 +57,7 @@ def test_every_label_sequence(
 @pytest.mark.parametrize(("frames", "most"), [(1, 2), (3, 2), (5, 3)])
 def test_all_label_sequences_together_are_certain(frames: int, most: int, blank: int, scripted: bool) -> None:
     # where nothing but the blank is possible after the last label, no sequence is longer
-    item = drawn("ordinary", frames, most + 1, 3)
+    item = drawn_logits("ordinary", frames, most + 1, 3)
     item[:, most] = -torch.inf
     item[:, most, blank] = 0.0
     sequences = label_sequences(3, blank, most)
@@ -80,7 +68,7 @@ def test_all_label_sequences_together_are_certain(frames: int, most: int, blank:
 
 
 def test_impossible_targets_cost_infinity_and_give_no_gradient(scripted: bool) -> None:
-    logits = drawn("ordinary", 2, 3, 3, 4)
+    logits = drawn_logits("ordinary", 2, 3, 3, 4)
     logits[0, :, :, 2] = -torch.inf  # label 2 of the first item has no probability anywhere
     logits.requires_grad_()
     costs = transducer(scripted, 0)(logits, torch.tensor([[1, 2], [1, 2]]), torch.ones(2), torch.ones(2))
@@ -96,7 +84,7 @@ def test_impossible_targets_cost_infinity_and_give_no_gradient(scripted: bool) -
 def test_padded_batches(blank: int, garbage: float) -> None:
     # what lies behind an item's frames and labels is garbage
     frames, labels = [5, 1, 3, 4], [(1, 3), (3,), (), (1, 1)]
-    logits = drawn("ordinary", 4, 5, 4, 5)
+    logits = drawn_logits("ordinary", 4, 5, 4, 5)
     clean = logits.clone()
     for b in range(4):
         logits[b, frames[b] :, :, 1:3] = garbage
@@ -115,7 +103,7 @@ def test_padded_batches(blank: int, garbage: float) -> None:
 def test_scripted_padded_batches() -> None:
     # the same through autograd: garbage may be huge there, not infinite
     frames, labels = [4, 2], [(1,), (2, 2)]
-    logits = drawn("ordinary", 2, 4, 3, 3)
+    logits = drawn_logits("ordinary", 2, 4, 3, 3)
     clean = logits.clone()
     logits[0, :, 2:] = torch.tensor([1e30, -1e30, 0.0])
     logits[1, 2:] = torch.tensor([-1e30, 0.0, 1e30])
@@ -131,7 +119,7 @@ def test_scripted_padded_batches() -> None:
 
 
 def test_targets_without_any_label(scripted: bool) -> None:
-    logits = drawn("ordinary", 2, 3, 1, 4)
+    logits = drawn_logits("ordinary", 2, 3, 1, 4)
     empty = torch.zeros(2, 0, dtype=torch.int64)
     costs = transducer(scripted, 1)(logits, empty, torch.tensor([1.0, 2 / 3]), torch.zeros(2))
     stay = -logits.log_softmax(-1)[:, :, 0, 1]
@@ -140,7 +128,7 @@ def test_targets_without_any_label(scripted: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 def test_integer_targets_of_either_width(dtype: torch.dtype, scripted: bool) -> None:
-    logits = drawn("ordinary", 1, 4, 3, 3)
+    logits = drawn_logits("ordinary", 1, 4, 3, 3)
     cost = transducer(scripted, 0)(logits, torch.tensor([[1, 2]], dtype=dtype), torch.ones(1), torch.ones(1))
     torch.testing.assert_close(cost[0], enumerated(logits[0], (1, 2), 0)[0])
 
@@ -159,7 +147,7 @@ def test_gradcheck(blank: int, use_torchaudio: bool) -> None:
 
 
 def test_each_item_weighs_its_gradient() -> None:
-    logits = drawn("ordinary", 3, 4, 3, 3).requires_grad_()
+    logits = drawn_logits("ordinary", 3, 4, 3, 3).requires_grad_()
     targets, target_lens = padded([(1, 2), (2,), (1,)], 2, padding=-1)
     costs = transducer(False, 0)(logits, targets, torch.ones(3), target_lens)
     (each,) = torch.autograd.grad(costs.sum(), logits, retain_graph=True)
@@ -169,7 +157,7 @@ def test_each_item_weighs_its_gradient() -> None:
 
 
 def test_huge_logits_in_float32(scripted: bool) -> None:
-    logits = drawn("huge", 2, 6, 4, 5)
+    logits = drawn_logits("huge", 2, 6, 4, 5)
     arguments = (torch.tensor([[1, 2, 3], [4, 4, 1]]), torch.ones(2), torch.ones(2))
     single = transducer(scripted, 0)(logits.float(), *arguments)
     assert single.dtype == torch.float32
@@ -179,7 +167,7 @@ def test_huge_logits_in_float32(scripted: bool) -> None:
 
 
 def test_normalized_costs_are_per_frame(scripted: bool) -> None:
-    logits = drawn("ordinary", 2, 4, 2, 3)
+    logits = drawn_logits("ordinary", 2, 4, 2, 3)
     arguments = (logits, torch.tensor([[1], [2]]), torch.tensor([1.0, 0.5]), torch.ones(2))
     expected = transducer(False, 0)(*arguments) / torch.tensor([4, 2])
     torch.testing.assert_close(transducer(scripted, 0, normalize=True)(*arguments), expected)

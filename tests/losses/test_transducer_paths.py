@@ -13,6 +13,7 @@ import torch
 from enumeration import (
     Labels,
     best_transducer_path,
+    drawn_logits,
     label_sequences,
     padded,
     transducer_occupation,
@@ -50,25 +51,13 @@ def aligners(blank: int = 0) -> tuple[nn.Module, nn.Module]:
     return el.TransducerAlign(blank), torch.jit.script(el.TransducerAlign(blank))
 
 
-def drawn(kind: str, *shape: int) -> Tensor:
-    """Logits in float64: ordinary, huge, with a third of them -inf but one at each node, or all equal."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    logits = torch.randn(shape, generator=generator, dtype=F64)
-    if kind == "huge":
-        return 1e4 * logits
-    if kind == "with -inf":
-        gone = torch.rand(shape, generator=generator) < 0.3
-        logits[gone & (logits < logits.amax(-1, keepdim=True))] = -torch.inf
-    return torch.zeros_like(logits) if kind == "equal" else logits
-
-
 @pytest.mark.parametrize("kind", ["ordinary", "huge", "with -inf", "equal"])
 @pytest.mark.parametrize(("frames", "most", "classes", "blank"), LATTICES)
 def test_posteriors_of_every_label_sequence(
     frames: int, most: int, classes: int, blank: int, kind: str, posterior: type[el.TransducerPosterior]
 ) -> None:
     # every sequence in one padded batch: the empty one and repeated labels among them
-    item = drawn(kind, frames, most + 1, classes)
+    item = drawn_logits(kind, frames, most + 1, classes)
     sequences = label_sequences(classes, blank, most)
     targets, target_lens = padded(sequences, most, padding=-99)
     logits = item.expand(len(sequences), -1, -1, -1)
@@ -85,7 +74,7 @@ def test_posteriors_of_every_label_sequence(
 def test_best_paths_of_every_label_sequence(
     frames: int, most: int, classes: int, blank: int, kind: str
 ) -> None:
-    item = drawn(kind, frames, most + 1, classes)
+    item = drawn_logits(kind, frames, most + 1, classes)
     log_probs = item.log_softmax(-1)
     sequences = label_sequences(classes, blank, most)
     targets, target_lens = padded(sequences, most, padding=-99)
@@ -265,7 +254,7 @@ def test_a_posterior_of_one_path_is_the_best_path() -> None:
 
 
 def test_targets_without_any_label(posterior: type[el.TransducerPosterior]) -> None:
-    logits = drawn("ordinary", 2, 3, 1, 4)
+    logits = drawn_logits("ordinary", 2, 3, 1, 4)
     arguments = (torch.zeros(2, 0, dtype=torch.int64), torch.tensor([1.0, 2 / 3]), torch.zeros(2))
     nodes, emissions, costs = posterior()(logits, *arguments)
     torch.testing.assert_close(nodes[..., 0], torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=F64))
@@ -278,7 +267,7 @@ def test_targets_without_any_label(posterior: type[el.TransducerPosterior]) -> N
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 def test_integer_targets_of_either_width(dtype: torch.dtype, posterior: type[el.TransducerPosterior]) -> None:
-    logits, targets = drawn("ordinary", 1, 4, 3, 3), torch.tensor([[1, 2]], dtype=dtype)
+    logits, targets = drawn_logits("ordinary", 1, 4, 3, 3), torch.tensor([[1, 2]], dtype=dtype)
     arguments = (logits, targets, torch.ones(1), torch.ones(1))
     torch.testing.assert_close(posterior()(*arguments)[0][0], transducer_occupation(logits[0], (1, 2), 0)[0])
     for align in aligners():
