@@ -20,7 +20,7 @@ from .ctc_grad import CTCLossGrad
 from .ctc_lattice import CTCLattice, CTCTransition
 from .ctc_posterior import CTCPosterior
 from .edits import EditCounts
-from .transducer import TransducerArcs, TransducerLoss
+from .transducer import TransducerArcs, TransducerArrivals, TransducerEither, TransducerLoss
 from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
@@ -41,6 +41,8 @@ _BODIES = {
         EditCounts,
         TransducerAlign,
         TransducerArcs,
+        TransducerArrivals,
+        TransducerEither,
         TransducerLoss,
         TransducerLossGrad,
     )

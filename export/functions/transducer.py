@@ -50,6 +50,20 @@ def TransducerArcs(logits, targets, input_lengths, target_lengths, blank_index: 
 
 
 @script(ours, default_opset=op)
+def TransducerArrivals(alpha, stay, emit):
+    """What reaches each node of a diagonal by a blank, and what by a label: logarithms [B, U+1]."""
+    by_label = op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf")))
+    return alpha + stay, op.Slice(by_label, [0], [-1], [1])
+
+
+@script(ours, default_opset=op)
+def TransducerEither(stayed, emitted):
+    """The logarithm of the sum of both, which may be log 0."""
+    most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
+    return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+
+
+@script(ours, default_opset=op)
 def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: int):
     """Costs [B] of targets [B, U] under logits [B, T, U+1, V]; infinite where none aligns."""
     _log_probs, _labels, start, stays, emissions = TransducerArcs(
@@ -59,12 +73,8 @@ def TransducerLoss(logits, targets, input_lengths, target_lengths, blank_index: 
     @graph()
     def step(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
         # alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms
-        stayed = alpha + stay
-        emitted = op.Slice(
-            op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
-        )
-        most = op.Max(stayed, emitted, op.Constant(value_float=-3.4028235e38))
-        return op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
+        stayed, emitted = TransducerArrivals(alpha, stay, emit)
+        return TransducerEither(stayed, emitted)
 
     alpha = op.Scan(start, stays, emissions, body=step, num_scan_inputs=2)
     return op.Neg(op.Squeeze(op.GatherElements(alpha, op.Unsqueeze(target_lengths, [1]), axis=1), [1]))

@@ -4,7 +4,7 @@ from onnxscript import BOOL, FLOAT, INT64, graph, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
-from .transducer import TransducerArcs
+from .transducer import TransducerArcs, TransducerArrivals
 
 ours = Opset("exportable_losses", 1)
 
@@ -24,10 +24,7 @@ def TransducerAlign(logits, targets, input_lengths, target_lengths, blank_index:
     @graph()
     def forward(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
         # alpha(t, u) = max of alpha(t-1, u) blank(t-1, u) and alpha(t, u-1) label(t, u-1), in logarithms
-        stayed = alpha + stay
-        emitted = op.Slice(
-            op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
-        )
+        stayed, emitted = TransducerArrivals(alpha, stay, emit)
         return op.Max(stayed, emitted), emitted > stayed
 
     @graph()

@@ -4,7 +4,7 @@ from onnxscript import FLOAT, graph, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
-from .transducer import TransducerArcs
+from .transducer import TransducerArcs, TransducerArrivals, TransducerEither
 
 ours = Opset("exportable_losses", 1)
 
@@ -26,14 +26,9 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
     @graph()
     def forward(alpha: FLOAT["B", "P"], stay: FLOAT["B", "P"], emit: FLOAT["B", "P"]):
         # alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms
-        stayed = alpha + stay
-        emitted = op.Slice(
-            op.Pad(alpha + emit, [0, 1, 0, 0], op.Constant(value_float=float("-inf"))), [0], [-1], [1]
-        )
-        lowest = op.Constant(value_float=-3.4028235e38)
-        most = op.Max(stayed, emitted, lowest)
-        after = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
-        scale = op.Max(op.ReduceMax(after, [1]), lowest)
+        stayed, emitted = TransducerArrivals(alpha, stay, emit)
+        after = TransducerEither(stayed, emitted)
+        scale = op.Max(op.ReduceMax(after, [1]), op.Constant(value_float=-3.4028235e38))
         return after - scale, op.Identity(alpha), op.Identity(scale)
 
     @graph()
@@ -46,10 +41,8 @@ def TransducerLossGrad(logits, targets, input_lengths, target_lengths, grad_cost
             [9223372036854775807],
             [1],
         )
-        lowest = op.Constant(value_float=-3.4028235e38)
-        most = op.Max(stayed, emitted, lowest)
-        before = op.Log(op.Exp(stayed - most) + op.Exp(emitted - most)) + most
-        scale = op.Max(op.ReduceMax(before, [1]), lowest)
+        before = TransducerEither(stayed, emitted)
+        scale = op.Max(op.ReduceMax(before, [1]), op.Constant(value_float=-3.4028235e38))
         return before - scale, op.Identity(stayed), op.Identity(emitted)
 
     last, alpha, scales = op.Scan(start, stays, emissions, body=forward, num_scan_inputs=2)

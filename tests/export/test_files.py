@@ -47,7 +47,9 @@ CALLED = {
     "CTCLoss": {"CTCLattice", "CTCTransition"},
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
-    **{name: {"TransducerArcs"} for name in ("TransducerLoss", "TransducerLossGrad", "TransducerAlign")},
+    "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
+    "TransducerLossGrad": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
+    "TransducerAlign": {"TransducerArcs", "TransducerArrivals"},
 }
 
 
