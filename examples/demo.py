@@ -17,7 +17,7 @@ from rich.table import Table
 
 from exportable_losses import catalog
 from exportable_losses.export import attach
-from exportable_losses.export.commands import parity_table
+from exportable_losses.export.commands.losses import parity_table
 from exportable_losses.export.files import prepare, write
 from exportable_losses.export.validate import validate
 

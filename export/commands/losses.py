@@ -1,0 +1,179 @@
+"""Commands about losses: show, export, attach, validate."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .program import AsJson, app, example, fail, pairs, rows_of, steps, wrong_call
+
+
+@app.command("list", epilog=example("list --json"))
+def list_command(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+) -> None:
+    """Show every loss and metric: what it takes, what it gives, how it reduces."""
+    from exportable_losses import catalog
+
+    from ..listing import facts, markdown_table
+
+    rows = [facts(name) for name in catalog.names()]
+    if as_json or markdown:
+        typer.echo(markdown_table(rows) if markdown else json.dumps(rows, indent=2))
+        return
+    table = Table(caption="∂ a gradient flows to it   ? optional   * any dimensions", show_lines=True)
+    table.add_column("row, module")
+    table.add_column("inputs → outputs", no_wrap=True)
+    table.add_column("reductions")
+    for row in rows:
+        what = f"[bold]{row['row']}[/]\n{row['module']}\n[dim]{escape(row['summary'])}[/]"
+        table.add_row(what, _signature(row), ", ".join(row["reductions"]) or "-")
+    Console().print(table)
+
+
+def _signature(row: dict[str, Any]) -> str:
+    """The inputs with their dimensions and the outputs, a line each."""
+    lines = [
+        f"{'∂' if each['name'] in row['differentiable'] else ' '} {each['name']}{'?' * each['optional']} "
+        f"\\[{each['dims']}]"
+        for each in row["inputs"]
+    ]
+    return "\n".join([*lines, *(f"→ {name}" for name in row["outputs"])])
+
+
+@app.command("export", epilog=example("export ctc_loss l1_loss --reduction none --out losses"))
+def export_command(
+    rows: Annotated[list[str] | None, typer.Argument(help="Rows of the catalog.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Export every row.")] = False,
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")] = Path("losses"),
+    formats: Annotated[str, typer.Option("--format", help="onnx, torchscript or both.")] = "onnx,torchscript",
+    reduction: Annotated[str | None, typer.Option(help="mean, sum, batch, batchmean or none.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")
+    ] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
+    ] = None,
+    gradients: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|all", help="An input whose gradient the graph gives too; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Write losses as files that run anywhere, with test data beside them.
+
+    Each row gets a folder of its own. What is there is replaced.
+    """
+    if bool(rows) == every:
+        fail("give either rows to export or --all.")
+    from exportable_losses import catalog
+
+    from ..files import parse_settings, parse_sizes, prepare, write
+    from ..validate import FORMATS
+
+    kinds = [kind for kind in formats.split(",") if kind]
+    if not kinds or set(kinds) - set(FORMATS.values()):
+        fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
+    if gradients and "onnx" not in kinds:
+        fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
+    given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
+    names = catalog.names() if every else rows_of(rows or [])
+    ready = []
+    for name in names:  # every mistake comes out before anything is written
+        with wrong_call(name):
+            sized = parse_sizes(sizes or [])
+            ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
+    with wrong_call("--out", (OSError,)):
+        for each in steps(ready, "Exporting"):
+            write(each, out, kinds)
+    typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
+
+
+@app.command(
+    "attach",
+    epilog=example("attach model.onnx ctc_loss.onnx --out joint.onnx --input log_probs=probs --scores probs"),
+)
+def attach_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False)],
+    loss: Annotated[Path, typer.Argument(metavar="LOSS.onnx", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="NAME=OUTPUT",
+            help="An input of the loss, an output of the model; may be repeated.",
+        ),
+    ],
+    scores: Annotated[str, typer.Option(help="What the model gives: logits, probs or log_probs.")] = "logits",
+    layout: Annotated[str, typer.Option(help="Batch first, BTC, or time first, TBC.")] = "BTC",
+) -> None:
+    """Join a model and an exported loss into one graph.
+
+    It takes what the model takes and what else the loss does, and gives what both give.
+    """
+    from exportable_losses.export import attach
+
+    computed = pairs("--input", inputs)
+    with wrong_call("attach"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        joint = attach(model, loss, out, inputs=computed, scores=scores, layout=layout)  # type: ignore[arg-type]
+    taken, given = (", ".join(v.name for v in values) for values in (joint.graph.input, joint.graph.output))
+    typer.echo(f"Wrote {out}: {taken} -> {given}.")
+
+
+@app.command("validate", epilog=example("validate losses --junit report.xml"))
+def validate_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+    rtol: Annotated[float, typer.Option(min=0.0, help="Allowed, in units of the largest value.")] = 2e-5,
+    atol: Annotated[float, typer.Option(min=0.0, help="Allowed in any case.")] = 2e-5,
+    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
+) -> None:
+    """Run every .onnx and .pt file in a folder on the test data beside it.
+
+    Reads the files only. ONNX files run in ONNX Runtime, TorchScript files in a fresh process that
+    has torch alone. The exit code is 1 where one is off, cannot run or has no test data.
+    """
+    from ..validate import validate, write_junit
+
+    with Console(stderr=True).status("Running the files"):
+        checks = validate(folder, rtol=rtol, atol=atol)
+    if junit is not None:
+        with wrong_call("--junit"):
+            write_junit(checks, junit)
+    if not checks:
+        fail(f"there is no .onnx or .pt file in {folder}.", code=1)
+    Console().print(parity_table(checks))
+    wrong = [check for check in checks if not check.ok]
+    for check in wrong:
+        typer.echo(f"{check.row} ({check.format}) {check.output or 'file'}: {check.problem}")
+    typer.echo(f"{len(checks)} outputs checked, {len(wrong) or 'none'} off.")
+    raise typer.Exit(bool(wrong))
+
+
+def parity_table(checks: Sequence[Any]) -> Table:
+    """The checks of `validate`, one per line."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "the largest difference: absolute, relative, in units in the last place"
+    for heading in ("row", "format", "output"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("abs", "rel", "ulp", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for check in checks:
+        numbers = ["-", "-", "-"]
+        if check.difference is not None:
+            numbers = [
+                f"{x:.0e}" if x else "0" for x in (check.difference.absolute, check.difference.relative)
+            ]
+            numbers.append(f"{check.difference.ulp:.3g}")
+        mark = "[green]ok[/]" if check.ok else "[bold red]off[/]"
+        table.add_row(check.row, check.format, check.output or "-", *numbers, mark)
+    return table

@@ -1,0 +1,90 @@
+"""What all commands share: the program, its errors, its words."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+import exportable_losses
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Losses for speech models that compute the same number everywhere.",
+)
+
+
+def example(line: str) -> str:
+    """What stands under the help of a command."""
+    return f"Example: exportable-losses {line}"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Say what is wrong and stop: 2 for a wrong call, 1 for a file that is off."""
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def wrong_call(
+    where: str, kinds: tuple[type[Exception], ...] = (OSError, TypeError, ValueError)
+) -> Iterator[None]:
+    """Let a library's complaint about what the user passed end the program without a traceback."""
+    try:
+        yield
+    except kinds as error:
+        fail(f"{where}: {str(error).strip().splitlines()[0]}")
+
+
+def rows_of(names: Sequence[str]) -> list[str]:
+    """`names`, without repetitions, if each is a row; else an error that names what is close."""
+    from exportable_losses import catalog
+
+    known = {name.lower(): name for name in catalog.names()}
+    for name in names:
+        if name not in known.values():
+            close = [known[c] for c in difflib.get_close_matches(name.lower(), known)]
+            hint = f"Close to it: {', '.join(close)}. " if close else ""
+            fail(f"there is no row {name}. {hint}`exportable-losses list` shows all.")
+    return list(dict.fromkeys(names))
+
+
+def steps(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """`items` with a progress bar, where somebody watches; stdout is for results alone."""
+    watcher = Console(stderr=True)
+    yield from track(items, what, console=watcher, transient=True, disable=not watcher.is_terminal)
+
+
+def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """``NAME=OUTPUT`` words as a dict."""
+    named = {}
+    for item in items:
+        name, _, output = item.partition("=")
+        if not output:
+            fail(f"{option}: got {item!r}, expected something like log_probs=logits.")
+        named[name] = output
+    return named
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(exportable_losses.__version__)
+        raise typer.Exit
+
+
+@app.callback(epilog=example("export ctc_loss --out losses"))
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
