@@ -239,8 +239,8 @@ def _export(
     dims = (_dims(scores[0]) if scores else None) or [""]
     sizes: dict[str, Any] = {}
     letter = first.dims.split()[-1]
-    if letter.isalpha() and (isinstance(dims[-1], int) or blank):
-        sizes[letter] = dims[-1] if isinstance(dims[-1], int) else blank + 2
+    if letter.isalpha() and isinstance(dims[-1], int):
+        sizes[letter] = dims[-1]
     if "T?" in first.dims.split() and len(dims) == first.fixed:
         sizes["T"] = None
     example = entry.example_inputs(blank_index=blank, **sizes)

@@ -98,7 +98,7 @@ class Entry:
 
         Args:
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label is.
+            blank_index: the class that no label is; there are more classes where it is not one of the few.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 
         Raises:
@@ -110,6 +110,9 @@ class Entry:
         if unknown:
             known = ", ".join(sorted(letters))
             raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {known}")
+        for entry in self.inputs:
+            if entry.legal == "index" and entry.lengths and entry.below not in sizes:
+                chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
         generator = torch.Generator().manual_seed(seed)
         return {entry.name: _random(entry, chosen, blank_index, generator) for entry in self.inputs}
 

@@ -1,7 +1,7 @@
 """Commands about data of users': score, compare, report, plot."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,9 @@ Pictures = Annotated[
         metavar="DIR",
         help="Pictures of items for the page: ID.svg or ID.png, the id as in a URL.",
     ),
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="PAGE.html", dir_okay=False, help="Write a page to look at.")
 ]
 
 
@@ -60,6 +63,23 @@ def score_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at an item that cannot be scored; else it is set aside.")
     ] = False,
+    report: Report = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst items the page lists.")] = 20,
+    lattices: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--lattice",
+            metavar="GRAPH.onnx",
+            exists=True,
+            dir_okay=False,
+            help="A posterior or an alignment that draws the worst items; may be repeated. Without it, what "
+            "the row has.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The names of the classes for the page, a line each."),
+    ] = None,
 ) -> None:
     """Run an exported loss on data of yours: one batch, or a corpus item by item.
 
@@ -72,6 +92,9 @@ def score_command(
         "--batch-bytes": batch_bytes,
         "--workers": workers > 1,
         "--strict": strict,
+        "--report": report,
+        "--lattice": lattices,
+        "--tokens": tokens,
     }
     if bool(inputs) == bool(data):
         fail("give either --inputs or --data.")
@@ -92,7 +115,14 @@ def score_command(
         scorer = score.scorer(graph, model, names, batch_bytes)
     with wrong_call("--data"):
         paths = shards(data or [])
+    if report is None and (lattices or tokens):
+        fail("--lattice, --tokens: of --report.")
+    with wrong_call("--report"):  # before hours of work
+        write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
     _score_corpus(scorer, paths, out, workers, strict)
+    if write is not None:
+        with wrong_call("--report"):
+            write(out)
 
 
 def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> None:
@@ -137,6 +167,25 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, workers: int, st
     typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")
 
 
+def _page(
+    path: Path, scorer: Any, data: Sequence[str], graphs: Sequence[Path], tokens: Path | None, worst: int
+) -> Callable[[Path], None]:
+    """What writes the page about a run once there is one; all that it needs is there."""
+    from exportable_losses.runtime.corpus.report import write_report
+    from exportable_losses.runtime.corpus.runs import read_run
+
+    from ..lattices import lattices
+
+    picture, why = lattices(scorer, data, graphs, tokens)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(run: Path) -> None:
+        write_report(read_run(run), path, worst=worst, picture=picture)
+        typer.echo(f"Wrote {path}{f', without lattices: {why}' if why else ''}.")
+
+    return write
+
+
 @app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
 def compare_command(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", exists=True, file_okay=False)],
@@ -163,9 +212,7 @@ def compare_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write JSON to this file.")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="PAGE.html", dir_okay=False, help="Write a page to look at.")
-    ] = None,
+    report: Report = None,
     pictures: Pictures = None,
 ) -> None:
     """Hold the scores of one run to those of another, item by item: B - A.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import glob
 import itertools
 import os
@@ -209,3 +210,36 @@ def _item(id_: str, arrays: dict[str, Any]) -> Item:
         if isinstance(array, str):
             return Item(id_, {}, array)
     return Item(id_, arrays)
+
+
+class Places:
+    """Where the items of a corpus are; the shards are looked through once, when the first is asked for.
+
+    Args:
+        paths: the shards.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._shards = names(paths)
+
+    def find(self, id_: str) -> Window | None:
+        """The item alone, the first of that id; nothing where there is none.
+
+        Raises:
+            OSError: a shard is not there, or the system does not let us read it.
+        """
+        if id_ not in self._rows:
+            return None
+        shard, row = self._rows[id_]
+        return Window(shard, self._paths[shard], self._shards[shard], 0, row, 1, 0)
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        reader = Reader(())  # the ids alone
+        for window in windows(self._paths):
+            for row, item in enumerate(reader.read(window), window.start):
+                found.setdefault(item.id, (window.shard, row))
+        reader.close()
+        return found

@@ -111,6 +111,15 @@ class Scorer:
         ((_, table),) = self.score([window])
         return table
 
+    def feed(self, item: Item) -> dict[str, np.ndarray]:
+        """What goes into the graph for an item alone.
+
+        Raises:
+            TypeError: an array is missing, or its dtype does not fit.
+            ValueError: the item is not legal.
+        """
+        return self.session.checked(self.batches.collate([self._ready(item)]))
+
     def score(self, windows: Iterable[Window]) -> Generator[tuple[Window, pa.Table], None, None]:
         """The items of each window, in the order of the data.
 

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
+from exportable_losses import CTCPosterior, catalog
+from exportable_losses.export import attach
 from exportable_losses.export.score import summary
 from exportable_losses.runtime import LossSession
 
@@ -182,3 +185,89 @@ def test_a_corpus_needs_pyarrow(graph, corpus, tmp_path):
     done = _without(["pyarrow"], "score", graph, "--data", corpus, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr == "pyarrow is not installed. Try: pip install 'exportable-losses[corpus]'\n"
+
+
+def test_a_page_with_the_lattices_of_the_worst(cli, graph, corpus, tmp_path):
+    (tmp_path / "classes.txt").write_text("-\na\nb\nc\n")
+    page = tmp_path / "pages" / "scores.html"
+    words = (
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "out",
+        "--report",
+        page,
+        "--tokens",
+        tmp_path / "classes.txt",
+    )
+    result = cli("score", graph, *words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith(f"Wrote {page}.\n")
+    source = page.read_text(encoding="utf-8")
+    assert source.count('<img src="data:image/png;base64,') == 2
+    assert source.index("utt1") < source.index("utt0", source.index("<h2>Worst items"))  # the higher cost
+
+
+def test_a_page_of_a_row_without_lattices(cli, exported, tmp_path):
+    example = catalog.get("PitWrapper").example_inputs()
+    np.savez(tmp_path / "dev.npz", **{f"u.{name}": array[0].numpy() for name, array in example.items()})
+    loss = exported / "PitWrapper" / "PitWrapper.onnx"
+    words = ("--data", tmp_path / "dev.npz", "--out", tmp_path / "out", "--report", tmp_path / "page.html")
+    result = cli("score", loss, *words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith(f"Wrote {tmp_path / 'page.html'}.\n")
+    assert "<img" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_lattices_need_the_exporter_or_files(graph, corpus, tmp_path):
+    unwanted = ("torch", "onnx", "onnxscript")
+    page = tmp_path / "page.html"
+    words = ("score", graph, "--data", corpus, "--out", tmp_path / "out", "--report", page)
+    done = _without(unwanted, *words)
+    assert done.returncode == 0, done.stderr
+    assert f"Wrote {page}, without lattices: torch is not installed" in done.stdout
+    assert page.exists()
+
+
+def test_an_attached_loss_has_lattices_from_an_attached_posterior(cli, graph, tmp_path):
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> m (float[B, T, 4] x) => (float[B, T, 4] log_probs) {
+            log_probs = LogSoftmax<axis = -1>(x)
+        }"""
+    )
+    joints = {}
+    onnx.save(model, tmp_path / "model.onnx")
+    for row, loss in (("ctc_loss", graph), ("CTCPosterior", CTCPosterior())):
+        joints[row] = tmp_path / f"{row}.onnx"
+        scores = {"inputs": {"log_probs": "log_probs"}, "scores": "log_probs"}
+        attach(tmp_path / "model.onnx", loss, joints[row], **scores)
+    arrays = {"u.x": np.zeros((3, 4), np.float32), "u.targets": np.array([1, 2])}
+    np.savez(tmp_path / "dev.npz", **arrays)
+    words = ("--data", tmp_path / "dev.npz", "--report", tmp_path / "page.html")
+    result = cli("score", joints["ctc_loss"], *words, "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert "without lattices: the loss is attached to a model" in result.stdout
+    result = cli(
+        "score", joints["ctc_loss"], *words, "--out", tmp_path / "b", "--lattice", joints["CTCPosterior"]
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<img") == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "message"),
+    [
+        ("ctc_loss", ("--tokens", "CORPUS"), "--lattice, --tokens: of --report"),
+        ("ctc_loss", ("--report", "PAGE", "--lattice", "CORPUS"), "--report: not a graph"),
+        ("PitWrapper", ("--report", "PAGE", "--tokens", "CORPUS"), "PitWrapper has no lattice"),
+        ("PitWrapper", ("--report", "PAGE", "--lattice", "GRAPH"), "got a graph that takes log_probs"),
+    ],
+)
+def test_a_page_that_cannot_be(cli, graph, exported, corpus, tmp_path, row, words, message):
+    places = {"CORPUS": corpus, "PAGE": tmp_path / "page.html", "GRAPH": graph}
+    given = [places.get(word, word) for word in words]
+    loss = exported / row / f"{row}.onnx"
+    result = cli("score", loss, "--data", corpus, "--out", tmp_path / "out", *given)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()  # said before the work

@@ -49,6 +49,16 @@ def test_the_same_seed_gives_the_same_example(row: str) -> None:
         assert value.legal in contract.LEGAL
 
 
+@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "CTCAlign"])
+@pytest.mark.parametrize("blank", [0, 6, 7, 1023])
+def test_the_blank_may_be_any_class(row: str, blank: int) -> None:
+    entry = catalog.get(row)
+    inputs = entry.example_inputs(blank_index=blank)
+    assert (inputs["targets"] != blank).all()
+    costs = as_tuple(entry.module(blank_index=blank)(**inputs))[-1]
+    assert costs.isfinite().all()
+
+
 @pytest.mark.parametrize("row", catalog.names())
 def test_the_catalog_knows_its_modules(row: str) -> None:
     entry = catalog.get(row)
