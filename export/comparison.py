@@ -1,18 +1,23 @@
 """What `compare` takes and prints."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from exportable_losses.runtime.corpus.compare import Comparison, Moves
+from exportable_losses.runtime.corpus.compare import Comparison, Moves, compare_runs
+from exportable_losses.runtime.corpus.runs import Run
+
+Tolerance = Mapping[str, float] | float | None
 
 _NAMED = 10  # of the items that one run alone has; --json has all
 _COLOURS = {"within": "green", "outside": "bold red", "undecided": "bold yellow"}
 
 
-def parse_tolerances(given: Sequence[str]) -> dict[str, float] | float | None:
+def parse_tolerances(given: Sequence[str]) -> Tolerance:
     """``0.1`` for all outputs, or what ``loss=0.1`` and its likes say of each.
 
     Raises:
@@ -28,6 +33,50 @@ def parse_tolerances(given: Sequence[str]) -> dict[str, float] | float | None:
     if len(found) < len(given) or ("" in found and len(found) > 1):
         raise ValueError(f"got {', '.join(given)}, expected one number for all, or one for each output")
     return found.get("", found or None)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Run, Run]],
+    outputs: Sequence[str],
+    tolerance: Tolerance,
+    item_tolerance: Tolerance,
+    **settings: Any,
+) -> list[Comparison]:
+    """Compare the runs of each pair; what names an output is for the pairs whose runs have it.
+
+    Raises:
+        ValueError: no pair has such an output, or as of `compare_runs`.
+    """
+    named = [*outputs, *(name for given in (tolerance, item_tolerance) for name in _named(given))]
+    known = list(dict.fromkeys(name for a, _ in pairs for name in a.totals))
+    for name in named:
+        if name not in known:
+            raise ValueError(f"output: got {name}, expected one of {', '.join(known)}")
+    found = []
+    for a, b in pairs:
+        chosen = [name for name in outputs if name in a.totals]
+        if outputs and not chosen:
+            continue
+        allowed = [_for(chosen or list(a.totals), given) for given in (tolerance, item_tolerance)]
+        found.append(compare_runs(a, b, chosen, tolerance=allowed[0], item_tolerance=allowed[1], **settings))
+    return found
+
+
+def _named(given: Tolerance) -> Mapping[str, float]:
+    return given if isinstance(given, Mapping) else {}
+
+
+def _for(outputs: Sequence[str], given: Tolerance) -> Tolerance:
+    if not isinstance(given, Mapping):
+        return given
+    return {name: number for name, number in given.items() if name in outputs} or None
+
+
+def as_json(comparisons: Sequence[Comparison], worst: int) -> str:
+    """One comparison as it is, several as a list in `pairs`."""
+    each = [comparison.to_json(worst) for comparison in comparisons]
+    several = {"format": 1, "ok": all(comparison.ok for comparison in comparisons), "pairs": each}
+    return json.dumps(several if len(each) > 1 else each[0], indent=2) + "\n"
 
 
 def show(comparison: Comparison, worst: int) -> None:

@@ -1,6 +1,5 @@
 """Commands about data of users': score, compare, report, plot."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -188,8 +187,9 @@ def _page(
 
 @app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
 def compare_command(
-    a: Annotated[Path, typer.Argument(metavar="RUN_A", exists=True, file_okay=False)],
-    b: Annotated[Path, typer.Argument(metavar="RUN_B", exists=True, file_okay=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_A RUN_B...", exists=True, file_okay=False, show_default=False)
+    ],
     outputs: Annotated[
         list[str] | None,
         typer.Option("--output", help="An output to compare; may be repeated. All without it."),
@@ -217,12 +217,12 @@ def compare_command(
 ) -> None:
     """Hold the scores of one run to those of another, item by item: B - A.
 
-    A run is a folder that `score --out` wrote. A total is within its tolerance where the whole confidence
-    interval of its move is, so that a corpus too small to tell does not pass. The exit code is 1 where a
-    total or an item is outside, where that cannot be told, where an infinity or NaN is in one run alone,
-    and where one run lacks items of the other.
+    A run is a folder that `score --out` wrote. There may be several pairs, of several losses say: an
+    option that names an output is for the pairs that have it. A total is within its tolerance where the
+    whole confidence interval of its move is, so that a corpus too small to tell does not pass. The exit
+    code is 1 where a total or an item is outside, where that cannot be told, where an infinity or NaN is in
+    one run alone, and where one run lacks items of the other.
     """
-    from exportable_losses.runtime.corpus.compare import compare_runs
     from exportable_losses.runtime.corpus.runs import read_run
 
     from .. import comparison
@@ -231,28 +231,26 @@ def compare_command(
         total = comparison.parse_tolerances(tolerance or ())
     with wrong_call("--item-tolerance"):
         item = comparison.parse_tolerances(item_tolerance or ())
+    if len(runs) % 2:
+        fail(f"got {len(runs)} runs, expected pairs: A and B, and again.")
     with wrong_call("compare"), Console(stderr=True).status("Comparing"):
-        found = compare_runs(
-            read_run(a),
-            read_run(b),
-            outputs or (),
-            tolerance=total,
-            item_tolerance=item,
-            allow_missing=allow_missing,
-            confidence=confidence,
-        )
+        read = [read_run(path) for path in runs]
+        pairs = list(zip(read[::2], read[1::2], strict=True))
+        settings = {"allow_missing": allow_missing, "confidence": confidence}
+        found = comparison.compare_pairs(pairs, outputs or (), total, item, **settings)
     if json_file is not None:
         with wrong_call("--json"):
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(found.to_json(worst), indent=2) + "\n", encoding="utf-8")
+            json_file.write_text(comparison.as_json(found, worst), encoding="utf-8")
     if report is not None:
         from exportable_losses.runtime.corpus.report import pictures_in, write_comparison
 
         with wrong_call("--report"):
             picture = pictures_in(pictures) if pictures else None
             write_comparison(found, report, worst=worst, picture=picture)
-    comparison.show(found, worst)
-    raise typer.Exit(not found.ok)
+    for each in found:
+        comparison.show(each, worst)
+    raise typer.Exit(not all(each.ok for each in found))
 
 
 @app.command("report", epilog=example("report scores/float --out float.html"))

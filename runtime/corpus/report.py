@@ -71,31 +71,39 @@ def write_report(
 
 
 def write_comparison(
-    comparison: Comparison, path: str | Path, *, worst: int = 20, picture: Picture | None = None
+    comparisons: Comparison | Sequence[Comparison],
+    path: str | Path,
+    *,
+    worst: int = 20,
+    picture: Picture | None = None,
 ) -> None:
-    """Write a page about two runs over the same items.
+    """Write a page about two runs over the same items, or several such pairs.
 
     The verdict, by how much each output moved, scatter and Bland-Altman plot, the items that moved
     most, those that one run alone has, the files of both. Equal comparisons give equal bytes.
 
     Args:
-        comparison: what `compare_runs` has found.
+        comparisons: what `compare_runs` has found, of each pair.
         path: the file to write.
         worst: how many items to list.
         picture: as of `write_report`.
     """
-    outputs = [_moves(comparison, moves, worst, picture) for moves in comparison.outputs]
+    given = [comparisons] if isinstance(comparisons, Comparison) else comparisons
+    _write(path, "comparison", pairs=[_pair(i, each, worst, picture) for i, each in enumerate(given)])
+
+
+def _pair(number: int, comparison: Comparison, worst: int, picture: Picture | None) -> dict[str, Any]:
     missing = comparison.missing
-    _write(
-        path,
-        "comparison",
-        comparison=comparison,
-        runs={"A": _about(comparison.a), "B": _about(comparison.b)},
-        outputs=outputs,
-        percent=f"{100 * comparison.confidence:g} %",
-        missing=missing[:LISTED],
-        absent=Counter(item.run for item in missing),
-    )
+    return {
+        "comparison": comparison,
+        "runs": {"A": _about(comparison.a), "B": _about(comparison.b)},
+        "outputs": [
+            _moves(comparison, m, f"{number}-{m.output}", worst, picture) for m in comparison.outputs
+        ],
+        "percent": f"{100 * comparison.confidence:g} %",
+        "missing": missing[:LISTED],
+        "absent": Counter(item.run for item in missing),
+    }
 
 
 def pictures_in(folder: str | Path) -> Picture:
@@ -186,15 +194,17 @@ def _output(run: Run, name: str, worst: int, picture: Picture | None) -> dict[st
     }
 
 
-def _moves(comparison: Comparison, moves: Moves, worst: int, picture: Picture | None) -> dict[str, Any]:
+def _moves(
+    comparison: Comparison, moves: Moves, name: str, worst: int, picture: Picture | None
+) -> dict[str, Any]:
     a, b = moves.values
     finite = np.isfinite(a) & np.isfinite(b)
     label = _label(comparison.a, moves.output)
     drawn = []
     if finite.any():
         drawn = [
-            plots.scatter(a[finite], b[finite], label, f"{moves.output}-scatter"),
-            plots.bland_altman(a[finite], b[finite], label, f"{moves.output}-difference"),
+            plots.scatter(a[finite], b[finite], label, f"{name}-scatter"),
+            plots.bland_altman(a[finite], b[finite], label, f"{name}-difference"),
         ]
     items = [
         {

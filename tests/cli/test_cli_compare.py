@@ -1,6 +1,7 @@
 """`compare` and `report`: what they print and write, and how they end."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -113,3 +114,57 @@ def test_another_row_is_a_wrong_call(cli, run_a, tmp_path):
     )
     result = cli("compare", run_a, other)
     assert (result.exit_code, "expected the same row in both" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def rates(tmp_path):
+    """Two runs of an error rate: 3 and 4 errors in 20 tokens."""
+
+    def rate(name, errors):
+        found = {"value": sum(errors) / 20, "numerator": sum(errors), "denominator": 20}
+        totals = {"rate": {"kind": "mean", "by": "", **found}}
+        values = np.array(errors) / 5
+        return write_run(
+            tmp_path / name, {"rate": values, "rate_weight": np.full(4, 5.0)}, totals, row="TokenErrorRate"
+        )
+
+    return [rate("float-rate", [1, 0, 2, 0]), rate("quantised-rate", [1, 0, 2, 1])]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ((), 0),
+        (("--tolerance", "loss=0.05"), 0),
+        (("--tolerance", "loss=0.05", "--tolerance", "rate=0.01"), 1),
+        (("--tolerance", "loss=0.01", "--tolerance", "rate=0.5"), 1),
+        (("--item-tolerance", "rate=0.1"), 1),
+        (("--output", "loss", "--tolerance", "0.05"), 0),
+        (("--output", "rate", "--tolerance", "0.05"), 1),
+        (("--tolerance", "error=0.05"), 2),
+    ],
+)
+def test_several_pairs(cli, run_a, run_b, rates, options, code):
+    result = cli("compare", run_a, run_b, *rates, *options)
+    assert result.exit_code == code, result.output
+    shown = [name for name in ("loss", "rate") if f"\n{name} " in f"\n{result.stdout}"]
+    assert shown == ([] if code == 2 else [options[1]] if "--output" in options else ["loss", "rate"])
+
+
+def test_several_pairs_on_one_page_and_in_one_json(cli, run_a, run_b, rates, tmp_path):
+    page, numbers = tmp_path / "page.html", tmp_path / "moves.json"
+    words = ("--tolerance", "rate=0.01", "--json", numbers, "--report", page)
+    assert cli("compare", run_a, run_b, *rates, *words).exit_code == 1
+    found = json.loads(numbers.read_text())
+    assert (found["ok"], [pair["ok"] for pair in found["pairs"]]) == (False, [True, False])
+    assert found["pairs"][1]["outputs"]["rate"]["difference"] == pytest.approx(0.05)
+    source = page.read_text(encoding="utf-8")
+    assert source.count("<h1>") == 2
+    assert source.index("No tolerance was given") < source.index("Does not pass")
+    ids = re.findall(r'\bid="([^"]+)"', source)
+    assert len(ids) == len(set(ids))
+
+
+def test_runs_come_in_pairs(cli, run_a, run_b):
+    result = cli("compare", run_a, run_b, run_a)
+    assert (result.exit_code, "got 3 runs, expected pairs" in result.stderr) == (2, True)
