@@ -1,15 +1,18 @@
-"""Export every loss, hold every file to its test data, then score a real recogniser.
+"""Export every loss, hold every file to its test data, score a real recogniser, and quantise it.
 
     make demo
 
 Writes the files to ``losses/``, the recogniser with a loss behind it to ``demo/recogniser.onnx``, a
-picture of its scores to ``demo/recogniser.png`` and one of its lattice to ``demo/lattice.png``.
+picture of its scores to ``demo/recogniser.png`` and one of its lattice to ``demo/lattice.png``; then the
+scores of the float and of the quantised recognisers to ``demo/runs/``, and a page about each comparison.
 """
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
+import quantised
 import recogniser
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +21,7 @@ from rich.table import Table
 from exportable_losses import catalog
 from exportable_losses.export import attach
 from exportable_losses.export.commands.losses import parity_table
+from exportable_losses.export.comparison import show
 from exportable_losses.export.files import prepare, write
 from exportable_losses.export.validate import validate
 
@@ -25,6 +29,7 @@ LOSSES = Path("losses")
 JOINT = Path("demo") / "recogniser.onnx"
 PICTURE = Path("demo") / "recogniser.png"
 LATTICE = Path("demo") / "lattice.png"
+RUNS = Path("demo") / "runs"
 # Nats per line, and infinity where a text has no alignment.
 SETTINGS = {"ctc_loss": {"reduction": "none", "zero_infinity": False}}
 
@@ -79,16 +84,39 @@ def score_recogniser() -> bool:
     return True
 
 
+def quantise_recogniser() -> list[Path]:
+    """Say by how much the likelihood and the error rate move when the recogniser is quantised; the pages."""
+    shutil.rmtree(RUNS, ignore_errors=True)
+    exact, pages = quantised.score(recogniser.model_path(), LOSSES, RUNS / "float"), []
+    for kind, operators in quantised.KINDS.items():
+        name = f"quantised-{kind.replace(' ', '-')}"
+        model, page = RUNS.parent / f"{name}.onnx", RUNS.parent / f"{name}.html"
+        quantised.quantise(operators, model)
+        sizes = [path.stat().st_size / 1e6 for path in (recogniser.model_path(), model)]
+        found = quantised.compare(exact, quantised.score(model, LOSSES, RUNS / name), page)
+        console.print(
+            f"\n[bold]{kind} in eight bits[/]: {sizes[0]:.1f} MB, now {sizes[1]:.1f} MB. A is the float "
+            f"model, B this one; both read {len(quantised.ITEMS)} pictures"
+        )
+        for each in found:
+            show(each, worst=3)
+        pages.append(page)
+    return pages
+
+
 def main() -> int:
-    """The three parts, one after the other."""
+    """The four parts, one after the other."""
     start = time.perf_counter()
     export_all()
     good = check_all() and score_recogniser()
+    pages = quantise_recogniser()
     console.print(f"\nThat took {time.perf_counter() - start:.0f} s.")
     console.print(f"Files:   {LOSSES}/")
     console.print(f"Joint:   {JOINT}")
     console.print(f"Picture: {PICTURE}")
     console.print(f"Lattice: {LATTICE}")
+    for page in pages:
+        console.print(f"Page:    {page}")
     return 0 if good else 1
 
 

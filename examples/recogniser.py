@@ -105,10 +105,9 @@ class Recogniser:
 
     def __call__(self, grey: np.ndarray, text: str) -> tuple[np.ndarray, float]:
         """Probabilities `[T, C]` for a picture `[48, W]`, T about W / 8, and the loss of `text`."""
-        picture = np.broadcast_to(2 * grey - 1, (1, 3, *grey.shape))
         whole = np.ones(1, np.float32)
         outputs = self.session(
-            x=picture, targets=self.encode(text)[None], input_lens=whole, target_lens=whole
+            x=as_input(grey)[None], targets=self.encode(text)[None], input_lens=whole, target_lens=whole
         )
         return outputs[SCORES][0], float(outputs["loss"][0])
 
@@ -118,7 +117,16 @@ class Recogniser:
 
     def decode(self, probabilities: np.ndarray) -> str:
         """The text on the best path."""
-        return "".join(self.characters[i] for i in collapse(probabilities.argmax(-1)))
+        return self.spell(collapse(probabilities.argmax(-1)))
+
+    def spell(self, labels: np.ndarray) -> str:
+        """The characters of classes."""
+        return "".join(self.characters[i] for i in labels)
+
+
+def as_input(grey: np.ndarray) -> np.ndarray:
+    """A picture `[48, W]` as the model takes it: `[3, 48, W]` in [-1, 1]."""
+    return np.broadcast_to(2 * grey - 1, (3, *grey.shape))
 
 
 def collapse(path: np.ndarray) -> np.ndarray:
