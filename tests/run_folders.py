@@ -19,6 +19,7 @@ def write_run(
     set_aside: dict[str, str] | None = None,
     row: str = "ctc_loss",
     settings: dict[str, Any] | None = None,
+    size: str = "frames",
 ) -> Path:
     """A run with these columns and totals; an item's size is 100 frames, and its id its number."""
     count = len(next(iter(columns.values())))
@@ -44,6 +45,7 @@ def write_run(
         "data": [{"path": "dev.parquet", "rows": count + len(aside)}],
         "items": count,
         "set_aside": len(aside),
+        "size": size,
         "totals": totals,
         "environment": {
             "exportable_losses": "0.1.0",

@@ -89,6 +89,8 @@ class Ready:
 class Batches:
     """The way from items to batches of one graph, and from its outputs back to items.
 
+    `size` says what the size of an item counts.
+
     Args:
         session: of the graph.
 
@@ -114,6 +116,8 @@ class Batches:
         self.columns = columns_of(self.totals)
         self.whole = any(total.kind == "whole" for total in self.totals.values())
         self._padded = self._paddable()
+        first = next(iter(self._padded), None)
+        self.size = "numbers" if first is None else "frames" if first == "T" else "tokens"
         self._lengths = {name: entry for name, entry in self._entries.items() if entry.of}
         self._whole = dict.fromkeys(self._lengths, np.asarray(1, np.float32))
         self._named = {entry.name: name for name, entry in self._entries.items()}

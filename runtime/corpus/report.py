@@ -27,12 +27,6 @@ _DECIBELS = "get_si_snr_with_pitwrapper get_snr_with_pitwrapper cal_si_snr cal_s
 _UNITS = {**dict.fromkeys(_NATS.split(), "nats"), **dict.fromkeys(_DECIBELS.split(), "dB")}
 _HIGHER = ("accuracy", "sdr", "improvement")  # the outputs of which more is better
 _IN_UNITS = ("loss", "sdr", "improvement")
-# the rows whose items have frames for a size; of the others it is the first array's elements, or tokens
-_FRAMES = (
-    "l1_loss mse_loss classification_error nll_loss bce_loss kldiv_loss distance_diff_loss ctc_loss "
-    "transducer_loss ctc_loss_kd nll_loss_kd AutoencoderLoss compute_masked_loss Accuracy "
-    "ExpectedCalibrationError Perplexity CTCPosterior CTCAlign TransducerPosterior TransducerAlign"
-)
 
 
 def write_report(
@@ -240,7 +234,7 @@ def _label(run: Run, output: str) -> str:
 
 
 def _size_label(run: Run) -> str:
-    return "length (frames)" if run.about["graph"]["row"] in _FRAMES.split() else "size"
+    return f"length ({run.about['size']})"
 
 
 def _image(picture: Picture | None, name: str) -> str:

@@ -107,6 +107,7 @@ def _about(scorer: Scorer) -> dict[str, Any]:
     return {
         "graph": {**_file(graph), **described},
         "model": None if model is None else {**_file(model), "inputs": scorer.settings["inputs"]},
+        "size": scorer.batches.size,
         "environment": {
             "exportable_losses": exportable_losses.__version__,
             "onnxruntime": onnxruntime.__version__,

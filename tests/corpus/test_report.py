@@ -358,13 +358,12 @@ def test_a_page_about_many_items_is_small(tmp_path: Path) -> None:
     assert (tmp_path / "two.html").stat().st_size < 600_000
 
 
-def test_sizes_are_frames_where_the_row_has_frames() -> None:
-    """The size of an item is that of the first letter that a length is relative to."""
-    framed = set()
-    for row in catalog.names():
-        contract = catalog.get(row).contract
-        padded = [entry.of for entry in contract.inputs if len(entry.of) == 1]
-        if contract.totals and padded[:1] == ["T"]:
-            framed.add(row)
-    assert set(report._FRAMES.split()) == framed
+@pytest.mark.parametrize("size", ["frames", "tokens", "numbers"])
+def test_the_page_says_what_sizes_count(size: str, tmp_path: Path) -> None:
+    run = read_run(mean_run(tmp_path / "run", [1.0, 2.0], size=size))
+    write_report(run, tmp_path / "page.html")
+    assert tmp_path.joinpath("page.html").read_text(encoding="utf-8").count(f"length ({size})") > 2
+
+
+def test_units_are_of_rows() -> None:
     assert set(report._UNITS) <= set(catalog.names())

@@ -57,6 +57,18 @@ def unbroken(
     return files(out)
 
 
+@pytest.mark.parametrize(
+    ("row", "size"), [("ctc_loss", "frames"), ("l1_loss", "frames"), ("TokenErrorRate", "tokens")]
+)
+def test_what_the_size_of_an_item_counts(row: str, size: str, graphs: Any, tmp_path: Path) -> None:
+    items = items_of(row)
+    shard = write("parquet", tmp_path / "dev", items, [f"{i}" for i in range(len(items))])
+    found = score_corpus(Scorer(graphs[row]), [shard], tmp_path / "out")
+    assert found["size"] == size
+    sizes = pq.read_table(tmp_path / "out" / "items.parquet")["size"].to_pylist()
+    assert sizes == [len(next(iter(item.values()))) for item in items]
+
+
 @pytest.mark.parametrize("row", ["ctc_loss", "l1_loss", "TokenErrorRate", "EqualErrorRate"])
 def test_neither_batches_nor_windows_change_a_bit(row: str, graphs: Any, tmp_path: Path) -> None:
     path = write("file", tmp_path / "dev", items_of(row, 40), IDS)
