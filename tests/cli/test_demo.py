@@ -1,15 +1,17 @@
 """The parts of `make demo`, and its recogniser on two lines."""
 
+import shutil
 from itertools import permutations
 
 import numpy as np
 import onnxruntime
 import pytest
+import quantised
 import recogniser
 from PIL import Image
 from recogniser import Result
 
-from exportable_losses import CTCAlign, CTCLoss, CTCPosterior
+from exportable_losses import CTCAlign, CTCLoss, CTCPosterior, TokenErrorRate
 from exportable_losses.export import attach, to_onnx
 from exportable_losses.runtime import LossSession
 
@@ -174,3 +176,41 @@ def test_one_file_gives_what_the_model_and_the_loss_do_in_two_steps(native, join
         feed[lens] = np.array([len(item) / longest for item in items], np.float32)
     two_steps = LossSession(ctc_loss, native=native)(**feed)["loss"]
     np.testing.assert_allclose(costs, two_steps, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def losses(ctc_loss):
+    """A folder of the losses by which the quantised recogniser is judged."""
+    folder = ctc_loss.parent / "losses"
+    for row, path in (("ctc_loss", ctc_loss), ("TokenErrorRate", ctc_loss.with_name("rate.onnx"))):
+        if not path.exists():
+            to_onnx(TokenErrorRate(), path)
+        (folder / row).mkdir(parents=True)
+        shutil.copy(path, folder / row / f"{row}.onnx")
+    return folder
+
+
+def test_the_quantised_recogniser_is_held_to_the_float_one(losses, tmp_path, monkeypatch):
+    names = ["clean-00", "clean-04", "blurred-00", "blurred-02"]
+    monkeypatch.setattr(quantised, "ITEMS", {name: quantised.ITEMS[name] for name in names})
+    exact = quantised.score(recogniser.model_path(), losses, tmp_path / "float")
+    assert exact.read["clean-00"] == recogniser.LINES[0]
+    differences = {}
+    for kind, operators in quantised.KINDS.items():
+        quantised.quantise(operators, tmp_path / "model.onnx")
+        page = tmp_path / f"{kind}.html"
+        scored = quantised.score(tmp_path / "model.onnx", losses, tmp_path / kind)
+        likelihood, errors = quantised.compare(exact, scored, page)
+        assert likelihood.ids == errors.ids == names
+        differences[kind] = likelihood.outputs[0].difference, errors.outputs[0].difference
+        assert page.read_text(encoding="utf-8").count("<h1>") == 2
+        assert (likelihood.ok, errors.outputs[0].moved > 2) == (kind == "products", kind != "products")
+    # as the session itself says
+    (loss, rate), (worse, unreadable) = differences.values()
+    costs = []
+    for folder in ("float", "products"):
+        model = recogniser.Recogniser(tmp_path / folder / "joint.onnx")
+        costs.append(np.mean([model(*quantised.ITEMS[name])[1] for name in names]))
+    assert loss == pytest.approx(costs[1] - costs[0], abs=1e-4)
+    assert 0 < abs(loss) < 1 < 50 < worse
+    assert abs(rate) < 0.1 < 0.4 < unreadable
