@@ -44,11 +44,11 @@ def export_all() -> None:
 
 def check_all() -> bool:
     """Run every file on its test data; say whether all are right."""
-    checks = validate(LOSSES)
+    checks = validate(LOSSES).checks
     console.print(parity_table(checks))
     wrong = [check for check in checks if not check.ok]
     for check in wrong:
-        console.print(f"{check.row} ({check.format}) {check.output}: {check.problem}")
+        console.print(f"{check.row} ({check.runtime}) {check.output}: {check.problem}")
     console.print(f"{len(checks)} outputs checked, {len(wrong) or 'none'} off.\n")
     return not wrong
 

@@ -16,6 +16,8 @@ from .onnx import to_onnx
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
+FORMATS = ("onnx", "torchscript")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -60,7 +62,7 @@ def prepare(
     return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)), names)
 
 
-def write(prepared: Prepared, folder: Path, formats: Sequence[str] = ("onnx", "torchscript")) -> None:
+def write(prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS) -> None:
     """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced.

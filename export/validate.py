@@ -1,24 +1,18 @@
-"""Hold exported files to the test data beside them. Reads the files and nothing else."""
+"""Hold exported files to the test data beside them, on any runtime. Reads the files and nothing else."""
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
 
-from exportable_losses.runtime import LossSession, compare
+from exportable_losses.runtime import compare
 from exportable_losses.runtime.parity import Difference
 
+from .runners import DEFAULT, RUNNERS
+from .runners.face import Absent, Case, Outputs, one_line
 from .testdata import read_test_data
-
-FORMATS = {".onnx": "onnx", ".pt": "torchscript"}
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,14 +21,14 @@ class Check:
 
     Args:
         row: the file, without its suffix.
-        format: ``onnx`` or ``torchscript``.
+        runtime: what ran it.
         output: its name; empty where the file did not run.
         difference: how far it is off, where it could be compared.
         problem: what is wrong; empty where all is well.
     """
 
     row: str
-    format: str
+    runtime: str
     output: str = ""
     difference: Difference | None = None
     problem: str = ""
@@ -46,55 +40,73 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A file and one set of its test data."""
+class Validation:
+    """What `validate` has found.
 
-    path: Path
-    row: str
-    inputs: Arrays
-    expected: Arrays
+    Args:
+        versions: of each runtime that is here, by name.
+        absent: why each other one is not.
+        checks: one for each output, one with a problem for each file that could not be run; none where
+            there are no files.
+    """
 
-    @property
-    def format(self) -> str:
-        return FORMATS[self.path.suffix]
+    versions: dict[str, str]
+    absent: dict[str, str]
+    checks: list[Check]
 
 
-def validate(folder: Path, *, rtol: float = 2e-5, atol: float = 2e-5) -> list[Check]:
-    """Run every ``.onnx`` and ``.pt`` file under `folder` on its test data.
-
-    ONNX files run in ONNX Runtime, TorchScript files in one fresh process that has torch alone.
+def validate(
+    folder: Path, on: Sequence[str] = DEFAULT, *, rtol: float = 2e-5, atol: float = 2e-5
+) -> Validation:
+    """Run every file under `folder` that one of the runtimes reads on its test data.
 
     Args:
         folder: is searched with all its folders; test data stand beside a file, in
             ``test_data_set_*``.
+        on: the runtimes, by name: see `RUNNERS`.
         rtol: how far an output may be off, in units of its largest magnitude.
         atol: how far an output may be off at least.
 
-    Returns:
-        One check for each output, one with a problem for each file that could not be run; none
-        where there are no files.
+    Raises:
+        ValueError: there is no such runtime.
     """
-    checks: list[Check] = []
-    runs: list[_Run] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in FORMATS and p.is_file()):
-        row = _row(path.relative_to(folder).with_suffix(""))
-        data = sorted(path.parent.glob("test_data_set_*"))
-        if not data:
-            checks.append(Check(row, FORMATS[path.suffix], problem="no test_data_set_0 beside it"))
-        for each in data:
-            try:
-                inputs, expected = read_test_data(each)
-                if path.suffix == ".pt":  # a graph alone has its gradients as outputs
-                    expected = {n: array for n, array in expected.items() if not n.startswith("grad_")}
-                runs.append(_Run(path, row, inputs, expected))
-            except Exception as error:
-                checks.append(Check(row, FORMATS[path.suffix], problem=f"{each.name}: {_line(error)}"))
-    graphs = [run for run in runs if run.format == "onnx"]
-    scripts = [run for run in runs if run.format == "torchscript"]
-    results = zip(graphs + scripts, [_run_onnx(run) for run in graphs] + _run_torch(scripts), strict=True)
-    for run, got in results:
-        checks += _compare(run, got, rtol, atol)
-    return sorted(checks, key=lambda check: (check.row.lower(), check.format))
+    for name in on:
+        if name not in RUNNERS:
+            raise ValueError(f"on: got {name!r}, expected some of {', '.join(RUNNERS)}")
+    found = Validation({}, {}, [])
+    for runner in [RUNNERS[name] for name in dict.fromkeys(on)]:
+        try:
+            found.versions[runner.name] = runner.version()
+        except Absent as error:
+            found.absent[runner.name] = one_line(error)
+            continue
+        cases = []
+        for path in sorted(p for p in folder.rglob(f"*{runner.suffix}") if p.is_file()):
+            row = _row(path.relative_to(folder).with_suffix(""))
+            for case in _cases(row, path):
+                if isinstance(case, str):
+                    found.checks.append(Check(row, runner.name, problem=case))
+                else:
+                    cases.append(case)
+        for case, got in zip(cases, runner.run(cases), strict=True):
+            found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+    found.checks.sort(key=lambda check: check.row.lower())
+    return found
+
+
+def _cases(row: str, path: Path) -> list[Case | str]:
+    """A file with each set of its test data, or what is wrong with that."""
+    cases: list[Case | str] = []
+    for data in sorted(path.parent.glob("test_data_set_*")):
+        try:
+            inputs, expected = read_test_data(data)
+        except Exception as error:
+            cases.append(f"{data.name}: {one_line(error)}")
+            continue
+        if path.suffix != ".onnx":  # a graph alone has its gradients as outputs
+            expected = {name: array for name, array in expected.items() if not name.startswith("grad_")}
+        cases.append(Case(row, path, data, inputs, expected))
+    return cases or ["no test_data_set_0 beside it"]
 
 
 def write_junit(checks: Sequence[Check], path: Path) -> None:
@@ -105,7 +117,7 @@ def write_junit(checks: Sequence[Check], path: Path) -> None:
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "exportable-losses validate", **counts})
     for check in checks:
         name = f"{check.row} {check.output}".strip()
-        case = ElementTree.SubElement(suite, "testcase", {"classname": check.format, "name": name})
+        case = ElementTree.SubElement(suite, "testcase", {"classname": check.runtime, "name": name})
         if not check.ok:
             ElementTree.SubElement(case, "failure", {"message": check.problem})
     ElementTree.indent(suites)
@@ -118,55 +130,17 @@ def _row(path: Path) -> str:
     return (path.parent if path.parent.name == path.name else path).as_posix()
 
 
-def _run_onnx(run: _Run) -> Arrays | str:
-    """The outputs, or why there are none."""
-    try:
-        return LossSession(run.path)(**run.inputs)
-    except Exception as error:  # whatever a broken file makes a runtime say
-        return _line(error)
-
-
-def _run_torch(runs: Sequence[_Run]) -> list[Arrays | str]:
-    """The same for TorchScript files, in one process of its own."""
-    if not runs:
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        jobs, results = Path(folder) / "jobs", Path(folder) / "results"
-        torch.save([(str(run.path.resolve()), _tensors(run.inputs)) for run in runs], jobs)
-        code = Path(__file__).with_name("torch_only.py").read_text()
-        command = [sys.executable, "-W", "ignore", "-c", code, str(jobs), str(results)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode != 0:
-            return [f"the process with torch alone ended with {done.returncode}: {_line(done.stderr)}"] * len(
-                runs
-            )
-        found: list[list[torch.Tensor] | str] = torch.load(results)
-    return [_named(run, result) for run, result in zip(runs, found, strict=True)]
-
-
-def _named(run: _Run, result: list[torch.Tensor] | str) -> Arrays | str:
-    if isinstance(result, str):
-        return _line(result)
-    if len(result) != len(run.expected):
-        return f"gave {len(result)} outputs, expected {', '.join(run.expected)}"
-    return {name: tensor.numpy() for name, tensor in zip(run.expected, result, strict=True)}
-
-
-def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-
-
-def _compare(run: _Run, got: Arrays | str, rtol: float, atol: float) -> list[Check]:
+def _compare(case: Case, runtime: str, got: Outputs, rtol: float, atol: float) -> list[Check]:
     if isinstance(got, str):
-        return [Check(run.row, run.format, problem=got)]
-    if set(got) != set(run.expected):
-        problem = f"gave {', '.join(got)}, expected {', '.join(run.expected) or 'none'}"
-        return [Check(run.row, run.format, problem=problem)]
+        return [Check(case.row, runtime, problem=got)]
+    if set(got) != set(case.expected):
+        problem = f"gave {', '.join(got)}, expected {', '.join(case.expected) or 'none'}"
+        return [Check(case.row, runtime, problem=problem)]
     checks = []
-    for difference in compare(got, run.expected):
+    for difference in compare(got, case.expected):
         name = difference.output
-        problem = _problem(got[name], run.expected[name], difference, rtol, atol)
-        checks.append(Check(run.row, run.format, name, difference, problem))
+        problem = _problem(got[name], case.expected[name], difference, rtol, atol)
+        checks.append(Check(case.row, runtime, name, difference, problem))
     return checks
 
 
@@ -178,10 +152,3 @@ def _problem(got: np.ndarray, expected: np.ndarray, difference: Difference, rtol
     if not difference.within(rtol, atol):
         return f"off by {difference.absolute:.2g}"
     return ""
-
-
-def _line(error: Any) -> str:
-    """The line of a message that says what went wrong, printable."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    telling = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
-    return "".join(c for c in telling.strip() if c.isprintable())

@@ -76,12 +76,11 @@ def export_command(
         fail("give either rows to export or --all.")
     from exportable_losses import catalog
 
-    from ..files import parse_settings, parse_sizes, prepare, write
-    from ..validate import FORMATS
+    from ..files import FORMATS, parse_settings, parse_sizes, prepare, write
 
     kinds = [kind for kind in formats.split(",") if kind]
-    if not kinds or set(kinds) - set(FORMATS.values()):
-        fail(f"--format: got {formats!r}, expected {','.join(FORMATS.values())} or one of them.")
+    if not kinds or set(kinds) - set(FORMATS):
+        fail(f"--format: got {formats!r}, expected {','.join(FORMATS)} or one of them.")
     if gradients and "onnx" not in kinds:
         fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
@@ -130,40 +129,58 @@ def attach_command(
     typer.echo(f"Wrote {out}: {taken} -> {given}.")
 
 
-@app.command("validate", epilog=example("validate losses --junit report.xml"))
+@app.command("validate", epilog=example("validate losses --on all --json runtimes.json"))
 def validate_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="RUNTIME,...|all", help="Which; onnxruntime and torchscript without it."),
+    ] = None,
     rtol: Annotated[float, typer.Option(min=0.0, help="Allowed, in units of the largest value.")] = 2e-5,
     atol: Annotated[float, typer.Option(min=0.0, help="Allowed in any case.")] = 2e-5,
     junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write rows, runtimes, versions as JSON.")
+    ] = None,
 ) -> None:
-    """Run every .onnx and .pt file in a folder on the test data beside it.
+    """Run every exported file in a folder on the test data beside it.
 
-    Reads the files only. ONNX files run in ONNX Runtime, TorchScript files in a fresh process that
-    has torch alone. The exit code is 1 where one is off, cannot run or has no test data.
+    Reads the files only. With --on the table has a line for each row and a column for each runtime: the
+    largest difference in units in the last place. A runtime that is not here is named with what to install.
+    The exit code is 1 where a file is off, cannot run or has no test data, and where a runtime that was
+    named is not here.
     """
+    from .. import runtimes
+    from ..runners import DEFAULT, RUNNERS
     from ..validate import validate, write_junit
 
-    with Console(stderr=True).status("Running the files"):
-        checks = validate(folder, rtol=rtol, atol=atol)
+    names = list(RUNNERS) if on == "all" else on.split(",") if on else DEFAULT
+    with wrong_call("--on"), Console(stderr=True).status("Running the files"):
+        found = validate(folder, names, rtol=rtol, atol=atol)
     if junit is not None:
         with wrong_call("--junit"):
-            write_junit(checks, junit)
-    if not checks:
-        fail(f"there is no .onnx or .pt file in {folder}.", code=1)
-    Console().print(parity_table(checks))
-    wrong = [check for check in checks if not check.ok]
+            write_junit(found.checks, junit)
+    if json_file is not None:
+        with wrong_call("--json"):
+            runtimes.write_json(found, json_file)
+    for name, why in found.absent.items():
+        typer.echo(f"{name} is not here: {why}")
+    if not found.checks and found.versions:
+        suffixes = " or ".join(dict.fromkeys(RUNNERS[name].suffix for name in names))
+        fail(f"there is no {suffixes} file in {folder}.", code=1)
+    Console().print(runtimes.table(found) if on else parity_table(found.checks))
+    wrong = [check for check in found.checks if not check.ok]
     for check in wrong:
-        typer.echo(f"{check.row} ({check.format}) {check.output or 'file'}: {check.problem}")
-    typer.echo(f"{len(checks)} outputs checked, {len(wrong) or 'none'} off.")
-    raise typer.Exit(bool(wrong))
+        typer.echo(f"{check.row} ({check.runtime}) {check.output or 'file'}: {check.problem}")
+    typer.echo(f"{len(found.checks)} outputs checked, {len(wrong) or 'none'} off.")
+    raise typer.Exit(bool(wrong) or (on != "all" and bool(found.absent)))
 
 
 def parity_table(checks: Sequence[Any]) -> Table:
     """The checks of `validate`, one per line."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.caption = "the largest difference: absolute, relative, in units in the last place"
-    for heading in ("row", "format", "output"):
+    for heading in ("row", "runtime", "output"):
         table.add_column(heading, overflow="fold")
     for heading in ("abs", "rel", "ulp", ""):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -175,5 +192,5 @@ def parity_table(checks: Sequence[Any]) -> Table:
             ]
             numbers.append(f"{check.difference.ulp:.3g}")
         mark = "[green]ok[/]" if check.ok else "[bold red]off[/]"
-        table.add_row(check.row, check.format, check.output or "-", *numbers, mark)
+        table.add_row(check.row, check.runtime, check.output or "-", *numbers, mark)
     return table

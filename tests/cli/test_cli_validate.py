@@ -30,7 +30,7 @@ def test_good_files_pass(cli, exported, tmp_path):
     assert (suite.get("tests"), suite.get("failures")) == ("6", "0")
     named = {(case.get("classname"), case.get("name")) for case in suite}
     outputs = ("ctc_loss loss", "PitWrapper loss", "PitWrapper permutations")
-    assert named == {(kind, name) for kind in ("onnx", "torchscript") for name in outputs}
+    assert named == {(kind, name) for kind in ("onnxruntime", "torchscript") for name in outputs}
 
 
 def test_a_number_that_is_off_fails_in_both_formats(cli, losses, tmp_path):
@@ -39,14 +39,14 @@ def test_a_number_that_is_off_fails_in_both_formats(cli, losses, tmp_path):
     result = cli("validate", losses, "--junit", report)
     assert result.exit_code == 1
     assert "6 outputs checked, 2 off." in result.stdout
-    assert "PitWrapper (onnx) loss: off by 0.001" in result.stdout
+    assert "PitWrapper (onnxruntime) loss: off by 0.001" in result.stdout
     failures = ElementTree.parse(report).getroot().findall(".//failure")
     assert [failure.get("message") for failure in failures] == ["off by 0.001"] * 2
 
 
 def test_a_whole_number_that_is_off_by_one_fails(graphs):
     _add(graphs / "PitWrapper" / "test_data_set_0" / "output_1.pb", 1)
-    off = [check for check in validate(graphs) if not check.ok]
+    off = [check for check in validate(graphs).checks if not check.ok]
     assert [(check.output, check.problem) for check in off] == [("permutations", "off by 1")]
 
 
@@ -67,7 +67,7 @@ def test_tolerances_decide(cli, graphs):
 def test_another_shape_or_dtype_fails(graphs, array, problem):
     path = graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb"
     onnx.save_tensor(numpy_helper.from_array(array, "loss"), path)
-    (off,) = [check for check in validate(graphs) if not check.ok]
+    (off,) = [check for check in validate(graphs).checks if not check.ok]
     assert problem in off.problem
 
 
@@ -78,7 +78,7 @@ def test_a_broken_graph_fails_and_the_others_are_still_checked(cli, graphs, dama
     result = cli("validate", graphs)
     assert result.exit_code == 1
     assert "3 outputs checked, 1 off." in result.stdout
-    assert "ctc_loss (onnx) file: " in result.stdout
+    assert "ctc_loss (onnxruntime) file: " in result.stdout
 
 
 def test_a_broken_script_fails_and_the_others_are_still_checked(cli, losses):
@@ -92,7 +92,7 @@ def test_a_broken_script_fails_and_the_others_are_still_checked(cli, losses):
 
 def test_a_good_graph_beside_the_test_data_of_another_fails(graphs):
     shutil.copy(graphs / "ctc_loss" / "ctc_loss.onnx", graphs / "PitWrapper" / "PitWrapper.onnx")
-    (off,) = [check for check in validate(graphs) if not check.ok]
+    (off,) = [check for check in validate(graphs).checks if not check.ok]
     assert (off.row, off.problem[:21]) == ("PitWrapper", "inputs: got preds, ex")
 
 
@@ -103,25 +103,25 @@ def test_a_constant_changed_inside_a_graph_fails(graphs):
         if node.op_type == "Sub":  # the squared error of predictions and targets
             node.op_type = "Add"
     onnx.save(model, path)
-    assert any(check.output == "loss" and not check.ok for check in validate(graphs))
+    assert any(check.output == "loss" and not check.ok for check in validate(graphs).checks)
 
 
 def test_missing_test_data_fail(cli, graphs):
     shutil.rmtree(graphs / "ctc_loss" / "test_data_set_0")
     result = cli("validate", graphs)
     assert result.exit_code == 1
-    assert "ctc_loss (onnx) file: no test_data_set_0 beside it" in result.stdout
+    assert "ctc_loss (onnxruntime) file: no test_data_set_0 beside it" in result.stdout
 
 
 def test_test_data_without_outputs_fail(graphs):
     (graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb").unlink()
-    (off,) = [check for check in validate(graphs) if not check.ok]
+    (off,) = [check for check in validate(graphs).checks if not check.ok]
     assert (off.row, off.problem) == ("ctc_loss", "gave loss, expected none")
 
 
 def test_broken_test_data_fail(graphs):
     (graphs / "ctc_loss" / "test_data_set_0" / "output_0.pb").write_bytes(b"\xff\xff")
-    (off,) = [check for check in validate(graphs) if not check.ok]
+    (off,) = [check for check in validate(graphs).checks if not check.ok]
     assert off.problem.startswith("test_data_set_0: ")
 
 
@@ -140,7 +140,7 @@ def test_reads_the_files_only(graphs):
     code = """
 import pathlib, sys
 from exportable_losses.export.validate import validate
-assert all(check.ok for check in validate(pathlib.Path(sys.argv[1])))
+assert all(check.ok for check in validate(pathlib.Path(sys.argv[1])).checks)
 assert not {"exportable_losses.catalog", "exportable_losses.ops"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(graphs)], check=True)
@@ -152,6 +152,6 @@ def test_a_script_that_needs_this_package_fails(losses):
     from exportable_losses.export import to_torchscript
 
     to_torchscript(CTCLoss(), losses / "ctc_loss" / "ctc_loss.pt", custom_ops=True)
-    off = [check for check in validate(losses) if not check.ok]
-    assert [(check.row, check.format) for check in off] == [("ctc_loss", "torchscript")]
+    off = [check for check in validate(losses).checks if not check.ok]
+    assert [(check.row, check.runtime) for check in off] == [("ctc_loss", "torchscript")]
     assert "exportable_losses::ctc_loss" in off[0].problem

@@ -1,0 +1,73 @@
+"""Rows by runtimes: what `validate` has found as a table to look at, as JSON, and as the README's."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from .validate import Validation
+
+FORMAT = 1
+
+
+def to_json(found: Validation) -> dict[str, Any]:
+    """Versions of runtimes, and for each row and runtime the largest difference or what is wrong."""
+    rows: dict[str, dict[str, Any]] = {}
+    for check in found.checks:
+        cell = rows.setdefault(check.row, {}).setdefault(check.runtime, {"ulp": 0.0, "absolute": 0.0})
+        if check.problem:
+            where = f"{check.output}: " if check.output else ""
+            cell.setdefault("problem", where + check.problem)
+        if check.difference is not None:
+            cell["ulp"] = max(cell["ulp"], check.difference.ulp)
+            cell["absolute"] = max(cell["absolute"], check.difference.absolute)
+    return {"format": FORMAT, "runtimes": found.versions, "absent": found.absent, "rows": rows}
+
+
+def write_json(found: Validation, path: Path) -> None:
+    """Write `to_json`; infinities are strings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(to_json(found)), indent=1, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return str(value) if isinstance(value, float) and abs(value) == float("inf") else value
+
+
+def table(found: Validation) -> Table:
+    """A line for each row, a column for each runtime."""
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.caption = "the largest difference in units in the last place of the expected number"
+    shown.add_column("row", overflow="fold")
+    for name in found.versions:
+        shown.add_column(name, justify="right")
+    for row, cells in to_json(found)["rows"].items():
+        shown.add_row(row, *(_cell(cells.get(name)) for name in found.versions))
+    return shown
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    return "[bold red]off[/]" if "problem" in cell else f"[green]{cell['ulp']:.3g}[/]"
+
+
+def markdown(recorded: Mapping[str, Any]) -> str:
+    """The README's table: what `write_json` has written, runtimes with their versions."""
+    names = list(recorded["runtimes"])
+    lines = ["| row | " + " | ".join(f"{n} {recorded['runtimes'][n]}" for n in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for row, cells in recorded["rows"].items():
+        lines.append(f"| `{row}` | " + " | ".join(_plain(cells.get(name)) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def _plain(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    return cell["problem"] if "problem" in cell else f"{cell['ulp']:.3g}"
