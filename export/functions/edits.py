@@ -25,7 +25,8 @@ def EditCounts(predictions, targets, prediction_lengths, target_lengths):
     zero = op.Constant(value_int=0)
     weight = number + size + one
     seen = op.Expand(zero, op.Concat(size, batch, axis=0))  # the tokens beside each of the target's
-    behind = op.Expand(op.Constant(value_int=1099511627776), op.Concat(size + one, batch, axis=0))
+    # what is out of reach costs more than anything, and less than 32 bits hold: some runtimes have no more
+    behind = op.Expand(weight * weight, op.Concat(size + one, batch, axis=0))
     nothing = op.Expand(zero, op.Concat(one, batch, axis=0))
     first = op.Concat(nothing, op.Slice(behind, [1], size + one), axis=0)
     place = op.Unsqueeze(target_lengths, [0])

@@ -175,7 +175,7 @@ def _at_labels(labels: Tensor, like: Tensor) -> Tensor:
 
 def _by_frame(log_probs: Tensor, labels: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
     """The log-probabilities of the blank and of the next label at each node: `[B, T, U+1]` each."""
-    return log_probs[..., blank_index], log_probs.gather(-1, _at_labels(labels, log_probs)).squeeze(-1)
+    return log_probs[..., blank_index], log_probs.gather(3, _at_labels(labels, log_probs)).squeeze(3)
 
 
 def _arcs(
