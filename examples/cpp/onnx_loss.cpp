@@ -1,7 +1,7 @@
 // Runs an exported loss in ONNX Runtime on the test data beside it, prints each output and how far it is
 // off, and exits with 1 where one is. With the library our kernels compute; without, the graph itself.
 //
-//     onnx_loss losses/ctc_loss/ctc_loss.onnx [libexportable_losses.so]
+//     onnx_loss losses/ctc_loss/ctc_loss.onnx [libexportable_losses.so] [--write FOLDER]
 #include <onnxruntime_cxx_api.h>
 
 #include <filesystem>
@@ -20,7 +20,7 @@ Ort::Value value_of(test_data::Tensor& tensor) {
                                   tensor.sizes.size(), type);
 }
 
-int run(const std::filesystem::path& graph, const char* library) {
+int run(const std::filesystem::path& graph, const char* library, const std::filesystem::path& written) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "onnx_loss");
   Ort::SessionOptions options;
   if (library != nullptr) options.RegisterCustomOpsLibrary(std::filesystem::path(library).c_str());
@@ -43,6 +43,7 @@ int run(const std::filesystem::path& graph, const char* library) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto info = outputs[i].GetTensorTypeAndShapeInfo();
     good &= test_data::report(expected[i], info.GetShape(), info.GetElementType(), outputs[i].GetTensorRawData());
+    test_data::write(written, i, expected[i], outputs[i].GetTensorRawData());
   }
   return good ? 0 : 1;
 }
@@ -50,12 +51,13 @@ int run(const std::filesystem::path& graph, const char* library) {
 }  // namespace
 
 int main(int count, char** arguments) {
+  const auto written = test_data::folder_to_write(count, arguments);
   if (count < 2 || count > 3) {
-    std::cerr << "usage: onnx_loss GRAPH.onnx [LIBRARY]\n";
+    std::cerr << "usage: onnx_loss GRAPH.onnx [LIBRARY] [--write FOLDER]\n";
     return 2;
   }
   try {
-    return run(arguments[1], count > 2 ? arguments[2] : nullptr);
+    return run(arguments[1], count > 2 ? arguments[2] : nullptr, written);
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;

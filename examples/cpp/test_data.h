@@ -141,4 +141,30 @@ inline bool report(const Tensor& expected, const std::vector<std::int64_t>& size
   return difference <= 2e-5 * std::max(1.0, largest);
 }
 
+// Writes what was computed beside the other outputs of `folder`, where there is one, as a TensorProto too.
+inline void write(const std::filesystem::path& folder, std::size_t i, const Tensor& expected, const void* got) {
+  if (folder.empty()) return;
+  std::string bytes;
+  auto varint = [&](std::uint64_t value) {
+    for (; value > 127; value >>= 7) bytes += static_cast<char>(value | 128);
+    bytes += static_cast<char>(value);
+  };
+  auto text = [&](int field, const std::string& content) {
+    varint(field << 3 | 2), varint(content.size());
+    bytes += content;
+  };
+  for (const std::int64_t size : expected.sizes) varint(1 << 3), varint(size);
+  varint(2 << 3), varint(expected.type);
+  text(8, expected.name);
+  text(9, {static_cast<const char*>(got), count(expected.sizes) * bytes_of(expected.type)});
+  std::ofstream(folder / ("output_" + std::to_string(i) + ".pb"), std::ios::binary) << bytes;
+}
+
+// The folder that `--write FOLDER` names at the end of the arguments, which lose it.
+inline std::filesystem::path folder_to_write(int& count, char** arguments) {
+  if (count < 3 || std::string(arguments[count - 2]) != "--write") return {};
+  count -= 2;
+  return arguments[count + 1];
+}
+
 }  // namespace test_data

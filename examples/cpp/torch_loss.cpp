@@ -1,7 +1,7 @@
 // Runs an exported loss in libtorch on test data, prints each output and how far it is off, and exits with
-// 1 where one is. A file of `to_torchscript(custom_ops=True)` needs the library, any other libtorch alone.
+// 1 where one is. A file of `to_torchscript(custom_ops=True)` needs libexportable_losses_torch, any other libtorch alone.
 //
-//     torch_loss losses/ctc_loss/ctc_loss.pt losses/ctc_loss/test_data_set_0 [libexportable_losses_torch.so]
+//     torch_loss losses/ctc_loss/ctc_loss.pt losses/ctc_loss/test_data_set_0 [LIBRARY] [--write FOLDER]
 #include <ATen/DynamicLibrary.h>
 #include <torch/script.h>
 
@@ -31,14 +31,20 @@ torch::Tensor tensor_of(test_data::Tensor& tensor) {
   throw std::runtime_error(tensor.name + ": got a type that is not known here");
 }
 
-bool report(const test_data::Tensor& expected, const torch::Tensor& got) {
-  for (const auto& type : types)
-    if (type.torch == got.scalar_type())
-      return test_data::report(expected, got.sizes().vec(), type.onnx, got.contiguous().const_data_ptr());
+bool report(const test_data::Tensor& expected, const torch::Tensor& output, std::size_t i,
+            const std::filesystem::path& written) {
+  const torch::Tensor got = output.contiguous();
+  for (const auto& type : types) {
+    if (type.torch != got.scalar_type()) continue;
+    const bool good = test_data::report(expected, got.sizes().vec(), type.onnx, got.const_data_ptr());
+    test_data::write(written, i, expected, got.const_data_ptr());
+    return good;
+  }
   throw std::runtime_error(expected.name + ": got a type that is not known here");
 }
 
-int run(const std::string& file, const std::filesystem::path& folder, const char* library) {
+int run(const std::string& file, const std::filesystem::path& folder, const char* library,
+        const std::filesystem::path& written) {
   if (library != nullptr) at::DynamicLibrary(library, nullptr, true);  // it stays; or link it instead
   torch::jit::Module loss = torch::jit::load(file);
 
@@ -54,19 +60,20 @@ int run(const std::string& file, const std::filesystem::path& folder, const char
     throw std::runtime_error("got " + std::to_string(outputs.size()) + " outputs, expected " +
                              std::to_string(expected.size()));
   bool good = true;
-  for (std::size_t i = 0; i < outputs.size(); ++i) good &= report(expected[i], outputs[i].toTensor());
+  for (std::size_t i = 0; i < outputs.size(); ++i) good &= report(expected[i], outputs[i].toTensor(), i, written);
   return good ? 0 : 1;
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
+  const auto written = test_data::folder_to_write(count, arguments);
   if (count < 3 || count > 4) {
-    std::cerr << "usage: torch_loss FILE.pt TEST_DATA [LIBRARY]\n";
+    std::cerr << "usage: torch_loss FILE.pt TEST_DATA [LIBRARY] [--write FOLDER]\n";
     return 2;
   }
   try {
-    return run(arguments[1], arguments[2], count > 3 ? arguments[3] : nullptr);
+    return run(arguments[1], arguments[2], count > 3 ? arguments[3] : nullptr, written);
   } catch (const c10::Error& error) {
     std::cerr << error.what_without_backtrace() << "\n";
     return 2;

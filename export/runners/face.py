@@ -60,7 +60,7 @@ def one_line(error: Any) -> str:
     return "".join(c for c in telling.strip() if c.isprintable())
 
 
-def named(case: Case, arrays: Sequence[np.ndarray]) -> Outputs:
+def named(case: Case, arrays: Sequence[Any]) -> Outputs:
     """The outputs of a runtime that knows them by their order."""
     if len(arrays) != len(case.expected):
         return f"gave {len(arrays)} outputs, expected {', '.join(case.expected)}"

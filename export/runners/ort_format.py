@@ -1,7 +1,8 @@
-"""ONNX Runtime's own format, `.ort`, as its builds for phones read it: its converter makes it of the graphs."""
+"""ONNX Runtime's own format, `.ort`, which its builds for phones read; its own converter makes it."""
 
 import contextlib
 import io
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ def convert(graph: Path, folder: Path) -> Path:
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
     shutil.copy(graph, folder)
+    logging.getLogger("ort_format_model").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         try:
             convert_onnx_models_to_ort(folder, optimization_styles=[OptimizationStyle.Fixed])

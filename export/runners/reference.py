@@ -11,7 +11,7 @@ from .face import Case, Outputs, Runner, named, one_line
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
     for case in cases:
         try:
-            yield named(case, ReferenceEvaluator(str(case.path)).run(None, case.inputs))
+            yield named(case, list(ReferenceEvaluator(str(case.path)).run(None, case.inputs)))
         except Exception as error:
             yield one_line(error)
 

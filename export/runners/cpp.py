@@ -1,0 +1,138 @@
+"""The C++ examples, built here: ONNX Runtime, libtorch, and ONNX Runtime for 64-bit ARM under an emulator."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+from ..testdata import read_test_data
+from .face import Absent, Case, Outputs, Runner, one_line
+
+ROOT = Path(__file__).parents[2]
+SOURCES, BUILD = ROOT / "examples" / "cpp", ROOT / "build" / "runners"
+ARM_ONNXRUNTIME = "1.22.1"  # the newest that starts under qemu 7.2
+ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+
+
+def _built(program: str, folder: str, *options: str) -> Path:
+    """A program of the examples."""
+    if not SOURCES.is_dir():
+        raise Absent("it is built of examples/cpp, in a checkout of the repository")
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if cmake is None:
+        raise Absent("pip install cmake")
+    place = BUILD / folder
+    commands: list[list[str | Path]] = [
+        [cmake, "-S", SOURCES, "-B", place, f"-DPYTHON={sys.executable}", *options],
+        [cmake, "--build", place, "--target", program],
+    ]
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = done.stderr or done.stdout
+            if "No rule to make target" in said or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
+                needs = "onnxruntime_cxx_api.h (Debian: libonnxruntime-dev; set CPATH)"
+                raise Absent(f"it needs a C++ compiler and {needs if 'onnx' in program else 'libtorch'}")
+            raise Absent(f"its program could not be built: {one_line(said)}")
+    return place / program
+
+
+def _arm_program() -> Path:
+    """The program for ARM, with ONNX Runtime out of PyPI's wheel."""
+    for tool, package in ((ARM_COMPILER, "g++-aarch64-linux-gnu"), (EMULATOR, "qemu-user")):
+        if shutil.which(tool) is None:
+            raise Absent(f"{tool} (Debian: {package})")
+    folder = BUILD / "arm64-onnxruntime"
+    library = folder / "libonnxruntime.so.1"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        wheel = ["--platform", "manylinux_2_28_aarch64", "--only-binary", ":all:", "--python-version", "311"]
+        done = subprocess.run([*command, *wheel, f"onnxruntime=={ARM_ONNXRUNTIME}"], capture_output=True)
+        if done.returncode != 0:
+            raise Absent(f"pip cannot download onnxruntime {ARM_ONNXRUNTIME} for aarch64")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+            name = next(n for n in archive.namelist() if "capi/libonnxruntime.so" in n)
+            library.write_bytes(archive.read(name))
+    return _built(
+        "onnx_loss",
+        "arm64",
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        f"-DCMAKE_CXX_COMPILER={ARM_COMPILER}",
+        "-DCMAKE_DISABLE_FIND_PACKAGE_Torch=ON",
+        f"-DONNXRUNTIME_LIBRARY={library}",
+    )
+
+
+def _onnx_words(program: Path, case: Case) -> list[str | Path]:
+    return [program, case.path]
+
+
+def _arm_words(program: Path, case: Case) -> list[str | Path]:
+    libraries = f"LD_LIBRARY_PATH={BUILD / 'arm64-onnxruntime'}"
+    return [EMULATOR, "-L", "/usr/aarch64-linux-gnu", "-E", libraries, program, case.path]
+
+
+def _torch_words(program: Path, case: Case) -> list[str | Path]:
+    return [program, case.path, case.data]
+
+
+def _runner(
+    name: str,
+    suffix: str,
+    about: str,
+    version: str,
+    program: Callable[[], Path],
+    words: Callable[[Path, Case], list[str | Path]],
+) -> Runner:
+    program = functools.cache(program)
+
+    def here() -> str:
+        program()
+        return version
+
+    def run(cases: Sequence[Case]) -> Iterator[Outputs]:
+        built = program()
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [*words(built, case), "--write", folder]
+                done = subprocess.run(command, capture_output=True, text=True)
+                _, outputs = read_test_data(Path(folder))
+                yield outputs or one_line(done.stderr or f"ended with {done.returncode}")
+
+    return Runner(name, suffix, about, here, run)
+
+
+ONNXRUNTIME = _runner(
+    "onnxruntime-cpp",
+    ".onnx",
+    "ONNX Runtime, C++",
+    str(onnxruntime.__version__),
+    lambda: _built("onnx_loss", "host"),
+    _onnx_words,
+)
+LIBTORCH = _runner(
+    "libtorch",
+    ".pt",
+    "TorchScript in libtorch, C++",
+    str(torch.__version__),
+    lambda: _built("torch_loss", "host"),
+    _torch_words,
+)
+ARM64 = _runner(
+    "onnxruntime-arm64",
+    ".onnx",
+    "ONNX Runtime, C++, 64-bit ARM in qemu",
+    ARM_ONNXRUNTIME,
+    _arm_program,
+    _arm_words,
+)
