@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from exportable_losses import catalog
 
 from .gradients import differentiable, gradients_of
+from .half import TYPES, Half
 from .onnx import to_onnx
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
 FORMATS = ("onnx", "torchscript")
+DTYPES = tuple(TYPES)
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,21 @@ def prepare(
     return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)), names)
 
 
-def write(prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS) -> None:
+def write(
+    prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS, dtype: Half | None = None
+) -> None:
     """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
 
-    What is there is replaced.
+    What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and there is no script:
+    they would not share test data.
     """
     path = folder / prepared.entry.name / prepared.entry.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if "torchscript" in formats:
+    if "torchscript" in formats and dtype is None:
         to_torchscript(prepared.module, path.with_suffix(".pt"))
     if "onnx" in formats:  # writes the test data too
-        to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs, gradients=prepared.gradients)
+        graph = path.with_suffix(".onnx")
+        to_onnx(prepared.module, graph, prepared.inputs, gradients=prepared.gradients, dtype=dtype)
     else:
         write_test_data(path.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
 

@@ -24,6 +24,7 @@ import exportable_losses
 
 from . import backward
 from .gradients import gradients_of, with_gradients
+from .half import Half, in_half, narrow, rounded
 from .metadata import KEY
 from .plan import Plan, plan
 from .testdata import write_test_data
@@ -36,6 +37,7 @@ def to_onnx(
     inputs: Mapping[str, Tensor] | None = None,
     *,
     gradients: Sequence[str] | Literal["all"] = (),
+    dtype: Half | None = None,
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
@@ -91,7 +93,9 @@ def to_onnx(
     if twice:
         raise ValueError(f"module: got {', '.join(twice)} twice, expected other names of outputs")
     forward = with_gradients(planned.module, wanted) if wanted else planned.module
-    values = forward(*planned.inputs.values())
+    given = in_half(module, planned.inputs, dtype) if dtype else dict(planned.inputs)
+    narrowed = [name for name, tensor in given.items() if tensor.dtype != planned.inputs[name].dtype]
+    values = forward(*(given[name].float() if name in narrowed else given[name] for name in given))
     try:
         graph = _trace(planned, wanted, outputs)
     except Exception as error:  # torch has many types for what it cannot do
@@ -100,12 +104,15 @@ def to_onnx(
     _rename(graph, list(planned.inputs), outputs)
     attach_bodies(graph)
     model = _tidy(graph, planned.letters or _letters(graph))
+    if dtype:
+        narrow(model, narrowed, dtype)
+        values = [rounded(value, dtype) for value in values]
     if planned.metadata is not None:
         model.metadata_props.add(key=KEY, value=planned.metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     named = dict(zip(outputs, values, strict=True))
-    write_test_data(Path(path).parent / "test_data_set_0", planned.inputs, named)
+    write_test_data(Path(path).parent / "test_data_set_0", given, named)
     return model
 
 

@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -16,8 +18,14 @@ def write_test_data(folder: Path, inputs: Mapping[str, Tensor], outputs: Mapping
     folder.mkdir(parents=True)
     for kind, tensors in (("input", inputs), ("output", outputs)):
         for i, (name, tensor) in enumerate(tensors.items()):
-            proto = numpy_helper.from_array(tensor.detach().cpu().numpy(), name)
+            proto = numpy_helper.from_array(_as_array(tensor.detach().cpu()), name)
             (folder / f"{kind}_{i}.pb").write_bytes(proto.SerializeToString())
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:  # which numpy does not know by itself
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def read_test_data(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -17,6 +17,7 @@ class Difference:
         ulp: the largest difference in units in the last place of the expected value.
         scale: the largest magnitude expected.
         shapes_agree: whether the shapes are equal; without that every difference is infinite.
+        half: whether the expected numbers have 16 bits.
     """
 
     output: str
@@ -25,10 +26,12 @@ class Difference:
     ulp: float
     scale: float
     shapes_agree: bool = True
+    half: bool = False
 
     def within(self, rtol: float = 2e-5, atol: float = 2e-5) -> bool:
-        """Whether it is no more than `atol` or `rtol` of the largest magnitude."""
-        return self.shapes_agree and self.absolute <= max(atol, rtol * self.scale)
+        """Whether it is no more than `atol`, or `rtol` of the largest magnitude, or one place of 16 bits."""
+        close = self.absolute <= max(atol, rtol * self.scale) or (self.half and self.ulp <= 1)
+        return self.shapes_agree and close
 
 
 def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> list[Difference]:
@@ -58,7 +61,8 @@ def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -
 def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Difference:
     if got.shape != expected.shape:
         return Difference(output, np.inf, np.inf, np.inf, 0.0, shapes_agree=False)
-    floating = expected.dtype if expected.dtype.kind == "f" else np.dtype(np.float64)
+    known = expected.dtype.kind == "f" or expected.dtype.name == "bfloat16"
+    floating = expected.dtype if known else np.dtype(np.float64)
     a, b = got.astype(np.float64), expected.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -70,4 +74,4 @@ def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Differenc
     absolute, relative_most, ulp_most, scale = (
         float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)
     )
-    return Difference(output, absolute, relative_most, ulp_most, scale)
+    return Difference(output, absolute, relative_most, ulp_most, scale, half=floating.itemsize == 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+_BFLOAT16 = 16  # ONNX's number for it
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class LossSession:
         self.metadata: dict[str, Any] = json.loads(self.properties.get("exportable_losses", "{}"))
         found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
         self.losses = [Loss.from_metadata(about) for about in found]
+        kinds = [value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())]
+        self._numpy_knows = "tensor(bfloat16)" not in kinds
         self._ours = {called for loss in self.losses for called in loss.names.values()}
 
     @property
@@ -151,15 +156,27 @@ class LossSession:
         Raises:
             ValueError: what the model gives is nothing that the loss takes.
         """
-        outputs = dict(zip(self.outputs, self._session.run(self.outputs, feed), strict=True))
+        run = self._session.run if self._numpy_knows else self._run_bfloat16
+        outputs = dict(zip(self.outputs, run(self.outputs, feed), strict=True))
         for loss in self.losses:
             if loss.computed:  # now that the model has run, the whole of it can be checked
                 loss.check(feed, outputs)
         return outputs
 
+    def _run_bfloat16(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """`run` for a graph with numbers that numpy does not know by itself."""
+        values = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
+            if array.dtype == _dtype("tensor(bfloat16)")
+            else onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in feed.items()
+        }
+        found = self._session.run_with_ort_values(names, values)
+        return [_as_array(value) for value in found]
+
     def dtype(self, name: str) -> np.dtype[Any]:
         """The dtype of the input `name`."""
-        return np.dtype(_DTYPES.get(self._values[name].type, np.object_))
+        return _dtype(self._values[name].type)
 
     def cast(self, name: str, array: ArrayLike) -> np.ndarray:
         """`array` in the dtype that the input `name` takes.
@@ -220,14 +237,34 @@ def open_session(
 
 def cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     """`array` in the dtype that the graph takes, where that changes no value."""
-    if kind not in _DTYPES:  # a model's own, strings say: ONNX Runtime knows
-        return array
-    wanted = np.dtype(_DTYPES[kind])
-    if array.dtype == wanted:
+    wanted = _dtype(kind)
+    if array.dtype == wanted or wanted == np.object_:  # a model's own, strings say: ONNX Runtime knows
         return array
     if not (np.can_cast(array.dtype, wanted, "safe") or _holds(wanted, array)):
         raise TypeError(f"{name}: got {array.dtype}, expected {wanted} (or what casts to it without loss)")
     return array.astype(wanted)
+
+
+def _dtype(kind: str) -> np.dtype[Any]:
+    """The dtype of what ONNX Runtime calls `kind`; `object` where it is no number."""
+    if kind != "tensor(bfloat16)":
+        return np.dtype(_DTYPES.get(kind, np.object_))
+    try:
+        import ml_dtypes
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "ml_dtypes is not installed, bfloat16 needs it: pip install ml-dtypes"
+        ) from error
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def _as_array(value: onnxruntime.OrtValue) -> np.ndarray:
+    """A tensor of ONNX Runtime's as an array of its own memory."""
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()
+    shape = value.shape()
+    content = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if math.prod(shape) else b""
+    return np.frombuffer(content, _dtype("tensor(bfloat16)")).reshape(shape).copy()
 
 
 def _holds(wanted: np.dtype[Any], array: np.ndarray) -> bool:

@@ -61,6 +61,10 @@ def export_command(
         list[str] | None,
         typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="float16|bfloat16", help="Of what graphs take and give, ONNX alone."),
+    ] = None,
     gradients: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,13 +80,15 @@ def export_command(
         fail("give either rows to export or --all.")
     from exportable_losses import catalog
 
-    from ..files import FORMATS, parse_settings, parse_sizes, prepare, write
+    from ..files import DTYPES, FORMATS, parse_settings, parse_sizes, prepare, write
 
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
         fail(f"--format: got {formats!r}, expected {','.join(FORMATS)} or one of them.")
     if gradients and "onnx" not in kinds:
         fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
+    if dtype is not None and (dtype not in DTYPES or "onnx" not in kinds):
+        fail(f"--dtype: got {dtype!r} for {formats}, expected {' or '.join(DTYPES)}, for ONNX graphs.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
@@ -92,7 +98,7 @@ def export_command(
             ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
     with wrong_call("--out", (OSError,)):
         for each in steps(ready, "Exporting"):
-            write(each, out, kinds)
+            write(each, out, kinds, dtype)  # type: ignore[arg-type]
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
 
 

@@ -1,0 +1,67 @@
+"""Graphs that take and give numbers of 16 bits; sums, logarithms and lattices inside keep 32."""
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from exportable_losses import catalog
+
+Half = Literal["float16", "bfloat16"]
+TYPES: dict[str, tuple[torch.dtype, int]] = {
+    "float16": (torch.float16, TensorProto.FLOAT16),
+    "bfloat16": (torch.bfloat16, TensorProto.BFLOAT16),
+}
+
+
+def in_half(module: nn.Module, inputs: Mapping[str, Tensor], dtype: Half) -> dict[str, Tensor]:
+    """Inputs as a graph in `dtype` takes them.
+
+    A relative length stays what it is: of a thousand frames, 16 bits would lose some.
+
+    Raises:
+        ValueError: there is no such dtype, or a number has 64 bits.
+    """
+    if dtype not in TYPES:
+        raise ValueError(f"dtype: got {dtype!r}, expected {' or '.join(TYPES)}")
+    entry = catalog.find(module)
+    lengths = (
+        {value.name for value in entry.inputs if value.legal.startswith("relative_length")}
+        if entry
+        else set()
+    )
+    for name, tensor in inputs.items():
+        if tensor.dtype == torch.float64:
+            raise ValueError(f"inputs: got float64 for {name}, expected float32 for a graph in {dtype}")
+    return {name: tensor if name in lengths else rounded(tensor, dtype) for name, tensor in inputs.items()}
+
+
+def rounded(tensor: Tensor, dtype: Half) -> Tensor:
+    """A float32 tensor in `dtype`; any other as it is."""
+    return tensor.to(TYPES[dtype][0]) if tensor.dtype == torch.float32 else tensor
+
+
+def narrow(model: onnx.ModelProto, inputs: Collection[str], dtype: Half) -> None:
+    """Let some inputs of a graph, and all its float32 outputs, be `dtype`: a cast behind each, or before."""
+    graph, kind = model.graph, TYPES[dtype][1]
+    wide = {name: f"{name}/float32" for name in inputs}
+    before = [helper.make_node("Cast", [n], [w], f"{w}/Cast", to=TensorProto.FLOAT) for n, w in wide.items()]
+    behind = []
+    for value in graph.output:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = kind
+            wide[value.name] = f"{value.name}/float32"
+            cast = helper.make_node("Cast", [wide[value.name]], [value.name], f"{value.name}/Cast", to=kind)
+            behind.append(cast)
+    for value in graph.input:
+        if value.name in inputs:
+            value.type.tensor_type.elem_type = kind
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [wide.get(name, name) for name in names]
+    nodes = [*before, *graph.node, *behind]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
