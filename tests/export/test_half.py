@@ -1,0 +1,144 @@
+"""Graphs that take and give 16 bits: as exact as 16 bits are, whatever the size of the scores."""
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_cases import BY_NAME, Case, Export, Inputs
+
+import exportable_losses as el
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx
+from exportable_losses.export.half import TYPES, in_half, narrow
+from exportable_losses.export.testdata import read_test_data
+from exportable_losses.runtime import LossSession, compare
+
+ROWS = {row: next(case for case in BY_NAME.values() if case.row == row) for row in catalog.names()}
+NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+BITS = {"float16": 11, "bfloat16": 8}  # of a mantissa
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126}
+# rows that take logits or log-probabilities, and what gives a probability zero is no reason for infinity
+_LOSSES = ("nll_loss", "bce_loss", "ctc_loss", "transducer_loss", "nll_loss_kd", "ctc_loss_kd")
+_PATHS = ("CTCPosterior", "CTCAlign", "TransducerPosterior", "TransducerAlign")
+OF_SCORES = (*_LOSSES, "LogSoftmaxWrapper", *_PATHS)
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.float().numpy().astype(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def run_half(case: Case, export: Export, inputs: Inputs, dtype: Any, folder: Path) -> tuple[Any, Inputs]:
+    """What the narrowed graph gives, and what eager gives in float64, of the same numbers."""
+    model = onnx.load(export(case) / "model.onnx")
+    given = in_half(case.module(), inputs, dtype)
+    narrow(model, [name for name in given if given[name].dtype != inputs[name].dtype], dtype)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / "half.onnx")
+    session = LossSession(folder / "half.onnx")
+    got = session(**{name: as_array(tensor) for name, tensor in given.items()})
+    exact = {name: x.float() if x.dtype == TYPES[dtype][0] else x for name, x in given.items()}
+    return got, case.truth(exact)
+
+
+def assert_as_exact_as_half(got: Any, truth: Inputs, dtype: str) -> None:
+    assert list(got) == list(truth)
+    for name, tensor in truth.items():
+        expected = tensor.numpy()
+        if tensor.dtype != torch.float64:
+            np.testing.assert_array_equal(got[name], expected, err_msg=name)
+            continue
+        if got[name].dtype == np.float64:  # the gaps of a calibration error: sums over a corpus
+            continue
+        assert got[name].dtype == NUMPY[dtype], name
+        most = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
+        inside = 100 * np.finfo(np.float32).eps * most
+        allowed = np.abs(expected) * 2.0 ** -BITS[dtype] + inside + SMALLEST[dtype]
+        same = np.isneginf(expected) | np.isposinf(expected)
+        off = np.abs(np.where(same, 0, got[name].astype(np.float64) - np.where(same, 0, expected)))
+        assert (off <= np.where(same, 0, allowed)).all(), f"{name}: off by {off.max()}"
+        np.testing.assert_array_equal(got[name].astype(np.float64)[same], expected[same])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("row", ROWS)
+def test_as_exact_as_sixteen_bits(row: str, dtype: str, export: Export, tmp_path: Path) -> None:
+    case = ROWS[row]
+    got, truth = run_half(case, export, case.inputs("short", seed=2), dtype, tmp_path)
+    assert_as_exact_as_half(got, truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("row", OF_SCORES)
+def test_nothing_overflows(row: str, dtype: str, export: Export, tmp_path: Path) -> None:
+    """Scores of 10,000 and what they lead to: up to 60,000 nats, which float16 still holds."""
+    case = ROWS[row]
+    inputs = case.inputs("short", seed=3)  # three frames
+    name, legal = case.entry.inputs[0].name, case.entry.inputs[0].legal
+    high = 0.0 if legal == "log_probability" else 1e4
+    drawn = torch.rand(inputs[name].shape, generator=torch.Generator().manual_seed(0))
+    inputs[name] = torch.where(drawn < 0.5, -1e4, high)
+    got, truth = run_half(case, export, inputs, dtype, tmp_path)
+    for array in got.values():
+        assert np.isfinite(array.astype(np.float64)).all()
+    assert_as_exact_as_half(got, truth, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_file_has_its_test_data_and_gradients(dtype: Any, tmp_path: Path) -> None:
+    model = to_onnx(
+        el.CTCLoss(reduction="none"), tmp_path / "loss.onnx", gradients=("log_probs",), dtype=dtype
+    )
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
+    assert kinds == {
+        "log_probs": TYPES[dtype][1],
+        "targets": onnx.TensorProto.INT64,
+        "input_lens": onnx.TensorProto.FLOAT,
+        "target_lens": onnx.TensorProto.FLOAT,
+        "loss": TYPES[dtype][1],
+        "grad_log_probs": TYPES[dtype][1],
+    }
+    inputs, outputs = read_test_data(tmp_path / "test_data_set_0")
+    assert inputs["log_probs"].dtype == outputs["loss"].dtype == NUMPY[dtype]
+    for difference in compare(LossSession(tmp_path / "loss.onnx")(**inputs), outputs):
+        assert difference.half
+        assert difference.within()
+    assert {"CTCLoss", "CTCLossGrad"} & {node.op_type for node in model.graph.node}  # still one node
+
+
+def test_lengths_keep_their_bits(tmp_path: Path) -> None:
+    """999 of 1000 frames: in float16 the relative length would be that of 999.5."""
+    inputs = catalog.get("l1_loss").example_inputs(B=2, T=1000, N=1000, X0=1)
+    inputs["length"] = torch.tensor([1.0, 0.999])
+    assert in_half(el.L1Loss(), inputs, "float16")["length"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float8"}, "dtype: got 'float8', expected float16 or bfloat16"),
+        (
+            {"dtype": "float16", "inputs": torch.float64},
+            "inputs: got float64 for predictions, expected float32",
+        ),
+    ],
+)
+def test_what_does_not_fit(arguments: Any, message: str, tmp_path: Path) -> None:
+    inputs = catalog.get("l1_loss").example_inputs()
+    kind = arguments.pop("inputs", torch.float32)
+    inputs = {name: tensor.to(kind) for name, tensor in inputs.items()}
+    with pytest.raises(ValueError, match=message):
+        to_onnx(el.L1Loss(), tmp_path / "loss.onnx", inputs, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float32_is_not_cut_down_unasked(tmp_path: Path) -> None:
+    to_onnx(el.L1Loss(), tmp_path / "loss.onnx", dtype="float16")
+    arrays = {n: x.numpy() for n, x in catalog.get("l1_loss").example_inputs().items()}
+    with pytest.raises(TypeError, match="predictions: got float32, expected float16"):
+        LossSession(tmp_path / "loss.onnx")(**arrays)
