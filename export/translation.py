@@ -17,12 +17,12 @@ from .metadata import KEY
 
 
 def _on_lattice(node: Op) -> Callable[..., Any]:
-    """What translates an operator on a lattice to `node`."""
+    """What translates an operator on a lattice to `node`, which has its attribute last."""
 
     def translate(
-        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, *more: Any
     ) -> Any:
-        return node(scores, targets, input_lengths, target_lengths, blank_index=blank_index)
+        return node(scores, targets, input_lengths, target_lengths, *more, blank_index=blank_index)
 
     return translate
 
@@ -30,16 +30,10 @@ def _on_lattice(node: Op) -> Callable[..., Any]:
 def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice's costs and that of their gradient."""
     node, node_grad = nodes.lattice(name, scores)
-
-    def translate_grad(
-        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, grad_costs: Any
-    ) -> Any:
-        return node_grad(scores, targets, input_lengths, target_lengths, grad_costs, blank_index=blank_index)
-
     ours = torch.ops.exportable_losses
     return {
         getattr(ours, row).default: _on_lattice(node),
-        getattr(ours, f"{row}_grad").default: translate_grad,
+        getattr(ours, f"{row}_grad").default: _on_lattice(node_grad),
     }
 
 
@@ -132,11 +126,14 @@ def translations() -> dict[Any, Callable[..., Any]]:
     edits = nodes.node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
     occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
     frames = {"frames": "tensor(int64)", "scores": "T"}
+    state = {"alpha": "T", "offset": "T"}
+    walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
     ours = torch.ops.exportable_losses
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.ctc_posterior.default: _on_lattice(nodes.on_lattice("CTCPosterior", "log_probs", occupation)),
+        ours.ctc_forward.default: _on_lattice(nodes.on_lattice("CTCForward", "log_probs", walked, state)),
         ours.ctc_align.default: _on_lattice(nodes.on_lattice("CTCAlign", "log_probs", path)),
         ours.transducer_align.default: _on_lattice(nodes.on_lattice("TransducerAlign", "logits", frames)),
         **torch_losses.translations(),

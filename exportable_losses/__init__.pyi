@@ -42,6 +42,7 @@ from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
+from .streaming import CTCForwardChunk as CTCForwardChunk
 from .transducer import TransducerAlign as TransducerAlign
 from .transducer import TransducerLoss as TransducerLoss
 from .transducer import TransducerPosterior as TransducerPosterior

@@ -30,6 +30,7 @@ from . import (
     regression,
     separation,
     sharpness,
+    streaming,
     transducer,
     verification,
 )
@@ -249,6 +250,7 @@ _ENTRIES: dict[str, Entry] = {
         Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
         Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
         Entry("CTCPosterior", ctc.CTCPosterior, ctc.POSTERIOR, metric=True),
+        Entry("CTCForwardChunk", streaming.CTCForwardChunk, streaming.CHUNK, metric=True),
         Entry("CTCAlign", ctc.CTCAlign, ctc.ALIGN, metric=True),
         Entry("TransducerPosterior", transducer.TransducerPosterior, transducer.POSTERIOR, metric=True),
         Entry("TransducerAlign", transducer.TransducerAlign, transducer.ALIGN, metric=True),

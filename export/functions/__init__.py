@@ -16,6 +16,7 @@ from ..protos import all_nodes
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_align import CTCAlign
+from .ctc_forward import CTCForward
 from .ctc_grad import CTCLossGrad
 from .ctc_lattice import CTCLattice, CTCTransition
 from .ctc_posterior import CTCPosterior
@@ -33,6 +34,7 @@ _BODIES = {
     for body in (
         BestPermutation,
         CTCAlign,
+        CTCForward,
         CTCLattice,
         CTCLoss,
         CTCLossGrad,

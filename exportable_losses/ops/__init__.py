@@ -7,6 +7,7 @@ C++ programs get the same operators from ``csrc/torch_door.cc``.
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
 ``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
+``ctc_forward``                     costs `[B]` so far, and the state of the recursion
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from .assignment import best_permutation
 from .computers import computer_of, edits_computer_of, using
-from .ctc import ctc_align, ctc_costs, ctc_posterior
+from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
 from .transducer import (
     transducer_align,
@@ -37,6 +38,7 @@ __all__ = [
     "best_permutation",
     "ctc_align",
     "ctc_costs",
+    "ctc_forward",
     "ctc_posterior",
     "edit_counts",
     "transducer_align",
@@ -150,6 +152,33 @@ def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor,
 _register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
 _register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
 _register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
+
+_LIBRARY.define(
+    f"ctc_forward({_LATTICE.format(scores='log_probs')}, Tensor alpha, Tensor offset)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *lattice, alpha, offset = given
+    _check_shapes("ctc", "log_probs", *lattice)
+    batch, labels = lattice[1].shape
+    for name, tensor, shape in (("alpha", alpha, [batch, 2, labels + 1]), ("offset", offset, [batch, 2])):
+        if list(tensor.shape) != shape:
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}")
+    return ctc_forward(*given)
+
+
+_LIBRARY.impl("ctc_forward", _ctc_forward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "exportable_losses::ctc_forward",
+    lambda x, _t, _i, _l, _b, alpha, offset: (
+        x.new_empty(x.shape[0]),
+        torch.empty_like(alpha),
+        torch.empty_like(offset),
+    ),
+    lib=_LIBRARY,
+)
 
 _LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
 _LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")

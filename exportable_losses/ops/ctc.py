@@ -107,6 +107,47 @@ def ctc_posterior(
     return costs, (before + behind).softmax(2).masked_fill(~held.unsqueeze(2), 0.0)
 
 
+def ctc_forward(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    alpha: Tensor,
+    offset: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Walk on from where earlier frames have led: the costs `[B]` if this were the end, alpha and offset.
+
+    The other arguments are those of `ctc_costs`, `log_probs` those of the next frames.
+
+    Args:
+        alpha: `[B, 2, S+1]`, blanks and labels: the log-probability of each state, without `offset`.
+        offset: `[B, 2]`, what all of an item's have in common, as the sum of a number and its rounding.
+
+    The largest of an item's states is taken out at every frame, so that no number grows with time, and how
+    the frames are divided among calls changes no bit.
+    """
+    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
+    active = torch.arange(log_probs.shape[1], device=log_probs.device) < input_lengths.unsqueeze(1)
+    last = 2 * target_lengths.unsqueeze(1)
+    behind = torch.arange(skips.shape[1], device=skips.device) > last
+    states = alpha.transpose(1, 2).flatten(1)[:, :-1].masked_fill(behind, -torch.inf)
+    high, low = offset[:, 0], offset[:, 1]
+    for t in range(log_probs.shape[1]):
+        reached = (_transition(states, skips) + emitted[:, t]).masked_fill(behind, -torch.inf)
+        most = reached.amax(1)
+        most = torch.where(active[:, t] & ~most.isneginf(), most, 0.0)
+        states = torch.where(active[:, t : t + 1], reached - most.unsqueeze(1), states)
+        # Knuth's sum of two numbers, and what it has rounded away
+        total = high + most
+        added = total - high
+        low = low + ((high - (total - added)) + (most - added))
+        high = total
+    costs = -(high + (low + _transition(states, skips).gather(1, last).squeeze(1)))
+    rows = torch.nn.functional.pad(states, [0, 1], value=-torch.inf).unflatten(1, [-1, 2]).transpose(1, 2)
+    return costs, rows.contiguous(), torch.stack([high, low], 1)
+
+
 def ctc_align(
     log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
