@@ -28,7 +28,7 @@ class CTCForwardChunk(nn.Module):
 
     Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf, section 4.1. A device that gets
     its audio in pieces hands each piece to this, with what the call before gave. However the frames are
-    divided, even one by one, the costs of the last call are those of the whole, to the last bit.
+    divided, even one by one, the costs of the last call are those of the whole, to float32's last place.
 
     Args:
         blank_index: the class of the blank.

@@ -50,11 +50,12 @@ const char* guarded(const char* out_of_memory, const Work& work) noexcept {
   }
 }
 
-template <class Real>
-const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Real* grad_costs, Real* costs,
-                Real* grad, int threads) noexcept {
+// Runs `compute` on the batch, which is checked and has items.
+template <class Real, class Compute>
+const char* run(const exportable_losses_batch* given, const Real* costs, const char* out_of_memory,
+                const Compute& compute) noexcept {
   if (given == nullptr) return say("batch: got null, expected a batch");
-  return guarded("out of memory: what costs and grad hold means nothing", [&]() -> const char* {
+  return guarded(out_of_memory, [&]() -> const char* {
     Batch<Real> batch{static_cast<const Real*>(given->scores),
                       given->batch,
                       given->frames,
@@ -73,8 +74,30 @@ const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Rea
     if (costs == nullptr) return say("costs: got null, expected an array");
     if (batch.frames == 0) batch.item_stride = 0;  // arrays of no elements may be null, and stay so
     if (batch.labels == 0) batch.target_stride = 0;
+    return compute(batch);
+  });
+}
+
+template <class Real>
+const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Real* grad_costs, Real* costs,
+                Real* grad, int threads) noexcept {
+  return run(given, costs, "out of memory: what costs and grad hold means nothing", [&](const Batch<Real>& batch) {
     loss(batch, grad_costs, costs, grad, on_threads(threads));
-    return nullptr;
+    return static_cast<const char*>(nullptr);
+  });
+}
+
+template <class Real>
+const char* run(const exportable_losses_batch* given, const exportable_losses_walk* walk, Real* costs,
+                int threads) noexcept {
+  return run(given, costs, "out of memory: what costs and the state hold means nothing", [&](const Batch<Real>& batch) {
+    if (walk == nullptr) return say("walk: got null, expected a state to go on from");
+    const Walk<Real> state{static_cast<const Real*>(walk->alpha), static_cast<const Real*>(walk->offset),
+                           static_cast<Real*>(walk->alpha_out), static_cast<Real*>(walk->offset_out)};
+    if (!state.alpha || !state.offset || !state.alpha_out || !state.offset_out)
+      return say("walk: got null, expected four arrays");
+    ctc_forward(batch, state, costs, on_threads(threads));
+    return static_cast<const char*>(nullptr);
   });
 }
 
@@ -89,6 +112,14 @@ const char* exportable_losses_ctc_float(const exportable_losses_batch* batch, co
 const char* exportable_losses_ctc_double(const exportable_losses_batch* batch, const double* grad_costs,
                                          double* costs, double* grad, int threads) {
   return run<double>(&ctc<double>, batch, grad_costs, costs, grad, threads);
+}
+const char* exportable_losses_ctc_forward_float(const exportable_losses_batch* batch,
+                                                const exportable_losses_walk* walk, float* costs, int threads) {
+  return run(batch, walk, costs, threads);
+}
+const char* exportable_losses_ctc_forward_double(const exportable_losses_batch* batch,
+                                                 const exportable_losses_walk* walk, double* costs, int threads) {
+  return run(batch, walk, costs, threads);
 }
 const char* exportable_losses_transducer_float(const exportable_losses_batch* batch, const float* grad_costs,
                                                float* costs, float* grad, int threads) {

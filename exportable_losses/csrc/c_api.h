@@ -46,6 +46,23 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_double(const expo
                                                                       const double* grad_costs, double* costs,
                                                                       double* grad, int threads);
 
+/* CTC's forward recursion for frames that come in pieces. `alpha` [B, 2, S+1]: log-probabilities of the blanks
+ * and of the labels (the last of these is none), without what all of an item's have in common; that is `offset`
+ * [B, 2], as the sum of a number and its rounding. All contiguous; before the first frame alpha is zero at each
+ * item's first blank and -inf elsewhere, and offset zero. What goes out may be what came in. */
+typedef struct {
+  const void *alpha, *offset;   /* before the frames of the batch */
+  void *alpha_out, *offset_out; /* behind them */
+} exportable_losses_walk;
+
+/* Costs [B] if no more frames come. Otherwise as above. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_float(const exportable_losses_batch*,
+                                                                      const exportable_losses_walk*, float* costs,
+                                                                      int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_double(const exportable_losses_batch*,
+                                                                       const exportable_losses_walk*, double* costs,
+                                                                       int threads);
+
 /* Sequences of tokens, contiguous: any integers, of which those behind an item's length are not read. */
 typedef struct {
   const int64_t* predictions; /* [B, K] */

@@ -112,6 +112,16 @@ class Sweep {
     }
   }
 
+  // Begins where an earlier walk from the first frame has ended, instead of outside of everything.
+  void begin(const Real* blanks, const Real* labels) {
+    now_[0].blank.set(0, {Real(0), lowest<Real>()});
+    for (std::int64_t i = 0; i <= item_.labels; ++i) now_[0].blank.set(i, exp_wide(blanks[i]));
+    for (std::int64_t i = 0; i < item_.labels; ++i) now_[0].label.set(i, exp_wide(labels[i]));
+  }
+
+  // The state it has come to.
+  States<Real> reached() { return now_[0]; }
+
   // The probability of all alignments, once the two have met.
   Wide<Real> meet(Other& other) {
     std::fill(emitted_.begin(), emitted_.end(), Real(0));
@@ -265,6 +275,63 @@ void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* gr
     run(0, batch.frames * batch.labels > worth_a_thread ? parallel : alone);
   else
     parallel(batch.batch, [&](std::int64_t b) { run(b, alone); });
+}
+
+// log(x / y) for a y above zero.
+template <class Real>
+double log_ratio(Wide<Real> x, Wide<Real> y) {
+  if (!(x.mantissa > 0)) return x.mantissa == x.mantissa ? -std::numeric_limits<double>::infinity() : double(x.mantissa);
+  return (double(x.exponent) - double(y.exponent)) * 0.69314718055994530942 +
+         (std::log(double(x.mantissa)) - std::log(double(y.mantissa)));
+}
+
+// An item's frames, and the state that they lead to, whose largest log-probability is zero.
+template <class Real>
+Real walk_on(const Item<Real>& item, std::int64_t labels, const Real* alpha, const Real* offset, Real* alpha_out,
+             Real* offset_out) {
+  Sweep<Real, 1> sweep(item, item.frames, false);
+  sweep.begin(alpha, alpha + labels + 1);
+  sweep.walk();
+  const States<Real> state = sweep.reached();
+  const Wide<Real> one{Real(1), Real(0)};
+  Wide<Real> most{Real(0), lowest<Real>()};
+  auto see = [&](Wide<Real> x) {
+    x = normalised(x.mantissa, x.exponent);
+    const bool larger = x.exponent > most.exponent || (x.exponent == most.exponent && x.mantissa > most.mantissa);
+    if (larger || x.mantissa != x.mantissa) most = x;
+  };
+  for (std::int64_t i = 0; i <= item.labels; ++i) see(state.blank[i]);
+  for (std::int64_t i = 0; i < item.labels; ++i) see(state.label[i]);
+  if (item.frames == 0 || !(most.mantissa > 0)) most = one;  // a state that is kept, or none that is possible
+
+  Real high = offset[0], low = offset[1];
+  const double moved = log_ratio(most, one);
+  for (const Real part : {Real(moved), Real(moved - double(Real(moved)))}) {  // Knuth's sum and what it has rounded away
+    const Real total = high + part, added = total - high;
+    low += (high - (total - added)) + (part - added);
+    high = total;
+  }
+  offset_out[0] = high, offset_out[1] = low;
+
+  constexpr Real never = -std::numeric_limits<Real>::infinity();
+  const std::int64_t width = labels + 1;
+  auto relative = [&](Wide<Real> x, std::int64_t at) { return item.frames ? Real(log_ratio(x, most)) : alpha[at]; };
+  for (std::int64_t i = 0; i < width; ++i) {  // alpha_out may be alpha
+    alpha_out[i] = i <= item.labels ? relative(state.blank[i], i) : never;
+    alpha_out[i + width] = i < item.labels ? relative(state.label[i], i + width) : never;
+  }
+  Wide<Real> all = state.blank[item.labels];
+  if (item.labels > 0) all = add(all, state.label[item.labels - 1]);
+  return Real(-(double(high) + (double(low) + log_ratio(all, most))));
+}
+
+template <class Real>
+void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel) {
+  const std::int64_t states = 2 * (batch.labels + 1);
+  parallel(batch.batch, [&](std::int64_t b) {
+    costs[b] = walk_on(Item<Real>(batch, b), batch.labels, walk.alpha + b * states, walk.offset + 2 * b,
+                       walk.alpha_out + b * states, walk.offset_out + 2 * b);
+  });
 }
 
 }  // namespace ISA

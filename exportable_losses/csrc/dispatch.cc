@@ -11,6 +11,8 @@
   template <class Real>                                                                            \
   void ctc(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                        \
   template <class Real>                                                                            \
+  void ctc_forward(const Batch<Real>&, const Walk<Real>&, Real*, const Parallel&);                 \
+  template <class Real>                                                                            \
   void transducer(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                 \
   void edit_counts(const Sequences&, std::int64_t*, const Parallel&);                              \
   }
@@ -73,6 +75,11 @@ void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* gr
 }
 
 template <class Real>
+void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(ctc_forward(batch, walk, costs, parallel))
+}
+
+template <class Real>
 void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
 }
@@ -83,6 +90,8 @@ void edit_counts(const Sequences& sequences, std::int64_t* counts, const Paralle
 
 template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);
 template void ctc(const Batch<double>&, const double*, double*, double*, const Parallel&);
+template void ctc_forward(const Batch<float>&, const Walk<float>&, float*, const Parallel&);
+template void ctc_forward(const Batch<double>&, const Walk<double>&, double*, const Parallel&);
 template void transducer(const Batch<float>&, const float*, float*, float*, const Parallel&);
 template void transducer(const Batch<double>&, const double*, double*, double*, const Parallel&);
 

@@ -33,6 +33,18 @@ struct Batch {
 template <class Real>
 void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel);
 
+// Where CTC's forward recursion stands between two frames, for a batch: log-probabilities of the blanks and of
+// the labels without what all of an item's have in common, and that, as the sum of a number and its rounding.
+template <class Real>
+struct Walk {
+  const Real *alpha, *offset;    // before the frames of the batch: [B, 2, S+1] and [B, 2]
+  Real *alpha_out, *offset_out;  // behind them
+};
+
+// Costs [B] if no more frames come.
+template <class Real>
+void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel);
+
 template <class Real>
 void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad,
                 const Parallel& parallel);

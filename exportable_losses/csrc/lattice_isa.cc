@@ -11,6 +11,8 @@ namespace ISA {
 
 template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);
 template void ctc(const Batch<double>&, const double*, double*, double*, const Parallel&);
+template void ctc_forward(const Batch<float>&, const Walk<float>&, float*, const Parallel&);
+template void ctc_forward(const Batch<double>&, const Walk<double>&, double*, const Parallel&);
 template void transducer(const Batch<float>&, const float*, float*, float*, const Parallel&);
 template void transducer(const Batch<double>&, const double*, double*, double*, const Parallel&);
 

@@ -3,6 +3,7 @@
 //   CTCLoss(log_probs [B, T, C], targets [B, S], input_lengths [B], target_lengths [B]) -> costs [B]
 //   TransducerLoss(logits [B, T, U+1, V], targets [B, U], input_lengths [B], target_lengths [B]) -> costs [B]
 //   CTCLossGrad, TransducerLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the scores
+//   CTCForward(the four of CTCLoss, alpha [B, 2, S+1], offset [B, 2]) -> costs [B], alpha, offset
 //   EditCounts(predictions [B, K], targets [B, S], prediction_lengths [B], target_lengths [B]) -> counts [B, 3]
 //
 // Tokens, targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
@@ -80,6 +81,16 @@ struct OnCuda {
   }
 };
 
+// What every operator on a lattice has.
+inline std::int64_t blank_index(const OrtApi& api, const OrtKernelInfo* info) {
+  std::int64_t blank = 0;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, "blank_index", &blank)) {
+    api.ReleaseStatus(status);
+    throw std::invalid_argument("blank_index: got no such attribute, expected an integer");
+  }
+  return blank;
+}
+
 template <class Loss, class Real, bool with_grad, class Device>
 class Lattice {
  public:
@@ -90,12 +101,7 @@ class Lattice {
     return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   }
 
-  Lattice(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
-    if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, "blank_index", &blank_)) {
-      api.ReleaseStatus(status);
-      throw std::invalid_argument("blank_index: got no such attribute, expected an integer");
-    }
-  }
+  Lattice(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(blank_index(api, info)) {}
 
   const OrtApi& api() const { return api_; }
 
@@ -117,7 +123,38 @@ class Lattice {
 
  private:
   const OrtApi& api_;
-  std::int64_t blank_ = 0;
+  std::int64_t blank_;
+};
+
+template <class Real>
+class Forward {
+ public:
+  static constexpr const char *name = "CTCForward", *provider = OnCpu::provider;
+  static constexpr std::size_t inputs = 6, outputs = 3;
+  static constexpr auto output_type = element_type<Real>;
+  static constexpr auto input_type(std::size_t i) {
+    return i == 0 || i > 3 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+
+  Forward(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(blank_index(api, info)) {}
+
+  const OrtApi& api() const { return api_; }
+
+  void compute(const Call& call) const {
+    const auto batch = checked_batch<CTC>(call.input<Real>(0), call.input<std::int64_t>(1),
+                                          call.input<std::int64_t>(2), call.input<std::int64_t>(3), blank_);
+    const auto alpha = call.input<Real>(4), offset = call.input<Real>(5);
+    const Shape states{batch.batch, 2, batch.labels + 1}, pairs{batch.batch, 2};
+    expect(alpha.shape == states, "alpha", alpha.shape, text(states));
+    expect(offset.shape == pairs, "offset", offset.shape, text(pairs));
+    Real* costs = call.output<Real>(0, {batch.batch});
+    const Walk<Real> walk{alpha.data, offset.data, call.output<Real>(1, states), call.output<Real>(2, pairs)};
+    ctc_forward(batch, walk, costs, call.threads());
+  }
+
+ private:
+  const OrtApi& api_;
+  std::int64_t blank_;
 };
 
 class EditCounts {
@@ -199,6 +236,7 @@ OrtCustomOpDomain* domain_for(const OrtApi& api) {
     try {
       if (OnCuda::provider != std::string(OnCpu::provider)) add_lattices<OnCpu>(api, made);
       if (cuda_library() != nullptr) add_lattices<OnCuda>(api, made);
+      add<Forward<float>>(api, made), add<Forward<double>>(api, made);
       add<EditCounts>(api, made);
     } catch (...) {
       api.ReleaseCustomOpDomain(made);

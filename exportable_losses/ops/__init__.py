@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .assignment import best_permutation
-from .computers import computer_of, edits_computer_of, using
+from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
 from .transducer import (
@@ -166,7 +166,8 @@ def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     for name, tensor, shape in (("alpha", alpha, [batch, 2, labels + 1]), ("offset", offset, [batch, 2])):
         if list(tensor.shape) != shape:
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}")
-    return ctc_forward(*given)
+    computer = only_native_of(given[0])
+    return computer.ctc_forward(*given)
 
 
 _LIBRARY.impl("ctc_forward", _ctc_forward, "CompositeExplicitAutograd")
@@ -201,7 +202,7 @@ def _edit_counts(
     for name, tensor in {"predictions": predictions, "targets": targets, **per_item}.items():
         if tensor.is_floating_point():
             raise ValueError(f"{name}: got {tensor.dtype}, expected integers")
-    computer = edits_computer_of(predictions)
+    computer = only_native_of(predictions)
     return computer.edit_counts(predictions, targets, prediction_lengths, target_lengths)
 
 

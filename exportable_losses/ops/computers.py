@@ -13,7 +13,8 @@ out) and `unavailable`, which says why it cannot compute given scores. The first
 ``torch``       plain torch, everywhere
 ==============  ====================================================================
 
-The edits between sequences are computed by ``native`` or ``torch`` alone (`edits_computer_of`).
+The edits between sequences, and CTC of frames in pieces, are computed by ``native`` or ``torch`` alone
+(`only_native_of`).
 """
 
 import contextlib
@@ -75,10 +76,11 @@ def computer_of(scores: Tensor) -> ModuleType:
     return next(computer for computer in candidates if not computer.unavailable(scores))
 
 
-def edits_computer_of(predictions: Tensor) -> ModuleType:
-    """The computer of the edits of these predictions: the native library where it can, else plain torch.
+def only_native_of(given: Tensor) -> ModuleType:
+    """The computer of what the native library alone knows, where it can, and else plain torch.
 
-    No other knows edits, so where one of those is named, plain torch computes.
+    Where another computer is named, plain torch computes. Tokens are of any dtype, scores of those that the
+    library knows.
 
     Raises:
         RuntimeError: the native library was named, and it cannot compute them.
@@ -86,7 +88,7 @@ def edits_computer_of(predictions: Tensor) -> ModuleType:
     name = named() or "native"
     if _known(name) != "native":
         return plain
-    why = native.unavailable_on(predictions.device)
+    why = native.unavailable(given) if given.is_floating_point() else native.unavailable_on(given.device)
     if why and named():
         raise RuntimeError(f"the computer {name!r} was asked for: {why}")
     return plain if why else native
@@ -119,7 +121,7 @@ def overview() -> dict[str, Any]:
         "in use": {
             device: {
                 **{loss: _in_use(computer_of, each) for loss, each in scores[device].items()},
-                "edits": _in_use(edits_computer_of, scores[device]["ctc"]),
+                "edits": _in_use(only_native_of, scores[device]["ctc"]),
             }
             for device in devices
         },

@@ -124,8 +124,8 @@ def ctc_forward(
         alpha: `[B, 2, S+1]`, blanks and labels: the log-probability of each state, without `offset`.
         offset: `[B, 2]`, what all of an item's have in common, as the sum of a number and its rounding.
 
-    The largest of an item's states is taken out at every frame, so that no number grows with time, and how
-    the frames are divided among calls changes no bit.
+    The largest of an item's states is taken out at every frame, so that no number grows with time, and here
+    how the frames are divided among calls changes no bit.
     """
     emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
     active = torch.arange(log_probs.shape[1], device=log_probs.device) < input_lengths.unsqueeze(1)

@@ -75,6 +75,10 @@ def _library() -> ctypes.CDLL | None:
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    for kind in TYPES.values():
+        function = getattr(library, f"exportable_losses_ctc_forward_{kind}")
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
     library.exportable_losses_edit_counts.restype = ctypes.c_char_p
     library.exportable_losses_edit_counts.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int]
     library.exportable_losses_huge_pages.restype = None
@@ -176,6 +180,40 @@ def compute_into(
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
 ctc = functools.partial(_run, "ctc")
 transducer = functools.partial(_run, "transducer")
+
+
+def ctc_forward(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    alpha: Tensor,
+    offset: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs `[B]`, alpha `[B, 2, S+1]` and offset `[B, 2]`, as `ctc.ctc_forward` has them.
+
+    Raises:
+        ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    names = ("targets", "input_lengths", "target_lengths", "alpha", "offset")
+    given = dict(zip(names, (targets, input_lengths, target_lengths, alpha, offset), strict=True))
+    _on_the_cpu(given, "the scores are")
+    log_probs = in_rows(log_probs)
+    labels = [tensor.long().contiguous() for tensor in (targets, input_lengths, target_lengths)]
+    state = [tensor.to(log_probs.dtype).contiguous() for tensor in (alpha, offset)]
+    found = [torch.empty_like(tensor) for tensor in state]
+    costs = log_probs.new_empty(log_probs.shape[0])
+    walk = (ctypes.c_void_p * 4)(*(tensor.data_ptr() for tensor in (*state, *found)))
+    error = getattr(_library(), f"exportable_losses_ctc_forward_{TYPES[log_probs.dtype]}")(
+        ctypes.byref(Batch.of(log_probs, *labels, blank_index)),
+        walk,
+        costs.data_ptr(),
+        torch.get_num_threads(),
+    )
+    _raise(error)
+    return costs, found[0], found[1]
 
 
 def edit_counts(

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from .ctc import ctc_costs, ctc_costs_and_grad
+from .ctc import ctc_costs, ctc_costs_and_grad, ctc_forward
 from .edits import edit_counts
 from .transducer import transducer_costs, transducer_costs_and_grad
 
-__all__ = ["ctc", "edit_counts", "transducer", "unavailable"]
+__all__ = ["ctc", "ctc_forward", "edit_counts", "transducer", "unavailable"]
 
 
 def unavailable(scores: Tensor) -> str:

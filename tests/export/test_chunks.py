@@ -15,6 +15,7 @@ from onnx_runs import RUNTIMES, as_arrays
 from torch import Tensor
 
 import exportable_losses as el
+from exportable_losses.ops import using
 
 Chunk = Callable[[Inputs], dict[str, np.ndarray]]
 OUTPUTS = ("costs", "alpha_out", "offset_out")
@@ -105,19 +106,22 @@ def test_long_utterances_have_float32_s_own_error(chunk: Chunk, kind: str) -> No
     # a thousandth of a rounding a frame, and the cost's own
     np.testing.assert_allclose(whole[finite], expected[finite], rtol=5e-7)
     for costs in cut:
-        np.testing.assert_array_equal(costs, whole)
+        np.testing.assert_array_max_ulp(costs, whole, 1)
 
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.sets(st.integers(1, 39)), kind=st.sampled_from(["ordinary", "huge", "with -inf"]))
-def test_no_cut_changes_a_bit(cuts: set[int], kind: str) -> None:
+def test_no_cut_changes_the_costs(cuts: set[int], kind: str) -> None:
     module = el.CTCForwardChunk()
 
     def chunk(inputs: Inputs) -> dict[str, np.ndarray]:
         return as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True)))
 
     drawn = draw(40, 8, 6, kind)
-    np.testing.assert_array_equal(walk(chunk, *drawn, sorted(cuts)), walk(chunk, *drawn, ()))
+    costs = walk(chunk, *drawn, sorted(cuts))
+    np.testing.assert_array_max_ulp(costs, walk(chunk, *drawn, ()), 1)
+    with using("torch"):  # and of plain torch not a bit is another
+        np.testing.assert_array_equal(walk(chunk, *drawn, sorted(cuts)), walk(chunk, *drawn, ()))
 
 
 def test_states_go_from_one_runtime_to_another(export: Export) -> None:
