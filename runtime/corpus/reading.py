@@ -130,6 +130,12 @@ def windows(paths: Sequence[str], window_bytes: int = WINDOW_BYTES) -> Iterator[
             yield Window(number, path, name, index, start, 1, -1, broken)
 
 
+def by_run(windows: Iterable[Window]) -> Iterator[list[Window]]:
+    """The windows of each run, in the order of `windows`."""
+    for _, run in itertools.groupby(windows, key=lambda each: (each.shard, each.run)):
+        yield list(run)
+
+
 def cut(groups: Iterable[tuple[int, int]], most: int, divisible: bool) -> Iterator[tuple[int, int]]:
     """Rows of each window, and its run: small groups together, large ones in pieces of one size.
 
