@@ -146,8 +146,8 @@ def test_columns_one_behind_the_other() -> None:
     nested = pa.FixedSizeListArray.from_arrays(pa.array(flat), 2)
     first, _ = column_of("x", pa.ListArray.from_arrays(pa.array(edges // 2, pa.int32()), nested))
     joined = Column.join([first.part(slice(1, None)), Column.of(arrays[4:]), first.part(np.array([3, 0]))])
-    for part, expected in ((joined, [1, 2, 3, 4, 5, 6, 3, 0]), (joined.part(np.array([6, 4])), [3, 5])):
-        for got, rows in zip(part, expected, strict=True):
+    for part, rows_of in ((joined, [1, 2, 3, 4, 5, 6, 3, 0]), (joined.part(np.array([6, 4])), [3, 5])):
+        for got, rows in zip(part, rows_of, strict=True):
             np.testing.assert_array_equal(got, arrays[rows])
 
 
