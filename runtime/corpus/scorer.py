@@ -24,7 +24,7 @@ from .reading import Reader, Window
 T = TypeVar("T")
 
 BATCH_BYTES = 8 << 20
-_AHEAD = 4  # batches that wait
+_AHEAD = 2  # batches that wait
 # what is wrong with an item, and not with the program or the machine
 _WRONG = (TypeError, ValueError, Fail, InvalidArgument, RuntimeException)
 
@@ -121,7 +121,7 @@ class Scorer:
         Raises:
             OSError: a shard is not there, or cannot be read for a reason that is not in the data.
         """
-        parts: list[tuple[Items, Mapping[str, Any]]] = []
+        parts: list[tuple[np.ndarray, Mapping[str, Any]]] = []
         aside: dict[int, str] = {}
         for step in _ahead(self._steps(windows), _AHEAD):
             if isinstance(step, Batch):
@@ -135,16 +135,19 @@ class Scorer:
         most = self.settings["batch_bytes"]
         places = itertools.cycle([np.empty(most, np.uint8) for _ in range(_AHEAD + 2)])
         for window in windows:
-            ids: list[str | None] = []
-            aside: dict[int, str] = {}
-            parts: list[Items] = []
-            for some in self._reader.read(window):
-                parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
-                ids += some.ids
-            for items in self._divided(parts):
-                yield self._batch(items, next(places))
-            yield End(window, ids, aside)
+            yield from self._window_steps(window, places)  # which keeps nothing of it while the next is read
         self._reader.close()
+
+    def _window_steps(self, window: Window, places: Iterator[np.ndarray]) -> Iterator[Batch | End]:
+        ids: list[str] = []
+        aside: dict[int, str] = {}
+        parts: list[Items] = []
+        for some in self._reader.read(window):
+            parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
+            ids += map(str, some.ids)
+        for items in self._divided(parts):
+            yield self._batch(items, next(places))
+        yield End(window, ids, aside)
 
     def _ready(self, at: np.ndarray, rows: Rows, aside: dict[int, str]) -> list[Items]:
         """What can be batched of the rows `at` of a window; what cannot goes to `aside`."""
@@ -187,19 +190,22 @@ class Scorer:
         except _WRONG:
             return Batch(items, None)
 
-    def _run(self, batch: Batch, aside: dict[int, str]) -> list[tuple[Items, Mapping[str, Any]]]:
-        """What the items of a batch give; half by half where something is illegal, which goes to `aside`."""
+    def _run(self, batch: Batch, aside: dict[int, str]) -> list[tuple[np.ndarray, Mapping[str, Any]]]:
+        """Rows, and their columns; half by half where something is illegal, which goes to `aside`."""
         items = batch.items
-        if self.batches.whole:
-            return [(items, self.batches.kept(items))]
         try:
-            feed = batch.feed or self.session.checked(self.batches.collate(items))
-            return [(items, self.batches.values(items, self.session.run(feed)))]
+            if self.batches.whole:
+                values: Mapping[str, Any] = self.batches.kept(items)
+            else:
+                feed = batch.feed or self.session.checked(self.batches.collate(items))
+                values = self.batches.values(items, self.session.run(feed))
+            return [(items.rows, {"size": items.size, **values})]
         except _WRONG as error:
             if len(items) == 1:
                 aside[int(items.rows[0])] = first_line(error)
                 return []
-        halves = (items.part(slice(len(items) // 2)), items.part(slice(len(items) // 2, None)))
+        middle = len(items) // 2
+        halves = (items.part(slice(middle)), items.part(slice(middle, None)))
         return [found for half in halves for found in self._run(Batch(half, None), aside)]
 
     @functools.cached_property
@@ -210,10 +216,10 @@ class Scorer:
         return pa.schema(list(fields.items()))
 
     def _table(
-        self, ids: list[str], aside: Mapping[int, str], parts: Sequence[tuple[Items, Mapping[str, Any]]]
+        self, ids: list[str], aside: Mapping[int, str], parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]]
     ) -> pa.Table:
         """A window's table: what the batches gave, in the order of the rows."""
-        rows = np.concatenate([np.zeros(0, int), *(items.rows for items, _ in parts)])
+        rows = np.concatenate([np.zeros(0, int), *(some for some, _ in parts)])
         place = np.full(len(ids), -1)
         place[rows] = np.arange(len(rows))
         index = pa.array(place, mask=place < 0)
@@ -224,9 +230,7 @@ class Scorer:
             elif field.name == "reason":
                 columns["reason"] = pa.array([aside.get(row) for row in range(len(ids))], field.type)
             else:
-                found = [
-                    items.size if field.name == "size" else values[field.name] for items, values in parts
-                ]
+                found = [values[field.name] for _, values in parts]
                 columns[field.name] = _column(found, field.type).take(index)
         return pa.table(columns, self.schema)
 
