@@ -258,6 +258,42 @@ def test_what_is_wrong_with_an_item_is_said(graphs: Any, tmp_path: Path) -> None
     )
 
 
+def test_what_is_wrong_leaves_what_is_beside_it(graphs: Any, tmp_path: Path) -> None:
+    items: Any = [item | {"input_lens": np.float64(1)} for item in items_of("ctc_loss")]
+    good = [items[row] for row in (0, 1, 2, 5, 7, 10, 11)]
+    items[3] |= {"log_probs": None, "targets": None}
+    items[4] |= {"targets": None}
+    items[6] |= {"input_lens": np.float64(-1)}
+    items[8] |= {"input_lens": np.float64("inf")}
+    items[9] |= {"targets": np.array([1, 9, 1])}
+    path = write("file", tmp_path / "dev", items, IDS, group=12)
+    found = score_corpus(Scorer(graphs["ctc_loss"]), [path], tmp_path / "out")
+    assert [(id_, reason.partition(", expected")[0]) for id_, reason in aside(tmp_path / "out")] == [
+        (IDS[3], "log_probs: got a null"),
+        (IDS[4], "targets: got a null"),
+        (IDS[6], f"input_lens: got -1 of {len(items[6]['log_probs'])}"),
+        (IDS[8], f"input_lens: got inf of {len(items[8]['log_probs'])}"),
+        (IDS[9], "targets: got 9 at [0, 1]"),
+    ]
+    assert found["totals"]["loss"]["value"] == pytest.approx(
+        expected("ctc_loss", [{name: item[name] for name in ("log_probs", "targets")} for item in good])[
+            "loss"
+        ],
+        1e-5,
+    )
+
+
+def test_what_is_wrong_in_a_batch_leaves_the_others(graphs: Any, tmp_path: Path) -> None:
+    (item,) = items_of("ctc_loss", 1)
+    items = [dict(item) for _ in range(7)]
+    items[2] |= {"log_probs": np.full_like(item["log_probs"], np.nan)}
+    items[5] |= {"targets": np.full_like(item["targets"], 9)}
+    path = write("file", tmp_path / "dev", items, IDS[:7])
+    found = score_corpus(Scorer(graphs["ctc_loss"]), [path], tmp_path / "out")
+    assert [id_ for id_, _ in aside(tmp_path / "out")] == [IDS[2], IDS[5]]
+    assert found["totals"]["loss"]["value"] == pytest.approx(expected("ctc_loss", [item])["loss"], 1e-5)
+
+
 def test_wrong_dtypes_and_missing_columns(graphs: Any, tmp_path: Path) -> None:
     items = items_of("ctc_loss", 4)
     double = [{**item, "log_probs": item["log_probs"].astype(float)} for item in items[:2]]
