@@ -44,7 +44,7 @@ def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
 def relative(counted: ArrayLike, size: ArrayLike) -> np.ndarray:
     """A relative length whose product with `size`, in float32, is `counted` and never above it."""
     length = np.divide(counted, size).astype(np.float32)
-    above = length * np.asarray(size, np.float32) > counted
+    above = length * np.asarray(size, np.float32) > np.asarray(counted)
     return np.where(above, np.nextafter(length, np.float32(0)), length)
 
 
