@@ -3,17 +3,22 @@
     .venv/bin/python benchmarks/corpus.py [UTTERANCES]
 
 Utterances of 50 to 400 frames of 64 classes with 5 to 40 labels go to an Arrow file in a temporary folder;
-100 000 of them take six gigabytes. The bare session runs the scorer's own batches, which were made before, of
-as many utterances as memory holds. Every figure is the median of several runs in turn, each in a process of
-its own. Throughput is a ratio to the bare session on as many threads.
+100 000 of them take six gigabytes. The bare session runs the scorer's own batches, which were made before,
+of as many utterances as memory holds. Two bounds stand beside it: a copy of the file's numbers, an utterance
+at a time, into memory that stays in the cache, and how much two bare sessions at once are than one. Where
+workers are compared, one has one core. Every figure is the median of several runs in turn, each in a process
+of its own. Processor times are of all threads and children: they say more where other work is running.
 """
 
+import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +71,33 @@ def _edges(sizes: np.ndarray) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
 
 
+class Stopwatch:
+    """Seconds since it was made, of the clock and of the processors."""
+
+    def __init__(self) -> None:
+        self._wall, self._used = time.perf_counter(), os.times()
+
+    def per(self, items: int) -> dict[str, float]:
+        """Items a second, and microseconds of processor time an item."""
+        used = sum(os.times()[:4]) - sum(self._used[:4])
+        return {"rate": items / (time.perf_counter() - self._wall), "used": used / items * 1e6}
+
+
+def copied(data: str) -> dict[str, float]:
+    """The numbers of the file, copied."""
+    memory, items = np.empty(1 << 20, np.float32), 0
+    watch = Stopwatch()
+    with pa.memory_map(data) as file, pa.ipc.open_file(file) as reader:
+        for i in range(reader.num_record_batches):
+            column = reader.get_batch(i).column("log_probs")
+            numbers, edges = column.values.values.to_numpy(), column.offsets.to_numpy() * CLASSES
+            for start, end in itertools.pairwise(edges.tolist()):
+                memory[: end - start] = numbers[start:end]
+            items += len(column)
+            del column, numbers
+    return watch.per(items)
+
+
 def bare(graph: str, data: str, settings: dict[str, Any]) -> dict[str, float]:
     """The session on batches in memory."""
     scorer, feeds, items = Scorer(graph, **settings), [], 0
@@ -76,70 +108,103 @@ def bare(graph: str, data: str, settings: dict[str, Any]) -> dict[str, float]:
         items += len(step.items)
     session = scorer.session._session
     session.run(None, feeds[0])
-    start = time.perf_counter()
-    for feed in feeds:
+    watch = Stopwatch()
+    for feed in feeds * 4:
         session.run(None, feed)
-    return {"rate": items / (time.perf_counter() - start)}
+    return watch.per(4 * items)
 
 
-def scored(graph: str, data: str, settings: dict[str, Any], workers: int = 1) -> dict[str, float]:
-    """A run, from the first line to the last."""
+def scored(
+    graph: str, data: str, settings: dict[str, Any], workers: int = 1, cores: int = 0
+) -> dict[str, float]:
+    """A run, from the first line to the last; on some cores only."""
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     start = time.perf_counter()
     scorer = Scorer(graph, **settings)
     next(step for step in scorer._steps(windows([data])) if isinstance(step, Batch))
     first = time.perf_counter() - start
     scorer = Scorer(graph, **settings)
     with tempfile.TemporaryDirectory() as out:
-        start = time.perf_counter()
+        watch = Stopwatch()
         found = score_corpus(scorer, [data], out, workers=workers)
-        seconds = time.perf_counter() - start
+        rate = watch.per(found["items"])
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    return {"rate": found["items"] / seconds, "first": first, "peak": peak / 1024}
+    return {**rate, "first": first, "peak": peak / 1024}
 
 
 def measured(what: str, *arguments: Any) -> dict[str, float]:
     """One of the functions above in a process of its own."""
+    return at_once(1, what, *arguments)[0]
+
+
+def at_once(number: int, what: str, *arguments: Any) -> list[dict[str, float]]:
+    """The same in several processes at a time."""
     words = [sys.executable, __file__, "--one", json.dumps([what, *arguments])]
-    return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(number)]
+    return [json.loads(process.communicate()[0]) for process in processes]
+
+
+def middle(turns: Sequence[Mapping[str, dict[str, float]]], name: str, key: str) -> float:
+    """The median of one figure."""
+    return statistics.median(turn[name][key] for turn in turns)
 
 
 def main(number: int) -> None:
     import exportable_losses as el
     from exportable_losses.export import to_onnx
 
-    table = Table("", "bare, 1/s", "scored, 1/s", "ratio", "2 workers", "peak, MB", "first batch, s")
     with tempfile.TemporaryDirectory() as folder:
         graph, data = f"{folder}/ctc.onnx", f"{folder}/corpus.arrow"
         to_onnx(el.CTCLoss(reduction="none"), graph)
         write(Path(data), number)
+        copies = [measured("copied", data) for _ in range(RUNS)]
+        rate, used = (statistics.median(each[key] for each in copies) for key in ("rate", "used"))
+        Console().print(
+            f"a copy of the numbers: {rate:.0f} utterances a second, {used:.1f} us of processor each"
+        )
+        table = Table(
+            "", "bare, 1/s", "us", "scored, 1/s", "us", "of bare", "one core", "two workers", "gain",
+            "two bare", "peak, MB", "first batch, s",
+        )  # fmt: skip
         for native in (True, False):
             for threads in (1, None):
                 settings = {"native": native, "threads": threads}
                 turns = []
                 for _ in range(RUNS):
-                    two = measured("scored", graph, data, settings, 2) if threads == 1 else None
-                    turns.append(
-                        (
-                            measured("bare", graph, data, settings),
-                            measured("scored", graph, data, settings),
-                            two,
-                        )
-                    )
-                rates = [[each["rate"] if each else 0.0 for each in turn] for turn in turns]
-                alone, ours, both = (statistics.median(column) for column in zip(*rates, strict=True))
-                ratio = statistics.median(b / a for a, b, _ in rates)
-                gain = statistics.median(c / b for _, b, c in rates)
-                table.add_row(
-                    f"{'native library' if native else 'standard operators'}, {threads or 'all'} threads",
-                    f"{alone:.0f}",
-                    f"{ours:.0f}",
-                    f"{ratio:.2f}",
-                    f"{both:.0f}, {gain:.2f} x" if both else "",
-                    f"{max(turn[1]['peak'] for turn in turns):.0f}",
-                    f"{statistics.median(turn[1]['first'] for turn in turns):.2f}",
-                )
-    Console().print(table)
+                    turn = {
+                        "bare": measured("bare", graph, data, settings),
+                        "scored": measured("scored", graph, data, settings),
+                    }
+                    if threads == 1:
+                        turn["one core"] = measured("scored", graph, data, settings, 1, 1)
+                        turn["two workers"] = measured("scored", graph, data, settings, 2, 2)
+                        both = at_once(2, "bare", graph, data, settings)
+                        turn["two bare"] = {"rate": sum(each["rate"] for each in both)}
+                    turns.append(turn)
+
+                def ratio(one: str, other: str, turns: Any = turns) -> str:
+                    if other not in turns[0] or one not in turns[0]:
+                        return ""
+                    each = [turn[one]["rate"] / turn[other]["rate"] for turn in turns]
+                    return f"{statistics.median(each):.2f}"
+
+                row = [f"{'native library' if native else 'standard operators'}, {threads or 'all'} threads"]
+                for name in ("bare", "scored"):
+                    row += [f"{middle(turns, name, 'rate'):.0f}", f"{middle(turns, name, 'used'):.0f}"]
+                row.append(ratio("scored", "bare"))
+                alone = threads == 1
+                row += [
+                    f"{middle(turns, n, 'rate'):.0f}" if alone else "" for n in ("one core", "two workers")
+                ]
+                row += [ratio("two workers", "one core"), ratio("two bare", "bare")]
+                row += [
+                    f"{max(turn['scored']['peak'] for turn in turns):.0f}",
+                    f"{middle(turns, 'scored', 'first'):.2f}",
+                ]
+                table.add_row(*row)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

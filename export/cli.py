@@ -5,6 +5,7 @@ import sys
 _EXTRA = {
     **dict.fromkeys(("typer", "rich", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"), "export"),
     **dict.fromkeys(("pyarrow", "matplotlib", "jinja2"), "corpus"),
+    **dict.fromkeys(("ray", "pandas"), "ray"),
 }
 
 

@@ -13,6 +13,7 @@ other ``*`` inputs. A letter stands for one size throughout a row.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -191,6 +192,9 @@ class Contract:
         Raises:
             ValueError: a tensor has a wrong number of dimensions.
         """
+        key = tuple(ranks.items())
+        if key in self._letters:
+            return self._letters[key]
         given = [entry for entry in self.inputs if entry.name in ranks]
         starred = [ranks[entry.name] for entry in given if "*" in entry.dims]
         spare = {
@@ -200,7 +204,13 @@ class Contract:
         letters = {entry.name: entry.letters(ranks[entry.name], spare[entry.name]) for entry in given}
         if not self.any_rank:
             self._check_ranks({name: rank - spare[name] for name, rank in ranks.items()})
+        self._letters[key] = letters
         return letters
+
+    @functools.cached_property
+    def _letters(self) -> dict[tuple[tuple[str, int], ...], dict[str, list[str]]]:
+        """What `letters` found before: thousands of batches have the same ranks."""
+        return {}
 
     def _check_ranks(self, ranks: Mapping[str, int]) -> None:
         """Every ``*`` of a row stands for as many dimensions; every other ``?`` is there, or none."""

@@ -1,5 +1,7 @@
 """Commands about data of users': score, compare, report, plot."""
 
+import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +61,10 @@ def score_command(
         int | None, typer.Option(min=1, metavar="N", help="What the arrays of a batch may take; 8 MiB.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS|local", help="Let the workers be actors of a Ray cluster."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at an item that cannot be scored; else it is set aside.")
     ] = False,
@@ -90,6 +96,7 @@ def score_command(
         "--feed": feeds,
         "--batch-bytes": batch_bytes,
         "--workers": workers > 1,
+        "--ray": ray,
         "--strict": strict,
         "--report": report,
         "--lattice": lattices,
@@ -118,7 +125,7 @@ def score_command(
         fail("--lattice, --tokens: of --report.")
     with wrong_call("--report"):  # before hours of work
         write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
-    _score_corpus(scorer, paths, out, workers, strict)
+    _score_corpus(scorer, paths, out, workers=workers, ray=ray, strict=strict)
     if write is not None:
         with wrong_call("--report"):
             write(out)
@@ -143,17 +150,18 @@ def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> Non
             score.write_results(results, out)
 
 
-def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, workers: int, strict: bool) -> None:
+def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> None:
     from exportable_losses.runtime import score_corpus
 
-    with Console(stderr=True).status("Scoring") as status:
+    # Ray prints what befalls its workers
+    with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("Scoring") as status:
 
         def show(items: int, aside: int, rate: float, means: Mapping[str, float]) -> None:
             so_far = "".join(f", {name} {value:.5g}" for name, value in means.items())
             status.update(f"{items} items ({aside} set aside), {rate:.0f} a second{so_far}")
 
         try:
-            found = score_corpus(scorer, paths, out, workers=workers, strict=strict, progress=show)
+            found = score_corpus(scorer, paths, out, progress=show, **how)
         except (OSError, RuntimeError, ValueError) as error:
             fail(str(error), code=1)
     table = Table("output", "value", "numerator", "denominator")

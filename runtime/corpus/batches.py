@@ -7,83 +7,99 @@ batch while none of them ever meets another's size: its value is the same in eve
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from exportable_losses.contract import LEGAL, Total
 
 from ..session import Loss, LossSession
+from .columns import Column
 from .totals import COMPOSED, columns_of, item_value, weight_of
 
+_NONE = np.empty(0, np.uint8)
 # Steps of the grid between a number and twice it, as a power of two: for the first size that is padded,
 # the frames, which hold the most, and for the others, the labels.
 _STEPS = (2, 1)
 _WHOLE = 1e-3  # how far from a whole number of frames a length may be: float32 does not hold 1/3
 
 
-def grid_size(size: int, steps: int) -> int:
+def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
     """The next number of a grid that has `2**steps` numbers from each power of two to the next.
 
     Example:
-        >>> [grid_size(size, 2) for size in (0, 5, 9, 11, 17, 400)]
+        >>> grid_size([0, 5, 9, 11, 17, 400], 2).tolist()
         [1, 5, 10, 12, 20, 448]
     """
-    if size <= 1:
-        return 1  # of nothing too: a length relative to one frame of padding is then zero
-    step = 1 << max(0, (size - 1).bit_length() - 1 - steps)
+    size = np.maximum(size, 1)  # of nothing too: a length relative to one frame of padding is then zero
+    bits = np.frexp(size - 1)[1].astype(np.int64)
+    step = 1 << np.maximum(bits - 1 - steps, 0)
     return -(-size // step) * step
 
 
-def relative(counted: int, size: int) -> np.ndarray:
+def relative(counted: ArrayLike, size: ArrayLike) -> np.ndarray:
     """A relative length whose product with `size`, in float32, is `counted` and never above it."""
-    length = np.float32(counted / size)
-    above = length * np.float32(size) > counted
-    return np.asarray(np.nextafter(length, np.float32(0)) if above else length)
+    length = np.divide(counted, size).astype(np.float32)
+    above = length * np.asarray(size, np.float32) > np.asarray(counted)
+    return np.where(above, np.nextafter(length, np.float32(0)), length)
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What the shapes and lengths of an item say.
+class Items:
+    """Items that can be batched, side by side.
 
     Args:
-        shapes: what each array is padded to.
-        bytes: what they take then.
+        rows: which of its window each item is, `[N]`.
+        columns: their arrays by the graph's names.
+        lengths: relative to the padded sizes, `[N]` by the graph's names.
+        padded: what each array is padded to, `[N, R]` by the graph's names.
         size: how much of the first size that is padded counts, frames as a rule; else the numbers of the
-            first array.
-        sizes: by letter, how much of each size counts.
-        lengths: the lengths relative to the padded sizes, by the graph's names.
-        weights: what the item weighs, by output; without those that are told by values.
+            first array, `[N]`.
+        weights: what an item weighs in each total that is a mean, `[N]` by output.
     """
 
-    shapes: tuple[tuple[int, ...], ...]
-    bytes: int
-    size: int
-    sizes: Mapping[str, int]
+    rows: np.ndarray
+    columns: Mapping[str, Column]
     lengths: Mapping[str, np.ndarray]
-    weights: Mapping[str, float]
+    padded: Mapping[str, np.ndarray]
+    size: np.ndarray
+    weights: Mapping[str, np.ndarray]
 
+    def __len__(self) -> int:
+        return len(self.rows)
 
-@dataclass(frozen=True)
-class Ready:
-    """An item that can be batched: its arrays by the graph's names, and how they fit."""
+    def part(self, rows: slice | np.ndarray) -> Items:
+        """Some of them."""
+        lengths, padded, weights = (
+            {name: values[rows] for name, values in each.items()}
+            for each in (self.lengths, self.padded, self.weights)
+        )
+        columns = {name: column.part(rows) for name, column in self.columns.items()}
+        return Items(self.rows[rows], columns, lengths, padded, self.size[rows], weights)
 
-    arrays: Mapping[str, np.ndarray]
-    fit: Fit
+    @staticmethod
+    def join(parts: Sequence[Items]) -> Items:
+        """Items of one graph, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths, padded, weights = (
+            {name: np.concatenate([each[name] for each in some]) for name in some[0]}
+            for some in zip(*((part.lengths, part.padded, part.weights) for part in parts), strict=True)
+        )
+        columns = {name: Column.join([part.columns[name] for part in parts]) for name in parts[0].columns}
+        rows, size = (np.concatenate(each) for each in zip(*((p.rows, p.size) for p in parts), strict=True))
+        return Items(rows, columns, lengths, padded, size, weights)
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """What each array is padded to: items of the same shapes share a batch."""
-        return self.fit.shapes
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in a batch."""
-        return self.fit.bytes
+    def alike(self) -> Iterator[Items]:
+        """Those that are padded to the same shapes, together."""
+        keys = np.concatenate(list(self.padded.values()), axis=1)
+        order = np.lexsort(keys.T)
+        changes = (np.diff(keys[order], axis=0) != 0).any(1)
+        return map(self.part, np.split(order, np.flatnonzero(changes) + 1))
 
 
 class Batches:
@@ -119,9 +135,7 @@ class Batches:
         first = next(iter(self._padded), None)
         self.size = "numbers" if first is None else "frames" if first == "T" else "tokens"
         self._lengths = {name: entry for name, entry in self._entries.items() if entry.of}
-        self._whole = dict.fromkeys(self._lengths, np.asarray(1, np.float32))
         self._named = {entry.name: name for name, entry in self._entries.items()}
-        self._fit = functools.lru_cache(1 << 14)(self._fit_anew)
         self._batch = next(filter(None, (self._symbol(name) for name in self._letters)), None)
         self._axes = {name: self._axis(name) for name in session.inputs}
         self._dtypes = {name: session.dtype(name) for name in session.inputs}
@@ -174,94 +188,113 @@ class Batches:
             found[self._contract.aligned[1]] = found[self._contract.aligned[0]]
         return found
 
-    def ready(self, item: Mapping[str, Any]) -> Ready:
-        """`item`, looked at alone. A length that it does not have is 1.
+    def ready(self, rows: np.ndarray, columns: Mapping[str, Column]) -> Items:
+        """Items that can be batched. A length that is not there is 1.
+
+        Args:
+            rows: which of its window each is.
+            columns: their arrays.
 
         Raises:
-            TypeError: an array is unknown or missing.
+            TypeError: an input is unknown or missing, or its dtype does not fit.
             ValueError: a shape or a length does not fit.
         """
-        if len(item) < len(self._axes):
-            item = {**self._whole, **item}
-        if item.keys() != self._axes.keys():
-            unknown = sorted(set(item) - set(self._axes))
-            missing = [name for name in self._axes if name not in item]
+        unknown = sorted(set(columns) - set(self._axes))
+        missing = [name for name in self._axes if name not in columns and name not in self._lengths]
+        if unknown or missing:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._axes)}")
-        arrays = {}
-        for name, dtype in self._dtypes.items():
-            array = np.asarray(item[name])
-            # float64 holds a relative length better than the graph does, and is no error
-            fits = array.dtype == dtype or name in self._lengths
-            arrays[name] = array if fits else self.session.cast(name, array)
-        lengths = tuple([_number(name, arrays[name]) for name in self._lengths])
+        given = {
+            name: _numbers(name, columns[name]) if name in columns else np.ones(len(rows))
+            for name in self._lengths
+        }
+        arrays = {name: self._cast(name, columns[name]) for name in self._axes if name not in given}
         if self.whole:
             self._refuse_nan(arrays)
-        fit = self._fit(tuple([array.shape for array in arrays.values()]), lengths)
-        return Ready({**arrays, **fit.lengths}, fit)
+        shapes = {name: column.shapes for name, column in arrays.items()}
+        sizes = self._sizes(shapes)
+        first = next(iter(shapes.values())).prod(1)
+        grid = {letter: grid_size(sizes[letter], steps) for letter, steps in self._padded.items()}
+        if self._contract.aligned:
+            one, other = self._contract.aligned
+            sizes[one] = sizes[other] = np.minimum(sizes[one], sizes[other])
+            if one in grid:
+                grid[one] = grid[other] = np.maximum(grid[one], grid[other])
+        lengths = {}
+        for name, length in given.items():
+            of = self._lengths[name].of
+            for letter in of.split():
+                if letter in sizes:  # the others only a model knows
+                    sizes[letter] = _counted(name, length, sizes[letter])
+            lengths[name] = relative(sizes[of], grid[of]) if of in grid else length.astype(np.float32)
+        padded = {name: self._to_grid(name, shape, grid) for name, shape in shapes.items()}
+        size = sizes[next(iter(self._padded))] if self._padded else first
+        return Items(rows, arrays, lengths, padded, size, self._weights(len(rows), sizes, arrays))
 
-    def _refuse_nan(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def _cast(self, name: str, column: Column) -> Column:
+        """Arrays in the dtype that the graph takes."""
+        if column.values[0].dtype == self._dtypes[name]:
+            return column
+        return Column.of([self.session.cast(name, array) for array in column])
+
+    def _refuse_nan(self, columns: Mapping[str, Column]) -> None:
         """The check of values, where the graph sees all items at once."""
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and np.isnan(array).any():
+        for name, column in columns.items():
+            if any(array.dtype.kind == "f" and np.isnan(array).any() for array in column.flat()):
                 raise ValueError(f"{name}: got nan, expected {LEGAL[self._entries[name].legal]}")
 
-    def _fit_anew(self, shapes: Sequence[tuple[int, ...]], given: Sequence[float]) -> Fit:
-        """How an item whose arrays have these shapes fits, with these relative lengths."""
-        sizes = self._sizes(shapes)
-        padded = {letter: grid_size(sizes[letter], steps) for letter, steps in self._padded.items()}
-        if self._contract.aligned:
-            both = [letter for letter in self._contract.aligned if letter in sizes]
-            sizes |= dict.fromkeys(both, min(sizes[letter] for letter in both))
-            padded |= dict.fromkeys(set(both) & set(padded), max(padded.get(letter, 0) for letter in both))
-        lengths = {}
-        for (name, entry), length in zip(self._lengths.items(), given, strict=True):
-            of = [letter for letter in entry.of.split() if letter in sizes]  # the others only a model knows
-            counted = {letter: _counted(name, length, sizes[letter]) for letter in of}
-            sizes |= counted
-            relative_to = padded.get(entry.of)
-            as_given = np.asarray(length, np.float32)
-            lengths[name] = relative(counted[entry.of], relative_to) if relative_to else as_given
-        to = tuple(
-            tuple(
-                padded[base] + more if base in padded else size
-                for size, (base, more) in zip(shape, terms, strict=True)
-            )
-            if terms
-            else shape
-            for shape, terms in zip(shapes, self._terms.values(), strict=True)
-        )
-        dtypes = self._dtypes.values()
-        bytes_ = sum(math.prod(shape) * dtype.itemsize for shape, dtype in zip(to, dtypes, strict=True))
-        first = next(iter(self._padded), None)
-        size = math.prod(shapes[0]) if first is None else sizes[first]
-        return Fit(to, bytes_, size, sizes, lengths, self._weights(sizes))
+    def _sizes(self, shapes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The size behind each letter, of each item."""
+        sizes: dict[str, np.ndarray] = {}
+        agree = np.ones(len(next(iter(shapes.values()))), bool)
+        for name, shape in shapes.items():
+            terms = self._terms[name]
+            agree &= shape.shape[1] == len(terms) or name not in self._entries
+            for size, (base, more) in zip(shape.T, terms, strict=False):
+                agree &= size - more == (int(base) if base.isdigit() else sizes.setdefault(base, size - more))
+        for row in np.flatnonzero(~agree):
+            self._refuse_shapes({name: tuple(shape[row].tolist()) for name, shape in shapes.items()})
+        return sizes
 
-    def _weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
-        """What an item weighs in each total, where sizes say it."""
+    def _refuse_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Say what is wrong with the shapes of an item."""
+        known = {name: entry for name, entry in self._entries.items() if name in shapes}
+        self._contract.sizes({e.name: self._with_batch(name, shapes[name]) for name, e in known.items()})
+        for name in known:
+            if len(shapes[name]) != len(self._terms[name]):
+                expected = f"expected {len(self._terms[name])} dimensions"
+                raise ValueError(f"{name}: got shape {list(shapes[name])}, {expected}")
+
+    def _to_grid(self, name: str, shape: np.ndarray, grid: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What each array of an input is padded to."""
+        padded = shape.copy()
+        for size, (base, more) in zip(padded.T, self._terms[name], strict=False):
+            if base in grid:
+                size[:] = grid[base] + more
+        return padded
+
+    def _weights(
+        self, items: int, sizes: Mapping[str, np.ndarray], columns: Mapping[str, Column]
+    ) -> dict[str, np.ndarray]:
+        """What each item weighs in each total that is a mean."""
         stars = [letter for letter in sizes if letter.startswith("X")]
         weights = {}
         for name, total in self.totals.items():
-            if total.kind.endswith("mean") and total.by not in self._named:
+            if total.kind.endswith("mean") and total.by in self._named:
+                arrays = columns[self._named[total.by]].flat()
+                weights[name] = np.array([math.fsum(array.tolist()) for array in arrays])
+            elif total.kind.endswith("mean"):
                 letters = total.by.split()
                 counted = [*letters, *(stars if "*" in letters else ())]
-                weights[name] = float(math.prod(sizes.get(letter, 1) for letter in counted))
+                weights[name] = np.ones(items)
+                for letter in counted:
+                    weights[name] *= sizes.get(letter, 1)
         return weights
 
-    def _sizes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """The size behind each letter of an item."""
-        sizes: dict[str, int] = {}
-        agree = True
-        for shape, terms in zip(shapes, self._terms.values(), strict=True):
-            agree &= len(shape) == len(terms) or not terms
-            for size, (base, more) in zip(shape, terms, strict=False):
-                agree &= sizes.setdefault(base, size - more) == size - more and not base.isdigit()
-        if agree:
-            return sizes
-        given = dict(zip(self._axes, shapes, strict=True))
-        return self._contract.sizes(
-            {entry.name: self._with_batch(name, given[name]) for name, entry in self._entries.items()}
-        )
+    def bytes(self, items: Items) -> int:
+        """What an item that is padded as the first one is takes in a batch."""
+        shapes = {name: padded[0].tolist() for name, padded in items.padded.items()}
+        return sum(math.prod(shape) * self._dtypes[name].itemsize for name, shape in shapes.items())
 
     def _item_terms(self, name: str) -> list[tuple[str, int]]:
         """The letters of an item's dimensions, each with how much more than its size there is."""
@@ -273,26 +306,30 @@ class Batches:
         axis = self._axes[name]
         return shape if axis is None else (*shape[:axis], 1, *shape[axis:])
 
-    def collate(self, items: Sequence[Ready]) -> dict[str, np.ndarray]:
-        """One batch of items whose `shapes` are equal, zeros where they are padded.
+    def collate(self, items: Items, memory: np.ndarray = _NONE) -> dict[str, np.ndarray]:
+        """One batch of items that are padded to the same shapes, zeros where they are padded.
 
         An item alone is there twice where a batch can have several: onnxruntime adds the numbers of a
         batch of one in another order.
+
+        Args:
+            items: of the batch.
+            memory: bytes for the batch to lie in, as far as there are enough: memory that was used before is
+                there and in the cache, while the first touch of other memory takes longer than a copy.
         """
         feed = {}
         if self.together and len(items) == 1:
-            items = [*items, *items]
-        for (name, axis), shape in zip(self._axes.items(), items[0].shapes, strict=True):
-            arrays = [item.arrays[name] for item in items]
-            if axis is None:
-                (feed[name],) = arrays
-                continue
-            batch = np.zeros((len(items), *shape), arrays[0].dtype)
-            for place, array in zip(batch, arrays, strict=True) if shape else ():
-                place[tuple(map(slice, array.shape))] = array
-            if not shape:
-                batch[:] = arrays
-            feed[name] = np.moveaxis(batch, 0, axis) if axis else batch
+            items = items.part(np.zeros(2, int))
+        for name, axis in self._axes.items():
+            if name in items.lengths:
+                feed[name] = items.lengths[name] if axis is not None else items.lengths[name][0]
+            elif axis is None:
+                (feed[name],) = items.columns[name]
+            else:
+                shape = (len(items), *items.padded[name][0].tolist())
+                batch, memory = _place(shape, items.columns[name].values[0].dtype, memory)
+                _fill(batch, items.columns[name])
+                feed[name] = np.moveaxis(batch, 0, axis) if axis else batch
         return feed
 
     @property
@@ -304,11 +341,11 @@ class Batches:
         ranks = {name: len(self.session.dims[name]) - self.together for name in parts}
         return {name: (np.dtype(np.float64), ranks.get(name, 0)) for name in self.columns}
 
-    def kept(self, items: Sequence[Ready]) -> dict[str, list[np.ndarray]]:
+    def kept(self, items: Items) -> dict[str, list[np.ndarray]]:
         """What is kept of each item where the graph sees all at once, in the end: its arrays."""
-        return {name: [item.arrays[name] for item in items] for name in self._axes}
+        return {name: list(items.columns[name]) for name in self._axes}
 
-    def values(self, items: Sequence[Ready], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def values(self, items: Items, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What each item gave: the columns of `columns`, a row an item."""
         found = {}
         for name in self.columns:
@@ -323,21 +360,15 @@ class Batches:
             if total is None:  # a part of another total
                 found[name] = output
                 continue
-            weights = np.array([self._weight(total, item) for item in items])
+            weights = items.weights.get(name, np.ones(len(items)))
             if output.ndim == 1 and not total.each:
                 found[name] = output.astype(np.float64)
             else:
                 pairs = zip(output, weights.tolist(), strict=True)
                 found[name] = np.array([item_value(total, each, weight) for each, weight in pairs])
-            if total.kind.endswith("mean"):
+            if name in items.weights:
                 found[weight_of(name)] = weights
         return found
-
-    def _weight(self, total: Total, item: Ready) -> float:
-        """What an item weighs in `total`."""
-        if total.by in self._named and total.kind.endswith("mean"):
-            return math.fsum(np.ravel(item.arrays[self._named[total.by]]).tolist())
-        return item.fit.weights.get(total.output, 1.0)
 
 
 def _by_graph(loss: Loss) -> dict[str, Total]:
@@ -351,16 +382,43 @@ def _by_graph(loss: Loss) -> dict[str, Total]:
     return found
 
 
-def _number(name: str, array: np.ndarray) -> float:
-    """A relative length as a number."""
-    if array.shape or array.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: got {array.dtype} of shape {list(array.shape)}, expected a number")
-    return float(array)
+def _numbers(name: str, column: Column) -> np.ndarray:
+    """Relative lengths as numbers."""
+    dtype, rank = column.values[0].dtype, column.shapes.shape[1]
+    if rank or dtype.kind not in "fiub":
+        shape = column.shapes[0].tolist()
+        raise ValueError(f"{name}: got {dtype} of shape {shape}, expected a number")
+    # float64 holds a relative length better than the graph does, and is no error
+    return np.concatenate(list(column.flat())).astype(np.float64)
 
 
-def _counted(name: str, length: float, size: int) -> int:
+def _counted(name: str, length: np.ndarray, size: np.ndarray) -> np.ndarray:
     """How much of `size` a relative length is."""
-    counted = round(length * size) if math.isfinite(length) else -1
-    if not 0 <= counted <= size or abs(length * size - counted) > _WHOLE:
-        raise ValueError(f"{name}: got {length:g} of {size}, expected a whole number of at most {size}")
-    return counted
+    counted = np.rint(length * size)
+    with np.errstate(invalid="ignore"):  # infinite ones
+        fits = (counted >= 0) & (counted <= size) & (np.abs(length * size - counted) <= _WHOLE)
+    for row in np.flatnonzero(~fits):
+        got = f"got {length[row]:g} of {size[row]}"
+        raise ValueError(f"{name}: {got}, expected a whole number of at most {size[row]}")
+    return counted.astype(np.int64)
+
+
+def _place(shape: tuple[int, ...], dtype: np.dtype[Any], memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An array with any content, in `memory` where it has room; and what is left of that."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > memory.nbytes:
+        return np.empty(shape, dtype), memory
+    return memory[:size].view(dtype).reshape(shape), memory[-(-size // 64) * 64 :]
+
+
+def _fill(batch: np.ndarray, column: Column) -> None:
+    """Put each array into the first corner of its place, zeros into the rest."""
+    if (column.shapes[:, 1:] == batch.shape[2:]).all():  # then its numbers follow one another there too
+        batch = batch.reshape(len(batch), -1)
+        batch[:, column.shapes.prod(1).min() :] = 0
+        for place, numbers in zip(batch, column.flat(), strict=True):
+            place[: len(numbers)] = numbers
+    else:
+        batch[...] = 0
+        for place, array in zip(batch, column, strict=True):
+            place[tuple(map(slice, array.shape))] = array

@@ -1,13 +1,67 @@
-"""Columns of Arrow as one array a row: views of the column's memory, no number is copied."""
+"""Arrays side by side, an array a row: of a column of Arrow no number is copied."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 
-def arrays_of(name: str, column: pa.Array) -> list[np.ndarray | str]:
-    """The array of each row, or what is wrong with it.
+@dataclass(frozen=True)
+class Column:
+    """Arrays of one dtype and as many dimensions.
+
+    Args:
+        values: some flat arrays, in which the numbers are.
+        places: in which of them each array is, `[N]`.
+        starts: where in that it begins, `[N]`.
+        shapes: of each array, `[N, R]`.
+    """
+
+    values: Sequence[np.ndarray]
+    places: np.ndarray
+    starts: np.ndarray
+    shapes: np.ndarray
+
+    @staticmethod
+    def of(arrays: Sequence[np.ndarray]) -> Column:
+        """The column of `arrays`."""
+        shapes = np.array([array.shape for array in arrays], np.int64)
+        rows = np.arange(len(arrays))
+        return Column([np.ravel(array) for array in arrays], rows, np.zeros_like(rows), shapes)
+
+    @staticmethod
+    def join(columns: Sequence[Column]) -> Column:
+        """Columns of one dtype and as many dimensions, one behind the other."""
+        before = np.cumsum([0, *(len(column.values) for column in columns)])
+        return Column(
+            [values for column in columns for values in column.values],
+            np.concatenate([each.places + more for each, more in zip(columns, before, strict=False)]),
+            np.concatenate([each.starts for each in columns]),
+            np.concatenate([each.shapes for each in columns]),
+        )
+
+    def part(self, rows: slice | np.ndarray) -> Column:
+        """Some of the arrays."""
+        return Column(self.values, self.places[rows], self.starts[rows], self.shapes[rows])
+
+    def flat(self) -> Iterator[np.ndarray]:
+        """The numbers of each array."""
+        ends = self.starts + self.shapes.prod(1)
+        for place, start, end in zip(self.places.tolist(), self.starts.tolist(), ends.tolist(), strict=True):
+            yield self.values[place][start:end]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(np.reshape, self.flat(), self.shapes.tolist())
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def column_of(name: str, column: pa.Array) -> tuple[Column, dict[int, str]]:
+    """The array of each row, and what is wrong with some, by row.
 
     Args:
         name: of the column, for messages.
@@ -39,20 +93,26 @@ def arrays_of(name: str, column: pa.Array) -> list[np.ndarray | str]:
         level = level.values
     kind = level.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        return [f"{name}: got {column.type}, expected numbers or lists of them"] * rows
-    values = _values(level)
-    shapes = np.stack(sizes, axis=1).tolist() if sizes else [[]] * rows
-    arrays: list[np.ndarray | str] = []
-    for row, wrong in enumerate((nulls | uneven).tolist()):
-        if wrong:
-            got = "a null" if nulls[row] else "lists of several sizes side by side"
-            arrays.append(f"{name}: got {got}, expected an array of numbers")
-            continue
-        array = values[start[row] : end[row]].reshape(shapes[row])
-        if tensor is not None:
-            array = array.reshape(tensor.shape).transpose(tensor.permutation or range(len(tensor.shape)))
-        arrays.append(array)
-    return arrays
+        wrong = f"{name}: got {column.type}, expected numbers or lists of them"
+        return Column.of([np.zeros(0)] * rows), dict.fromkeys(range(rows), wrong)
+    shapes = np.stack(sizes, 1) if sizes else np.zeros((rows, 0), np.int64)
+    found = Column([_values(level)], np.zeros_like(start), start, shapes)
+    if tensor is not None:
+        found = _of_tensors(found, tensor)
+    wrongs = {}
+    for row in np.flatnonzero(nulls | uneven).tolist():
+        got = "a null" if nulls[row] else "lists of several sizes side by side"
+        wrongs[row] = f"{name}: got {got}, expected an array of numbers"
+    return found, wrongs
+
+
+def _of_tensors(column: Column, kind: pa.FixedShapeTensorType) -> Column:
+    """Rows in the shape of a tensor; copied where its dimensions are stored in another order."""
+    if kind.permutation and list(kind.permutation) != sorted(kind.permutation):
+        tensors = [numbers.reshape(kind.shape) for numbers in column.flat()]
+        return Column.of([tensor.transpose(kind.permutation) for tensor in tensors])
+    shapes = np.tile(np.array(kind.shape, np.int64), (len(column), 1))
+    return Column(column.values, column.places, column.starts, shapes)
 
 
 def _any(mask: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:

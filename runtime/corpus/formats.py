@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -24,14 +26,27 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from .columns import arrays_of
+from .columns import Column, column_of
 
 ID = "id"
 _BATCH_BYTES = 8 << 20  # what is read at a time
 _MAGIC = b"ARROW1"
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}  # of Parquet's numbers, in bytes
 
-Row = tuple[str | None, dict[str, Any]]  # the id where there is one; each array, or what is wrong with it
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that follow one another.
+
+    Args:
+        ids: of each, where it has one.
+        columns: the arrays of each input.
+        wrong: what is wrong with some, by row.
+    """
+
+    ids: Sequence[str | None]
+    columns: Mapping[str, Column]
+    wrong: Mapping[int, str]
 
 
 class Shard(Protocol):
@@ -47,8 +62,8 @@ class Shard(Protocol):
     divisible: bool
     broken: str
 
-    def read(self, group: int, start: int, stop: int) -> Iterator[Row]:
-        """Some rows of a group."""
+    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
+        """Some rows of a group, some at a time."""
 
 
 def unreadable(error: Exception) -> str:
@@ -90,15 +105,17 @@ def _file(path: str, stack: contextlib.ExitStack) -> IO[bytes]:
     return stack.enter_context(filesystems().open(path, "rb") if is_url(path) else open(path, "rb"))
 
 
-def _rows_of(batch: pa.RecordBatch, inputs: Sequence[str]) -> Iterator[Row]:
+def _rows_of(batch: pa.RecordBatch, inputs: Sequence[str]) -> Rows:
     """The rows of a batch."""
     known = [name for name in inputs if name in batch.schema.names]
-    columns = [arrays_of(name, batch.column(name)) for name in known]
+    found = {name: column_of(name, batch.column(name)) for name in known}
+    wrong: dict[int, str] = {}
+    for _, of_column in reversed(found.values()):  # the first says it
+        wrong |= of_column
     ids: list[Any] = [None] * len(batch)
     if ID in batch.schema.names and ID not in inputs:
         ids = [None if value is None else str(value) for value in batch.column(ID).to_pylist()]
-    for row, id_ in enumerate(ids):
-        yield id_, {name: column[row] for name, column in zip(known, columns, strict=True)}
+    return Rows(ids, {name: column for name, (column, _) in found.items()}, wrong)
 
 
 class _Sequence:
@@ -116,14 +133,14 @@ class _Sequence:
         """The batches of a group."""
         raise NotImplementedError
 
-    def read(self, group: int, start: int, stop: int) -> Iterator[Row]:
+    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
         if self._at != (group, start):
             self._coming, self._left = self.batches(group), None
             for _ in self._take(start):
                 pass
         self._at = None
         for batch in self._take(stop - start):
-            yield from _rows_of(batch, self._inputs)
+            yield _rows_of(batch, self._inputs)
         self._at = group, stop
 
     def _take(self, rows: int) -> Iterator[pa.RecordBatch]:
@@ -204,14 +221,14 @@ class _ArrowFile:
         self._reader: Any = None
         self._seen = 0
 
-    def read(self, group: int, start: int, stop: int) -> Iterator[Row]:
+    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
         # What is mapped and was read counts as this process's memory: let go of it now and then.
-        if self._reader is None or self._seen > _BATCH_BYTES:
+        if self._reader is None or self._seen > 4 * _BATCH_BYTES:
             self._stack.close()
             self._reader, self._seen = pa.ipc.open_file(_mapped(self._path, self._stack)), 0
         rows, size = self.groups[group]
         self._seen += size * (stop - start) // rows
-        yield from _rows_of(self._reader.get_batch(group).slice(start, stop - start), self._inputs)
+        yield _rows_of(self._reader.get_batch(group).slice(start, stop - start), self._inputs)
 
 
 def _arrow(path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> Shard:
@@ -236,7 +253,7 @@ def _sizes(batch: pa.RecordBatch | None) -> tuple[int, pa.ipc.IpcReadOptions]:
 
 
 class _Archive:
-    """Members ``folder/id.input.npy``, an item a group.
+    """Members ``folder/id.input.npy``, some items a group.
 
     Args:
         members: path, size, and where it is, of each.
@@ -271,18 +288,44 @@ class _Archive:
                 sizes.append(0)
             self._items[latest[key]][1][name] = where
             sizes[latest[key]] += size
-        self.groups = [(1, size) for size in sizes]
+        self.groups = _together(sizes)
+        self._firsts = [0, *itertools.accumulate(rows for rows, _ in self.groups)]
 
-    def read(self, group: int, start: int, stop: int) -> Iterator[Row]:
-        key, members = self._items[group]
-        arrays: dict[str, Any] = {}
+    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
+        first = self._firsts[group]
+        items = [(key, *self._load(members)) for key, members in self._items[first + start : first + stop]]
+        for _, alike in itertools.groupby(items, _kinds):
+            ids, arrays, wrong = zip(*alike, strict=True)
+            columns = {name: Column.of([each[name] for each in arrays]) for name in arrays[0]}
+            yield Rows(ids, columns, {row: reason for row, reason in enumerate(wrong) if reason})
+
+    def _load(self, members: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+        """The arrays of an item, or what is wrong with one."""
+        arrays: dict[str, np.ndarray] = {}
         for name in self._inputs:
             if name in members:
                 try:
                     arrays[name] = np.load(io.BytesIO(self._data(members[name])), allow_pickle=False)
                 except Exception as error:
-                    arrays[name] = f"{name}: {unreadable(error)}"
-        yield key, arrays
+                    return {}, f"{name}: {unreadable(error)}"
+        return arrays, ""
+
+
+def _together(sizes: Iterable[int]) -> list[tuple[int, int]]:
+    """How many items, and bytes, make a group."""
+    groups: list[tuple[int, int]] = []
+    for size in sizes:
+        rows, bytes_ = groups.pop() if groups else (0, 0)
+        if rows and bytes_ + size > _BATCH_BYTES:
+            groups.append((rows, bytes_))
+            rows, bytes_ = 0, 0
+        groups.append((rows + 1, bytes_ + size))
+    return groups
+
+
+def _kinds(item: tuple[str, Mapping[str, np.ndarray], str]) -> list[tuple[Any, ...]]:
+    """What items have in common whose arrays make columns."""
+    return [(name, array.dtype, array.ndim) for name, array in item[1].items()]
 
 
 def _zip(path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> Shard:

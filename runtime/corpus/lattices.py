@@ -61,8 +61,8 @@ class Lattices:
         window = self._places.find(id_)
         if window is None:
             return None
-        (item,) = self._reader.read(window)
-        feed = self._scorer.feed(item)
+        (row,) = self._reader.read(window)
+        feed = self._scorer.feed(row)
         outputs: dict[str, np.ndarray] = {}
         for graph in self._graphs:
             outputs |= graph(**{name: feed[name] for name in graph.inputs})

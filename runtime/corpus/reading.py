@@ -13,12 +13,9 @@ import glob
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from .formats import KINDS, filesystems, is_url, open_shard, unreadable
+from .formats import KINDS, Rows, filesystems, is_url, open_shard, unreadable
 
 WINDOW_BYTES = 256 << 20
 
@@ -46,15 +43,6 @@ class Window:
     rows: int
     run: int
     lost: str = ""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One row: its arrays by name, or the reason why there are none."""
-
-    id: str
-    arrays: dict[str, np.ndarray]
-    reason: str = ""
 
 
 def shards(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -130,6 +118,12 @@ def windows(paths: Sequence[str], window_bytes: int = WINDOW_BYTES) -> Iterator[
             yield Window(number, path, name, index, start, 1, -1, broken)
 
 
+def by_run(windows: Iterable[Window]) -> Iterator[list[Window]]:
+    """The windows of each run, in the order of `windows`."""
+    for _, run in itertools.groupby(windows, key=lambda each: (each.shard, each.run)):
+        yield list(run)
+
+
 def cut(groups: Iterable[tuple[int, int]], most: int, divisible: bool) -> Iterator[tuple[int, int]]:
     """Rows of each window, and its run: small groups together, large ones in pieces of one size.
 
@@ -168,14 +162,14 @@ class Reader:
         self._path = ""
         self._stack = contextlib.ExitStack()
 
-    def read(self, window: Window) -> Iterator[Item]:
-        """The items of `window`.
+    def read(self, window: Window) -> Iterator[Rows]:
+        """The rows of `window`, all with an id.
 
         Raises:
             OSError: the shard is not there, or the system does not let us read it.
         """
         if window.lost:
-            yield Item(window.name, {}, window.lost)
+            yield Rows([window.name], {}, {0: window.lost})
             return
         if self._path != window.path:
             self._open(window.path)
@@ -184,13 +178,14 @@ class Reader:
             group = bisect.bisect_right(self._firsts, row) - 1
             first, last = self._firsts[group], min(self._firsts[group + 1], end)
             try:
-                for id_, arrays in self._shard.read(group, row - first, last - first):
-                    yield _item(id_ or f"{window.name}#{row}", arrays)
-                    row += 1
+                for some in self._shard.read(group, row - first, last - first):
+                    yield replace(some, ids=_ids(some.ids, window.name, row))
+                    row += len(some.ids)
             except Exception as error:
                 reason = unreadable(error)
                 self._open(window.path)  # what went wrong may have left it anywhere
-                yield from (Item(f"{window.name}#{lost}", {}, reason) for lost in range(row, last))
+                lost = last - row
+                yield Rows(_ids([None] * lost, window.name, row), {}, dict.fromkeys(range(lost), reason))
             row = last
 
     def _open(self, path: str) -> None:
@@ -205,11 +200,9 @@ class Reader:
         self._stack.close()
 
 
-def _item(id_: str, arrays: dict[str, Any]) -> Item:
-    for array in arrays.values():
-        if isinstance(array, str):
-            return Item(id_, {}, array)
-    return Item(id_, arrays)
+def _ids(ids: Sequence[str | None], shard: str, first: int) -> list[str]:
+    """The id of each row: where it has none, which of its shard it is."""
+    return [id_ or f"{shard}#{row}" for row, id_ in enumerate(ids, first)]
 
 
 class Places:
@@ -239,7 +232,8 @@ class Places:
         found: dict[str, tuple[int, int]] = {}
         reader = Reader(())  # the ids alone
         for window in windows(self._paths):
-            for row, item in enumerate(reader.read(window), window.start):
-                found.setdefault(item.id, (window.shard, row))
+            ids = itertools.chain.from_iterable(some.ids for some in reader.read(window))
+            for row, id_ in enumerate(ids, window.start):
+                found.setdefault(str(id_), (window.shard, row))
         reader.close()
         return found

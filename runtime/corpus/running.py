@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import itertools
 import multiprocessing
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -15,20 +14,18 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import exportable_losses
-
-from ..native import instruction_set
-from .reading import WINDOW_BYTES, Window, fingerprint, shards, windows
+from .about import about
+from .reading import WINDOW_BYTES, Window, by_run, fingerprint, shards, windows
 from .results import Results
 from .scorer import Scorer
 from .totals import Totals
 
 _AHEAD = 2  # windows that a worker knows of
 
+Scored = Generator[tuple[Window, pa.Table], None, None]  # the table of each window, in any order
 Progress = Callable[[int, int, float, Mapping[str, float]], None]
 
 
@@ -38,6 +35,7 @@ def score_corpus(
     out: str | os.PathLike[str],
     *,
     workers: int = 1,
+    ray: str | None = None,
     strict: bool = False,
     progress: Progress | None = None,
     window_bytes: int = WINDOW_BYTES,
@@ -53,6 +51,7 @@ def score_corpus(
         out: the folder: see `results`.
         workers: processes, each with one thread of ONNX Runtime where there are several. They are started
             anew: a script that asks for them keeps its own work under ``if __name__ == "__main__"``.
+        ray: the address of a Ray cluster, whose actors the workers are then, or ``"local"``: see `cluster`.
         strict: stop at the first item that cannot be scored; else it is set aside.
         progress: is told now and then how many items are done, how many of them are set aside, how many come
             in a second, and what each output comes to so far.
@@ -64,8 +63,9 @@ def score_corpus(
     Raises:
         ValueError: the data or the folder are not what they should be, no item could be scored, or
             `strict` and an item cannot.
-        OSError: a shard is not there, the disk is full: the same call goes on from there.
-        RuntimeError: a worker died: the same.
+        OSError: a shard is not there, the disk is full, no cluster answers: the same call goes on from there.
+        RuntimeError: a worker died: the same. Ray starts another first.
+        ModuleNotFoundError: `ray` is given, and not installed.
 
     Example:
         Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
@@ -74,10 +74,11 @@ def score_corpus(
     """
     if workers < 1:
         raise ValueError(f"workers: got {workers}, expected one or more")
+    score = _way(scorer, workers, ray)
     paths = shards(data)
-    about = _about(scorer)
+    what = about(scorer)
     results = Results(
-        out, {**about, "data": [[path, fingerprint(path)] for path in paths], "window_bytes": window_bytes}
+        out, {**what, "data": [[path, fingerprint(path)] for path in paths], "window_bytes": window_bytes}
     )
     seen = _Seen(scorer, strict, progress)
     for table in results.parts():
@@ -90,40 +91,20 @@ def score_corpus(
             if not results.has(window):
                 yield window
 
-    with contextlib.closing(
-        _spread(scorer, left(), workers) if workers > 1 else scorer.score(left())
-    ) as scored:
+    with contextlib.closing(score(left())) as scored:
         for window, table in scored:
             seen.add(table)
             results.write(window, table)
-    return _finish(scorer, results, planned, paths, about)
+    return _finish(scorer, results, planned, paths, what)
 
 
-def _about(scorer: Scorer) -> dict[str, Any]:
-    """What is run, where."""
-    graph, model = scorer.settings["graph"], scorer.settings["model"]
-    described = {name: scorer.session.metadata.get(name) for name in ("row", "settings", "version")}
-    library = scorer.session.library
-    return {
-        "graph": {**_file(graph), **described},
-        "model": None if model is None else {**_file(model), "inputs": scorer.settings["inputs"]},
-        "size": scorer.batches.size,
-        "environment": {
-            "exportable_losses": exportable_losses.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-            "native library": False if library is None else instruction_set(library),
-            "machine": platform.machine(),
-        },
-    }
+def _way(scorer: Scorer, workers: int, ray: str | None) -> Callable[[Iterator[Window]], Scored]:
+    """Who scores: this process, others, or a cluster."""
+    if ray is not None:
+        from . import cluster  # Ray is loaded where it is asked for
 
-
-def _file(path: str) -> dict[str, str]:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while some := file.read(1 << 20):
-            digest.update(some)
-    return {"file": os.path.basename(path), "sha256": digest.hexdigest()}
+        return functools.partial(cluster.score, scorer, workers=workers, address=ray)
+    return functools.partial(_spread, scorer, workers=workers) if workers > 1 else scorer.score
 
 
 class _Seen:
@@ -177,7 +158,7 @@ def _finish(
     results: Results,
     planned: Sequence[Window],
     paths: Sequence[str],
-    about: Mapping[str, Any],
+    what: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Put all windows together, and forget the state."""
     totals = Totals(scorer.batches.totals)
@@ -200,18 +181,16 @@ def _finish(
     else:
         found = totals.result()
     data = [{"path": path, "rows": count} for path, count in zip(paths, rows, strict=True)]
-    summary = {**about, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
+    summary = {**what, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
     results.finish(summary)
     return summary
 
 
-def _spread(
-    scorer: Scorer, windows: Iterator[Window], workers: int
-) -> Generator[tuple[Window, pa.Table], None, None]:
+def _spread(scorer: Scorer, windows: Iterator[Window], workers: int) -> Scored:
     """What `Scorer.score` gives, in any order, from processes of their own."""
     settings = {**scorer.settings, "threads": scorer.settings["threads"] or 1}
     context = multiprocessing.get_context("spawn")
-    runs = (list(run) for _, run in itertools.groupby(windows, key=lambda each: (each.shard, each.run)))
+    runs = by_run(windows)
     processes: dict[Connection, Any] = {}
     waiting: dict[Connection, int] = {}
     try:

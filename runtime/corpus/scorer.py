@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import queue
 import threading
@@ -15,23 +16,24 @@ import pyarrow as pa
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from ..session import LossSession, cast, open_session, session_options
-from .batches import Batches, Ready
-from .reading import Item, Reader, Window
+from .batches import Batches, Items
+from .columns import Column
+from .formats import Rows
+from .reading import Reader, Window
 
 T = TypeVar("T")
 
 BATCH_BYTES = 8 << 20
-_AHEAD = 4  # batches that wait
+_AHEAD = 2  # batches that wait
 # what is wrong with an item, and not with the program or the machine
 _WRONG = (TypeError, ValueError, Fail, InvalidArgument, RuntimeException)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some items of a window, by their rows in it, and what goes into the graph unless it is illegal."""
+    """Some items of a window, and what goes into the graph unless it is illegal."""
 
-    rows: list[int]
-    items: list[Ready]
+    items: Items
     feed: Mapping[str, np.ndarray] | None
 
 
@@ -100,7 +102,6 @@ class Scorer:
         elif inputs:
             raise ValueError(f"inputs: got {', '.join(inputs)}, expected none without a model")
         self.columns = self._model.columns if self._model else self.session.inputs
-        self._most = batch_bytes if self.batches.together else 0
         self._reader = Reader(self.columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,14 +112,17 @@ class Scorer:
         ((_, table),) = self.score([window])
         return table
 
-    def feed(self, item: Item) -> dict[str, np.ndarray]:
+    def feed(self, row: Rows) -> dict[str, np.ndarray]:
         """What goes into the graph for an item alone.
 
         Raises:
-            TypeError: an array is missing, or its dtype does not fit.
-            ValueError: the item is not legal.
+            ValueError: the item cannot be scored.
         """
-        return self.session.checked(self.batches.collate([self._ready(item)]))
+        aside: dict[int, str] = {}
+        ready = self._ready(np.zeros(1, int), row, aside)
+        if aside:
+            raise ValueError(f"{row.ids[0]}: {aside[0]}")
+        return self.session.checked(self.batches.collate(ready[0]))
 
     def score(self, windows: Iterable[Window]) -> Generator[tuple[Window, pa.Table], None, None]:
         """The items of each window, in the order of the data.
@@ -129,68 +133,92 @@ class Scorer:
         Raises:
             OSError: a shard is not there, or cannot be read for a reason that is not in the data.
         """
-        rows: list[int] = []
         parts: list[tuple[np.ndarray, Mapping[str, Any]]] = []
         aside: dict[int, str] = {}
         for step in _ahead(self._steps(windows), _AHEAD):
             if isinstance(step, Batch):
-                for batch, values in self._run(step, aside):
-                    rows += batch.rows
-                    parts.append((np.array([item.fit.size for item in batch.items]), values))
+                parts += self._run(step, aside)
             else:
-                yield step.window, self._table(step.ids, {**aside, **step.aside}, rows, parts)
-                rows, parts, aside = [], [], {}
+                yield step.window, self._table(step.ids, {**aside, **step.aside}, parts)
+                parts, aside = [], {}
 
     def _steps(self, windows: Iterable[Window]) -> Iterator[Batch | End]:
-        """What `score` runs, and the end of each window."""
+        """What `score` runs, and the end of each window. A batch is good until `_AHEAD` more have come."""
+        most = self.settings["batch_bytes"]
+        places = itertools.cycle([np.empty(most, np.uint8) for _ in range(_AHEAD + 2)])
         for window in windows:
-            ids: list[str] = []
-            aside: dict[int, str] = {}
-            buckets: dict[Any, tuple[list[int], list[Ready]]] = {}
-            for row, item in enumerate(self._reader.read(window)):
-                ids.append(item.id)
-                try:
-                    ready = self._ready(item)
-                except _WRONG as error:
-                    aside[row] = first_line(error)
-                    continue
-                rows, items = buckets.setdefault(ready.shapes, ([], []))
-                if items and (len(items) + 1) * ready.bytes > self._most:
-                    yield self._batch(*buckets.pop(ready.shapes))
-                    rows, items = buckets.setdefault(ready.shapes, ([], []))
-                rows.append(row)
-                items.append(ready)
-            while buckets:
-                yield self._batch(*buckets.popitem()[1])
-            yield End(window, ids, aside)
+            yield from self._window_steps(window, places)  # which keeps nothing of it while the next is read
         self._reader.close()
 
-    def _ready(self, item: Item) -> Ready:
-        if item.reason:
-            raise ValueError(item.reason)
-        return self.batches.ready(self._model(item.arrays) if self._model else item.arrays)
+    def _window_steps(self, window: Window, places: Iterator[np.ndarray]) -> Iterator[Batch | End]:
+        ids: list[str] = []
+        aside: dict[int, str] = {}
+        parts: list[Items] = []
+        for some in self._reader.read(window):
+            parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
+            ids += map(str, some.ids)
+        for items in self._divided(parts):
+            yield self._batch(items, next(places))
+        yield End(window, ids, aside)
 
-    def _batch(self, rows: list[int], items: list[Ready]) -> Batch:
+    def _ready(self, at: np.ndarray, rows: Rows, aside: dict[int, str]) -> list[Items]:
+        """What can be batched of the rows `at` of a window; what cannot goes to `aside`."""
+        good = np.setdiff1d(np.arange(len(at)), list(rows.wrong))
+        aside |= {int(at[row]): reason for row, reason in rows.wrong.items()}
+        return self._halves(at[good], {name: each.part(good) for name, each in rows.columns.items()}, aside)
+
+    def _halves(self, at: np.ndarray, columns: Mapping[str, Column], aside: dict[int, str]) -> list[Items]:
+        """The same, half by half where something is wrong."""
+        if not len(at):
+            return []
+        if len(at) == 1 or not self._model:
+            try:
+                return [self.batches.ready(at, self._model(columns) if self._model else columns)]
+            except _WRONG as error:
+                if len(at) == 1:
+                    aside[int(at[0])] = first_line(error)
+                    return []
+        found = []
+        for half in (slice(len(at) // 2), slice(len(at) // 2, None)):
+            found += self._halves(at[half], {name: each.part(half) for name, each in columns.items()}, aside)
+        return found
+
+    def _divided(self, parts: Sequence[Items]) -> Iterator[Items]:
+        """Items in batches."""
         if self.batches.whole:
-            return Batch(rows, items, None)
+            yield from parts
+        elif not self.batches.together:
+            yield from (part.part(slice(row, row + 1)) for part in parts for row in range(len(part)))
+        elif parts:
+            for items in Items.join(parts).alike():
+                some = max(1, self.settings["batch_bytes"] // max(1, self.batches.bytes(items)))
+                yield from (items.part(slice(at, at + some)) for at in range(0, len(items), some))
+
+    def _batch(self, items: Items, place: np.ndarray) -> Batch:
+        if self.batches.whole:
+            return Batch(items, None)
         try:
-            return Batch(rows, items, self.session.checked(self.batches.collate(items)))
+            return Batch(items, self.session.checked(self.batches.collate(items, place)))
         except _WRONG:
-            return Batch(rows, items, None)
+            return Batch(items, None)
 
-    def _run(self, batch: Batch, aside: dict[int, str]) -> list[tuple[Batch, Mapping[str, Any]]]:
-        """What the items of a batch give; one by one where something is illegal, which goes to `aside`."""
-        if self.batches.whole:
-            return [(batch, self.batches.kept(batch.items))]
+    def _run(self, batch: Batch, aside: dict[int, str]) -> list[tuple[np.ndarray, Mapping[str, Any]]]:
+        """Rows, and their columns; half by half where something is illegal, which goes to `aside`."""
+        items = batch.items
         try:
-            feed = batch.feed or self.session.checked(self.batches.collate(batch.items))
-            return [(batch, self.batches.values(batch.items, self.session.run(feed)))]
+            if self.batches.whole:
+                values: Mapping[str, Any] = self.batches.kept(items)
+            else:
+                feed = batch.feed or self.session.checked(self.batches.collate(items))
+                values = self.batches.values(items, self.session.run(feed))
+            return [(items.rows, {"size": items.size, **values})]
         except _WRONG as error:
-            if len(batch.items) == 1:
-                aside[batch.rows[0]] = first_line(error)
+            if len(items) == 1:
+                aside[int(items.rows[0])] = first_line(error)
                 return []
-        alone = (Batch([row], [item], None) for row, item in zip(batch.rows, batch.items, strict=True))
-        return [found for each in alone for found in self._run(each, aside)]
+        middle = len(items) // 2
+        halves = (items.part(slice(middle)), items.part(slice(middle, None)))
+        return [found for half in halves for found in self._run(Batch(half, None), aside)]
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
@@ -200,9 +228,10 @@ class Scorer:
         return pa.schema(list(fields.items()))
 
     def _table(
-        self, ids: list[str], aside: Mapping[int, str], rows: list[int], parts: Sequence[tuple[Any, ...]]
+        self, ids: list[str], aside: Mapping[int, str], parts: Sequence[tuple[np.ndarray, Mapping[str, Any]]]
     ) -> pa.Table:
         """A window's table: what the batches gave, in the order of the rows."""
+        rows = np.concatenate([np.zeros(0, int), *(some for some, _ in parts)])
         place = np.full(len(ids), -1)
         place[rows] = np.arange(len(rows))
         index = pa.array(place, mask=place < 0)
@@ -213,7 +242,7 @@ class Scorer:
             elif field.name == "reason":
                 columns["reason"] = pa.array([aside.get(row) for row in range(len(ids))], field.type)
             else:
-                found = [sizes if field.name == "size" else values[field.name] for sizes, values in parts]
+                found = [values[field.name] for _, values in parts]
                 columns[field.name] = _column(found, field.type).take(index)
         return pa.table(columns, self.schema)
 
@@ -270,13 +299,14 @@ class _Model:
         self._left = [name for name in taken if name not in self._inputs]
         self.columns = list(dict.fromkeys([*self._values, *self._left]))
 
-    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the loss takes of an item.
+    def __call__(self, item: Mapping[str, Column]) -> dict[str, Column]:
+        """What the loss takes of an item: columns of one array.
 
         Raises:
             TypeError: an array is missing, or its dtype does not fit.
             ValueError: the model does not take it.
         """
+        arrays = {name: next(iter(column)) for name, column in item.items()}
         missing = [name for name in self._values if name not in arrays]
         if missing:
             raise TypeError(f"inputs: {', '.join(missing)} missing, expected {', '.join(self._values)}")
@@ -287,7 +317,8 @@ class _Model:
             if not output.ndim or len(output) != 1:
                 raise ValueError(f"{name}: got shape {list(output.shape)}, expected one item first")
         left = {name: array for name, array in arrays.items() if name in self._left}
-        return {**left, **{name: found[output][0] for name, output in self._inputs.items()}}
+        given = {**left, **{name: found[output][0] for name, output in self._inputs.items()}}
+        return {name: Column.of([array]) for name, array in given.items()}
 
 
 def _ahead(steps: Iterable[T], most: int) -> Iterator[T]:

@@ -153,6 +153,7 @@ def test_strict_is_an_exit_code_and_the_run_goes_on(cli, graph, corpus, tmp_path
         (("--data", "CORPUS", "--inputs", "CORPUS"), "give either --inputs or --data"),
         (("--data", "CORPUS"), "--data needs --out"),
         (("--inputs", "CORPUS", "--strict", "--workers", "2"), "--workers, --strict: of --data"),
+        (("--inputs", "CORPUS", "--ray", "local"), "--ray: of --data"),
         (("--data", "nowhere/*.tar", "--out", "OUT"), "data: got nowhere/*.tar, where there is no .parquet"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs"), "--feed: got 'log_probs'"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs=x"), "expected none without a model"),
@@ -271,3 +272,12 @@ def test_a_page_that_cannot_be(cli, graph, exported, corpus, tmp_path, row, word
     assert result.exit_code == 2
     assert message in result.stderr
     assert not (tmp_path / "out").exists()  # said before the work
+
+
+@pytest.mark.parametrize("missing", ["ray", "pandas"])
+def test_a_cluster_needs_ray(graph, corpus, tmp_path, missing):
+    words = ("score", graph, "--data", corpus, "--out", tmp_path / "out", "--ray", "local")
+    done = _without([missing], *words)
+    assert done.returncode == 1
+    assert done.stderr == f"{missing} is not installed. Try: pip install 'exportable-losses[ray]'\n"
+    assert not (tmp_path / "out").exists()

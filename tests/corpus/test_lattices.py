@@ -55,10 +55,11 @@ def test_items_are_found_again(
     for number in (7, 0, 11, 5):
         place = places.find(IDS[number])
         assert place is not None
-        (item,) = reader.read(place)
-        assert item.id == IDS[number]
+        (row,) = reader.read(place)
+        assert list(row.ids) == [IDS[number]]
         for name, array in ITEMS[number].items():
-            np.testing.assert_array_equal(item.arrays[name], array)
+            (found,) = row.columns[name]
+            np.testing.assert_array_equal(found, array)
     assert places.find("utt12") is None
 
 

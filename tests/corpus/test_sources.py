@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exportable_losses.runtime import LossSession, Scorer, score_corpus
-from exportable_losses.runtime.corpus.columns import arrays_of
+from exportable_losses.runtime.corpus.columns import Column, column_of
 from exportable_losses.runtime.corpus.reading import Reader, cut, shards, windows
 
 IDS = [f"utt{i:02}" for i in range(12)]
@@ -67,11 +67,17 @@ def test_windows_are_all_of_a_shard_in_any_order(kind: str, window_bytes: int, t
     for order in (found, found[::-1], found[1::2]):  # a resumed run reads some, a worker reads others
         reader = Reader(["log_probs", "targets", "input_lens"])
         for window in order:
-            for row, item in enumerate(reader.read(window), window.start):
-                assert (item.id, item.reason, set(item.arrays)) == (IDS[row], "", {"log_probs", "targets"})
-                for name, array in item.arrays.items():
-                    assert array.dtype == items[row][name].dtype
-                    np.testing.assert_array_equal(array, items[row][name])
+            row = window.start
+            for some in reader.read(window):
+                end = row + len(some.ids)
+                assert (some.ids, some.wrong) == (IDS[row:end], {})
+                assert set(some.columns) == {"log_probs", "targets"}
+                for name, column in some.columns.items():
+                    for array, item in zip(column, items[row:end], strict=True):
+                        assert array.dtype == item[name].dtype
+                        np.testing.assert_array_equal(array, item[name])
+                row = end
+            assert row == window.start + window.rows
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 100))), st.integers(1, 60), st.booleans())
@@ -83,6 +89,15 @@ def test_no_row_is_cut_off(groups: list[tuple[int, int]], most: int, divisible: 
     ends = itertools.accumulate(rows for rows, _ in found)
     for (rows, _), end in zip(found, ends, strict=True):
         assert rows == 1 or sum(bytes_of[end - rows : end]) <= most + max(bytes_of)
+
+
+def arrays_of(name: str, column: pa.Array) -> list[np.ndarray | str]:
+    """The array of each row, or what is wrong with it."""
+    found, wrong = column_of(name, column)
+    assert len(found) == len(column)
+    good = np.array([row for row in range(len(column)) if row not in wrong], int)
+    arrays = iter(found.part(good))
+    return [wrong[row] if row in wrong else next(arrays) for row in range(len(column))]
 
 
 @given(st.lists(GRIDS, max_size=8), st.data())
@@ -122,6 +137,18 @@ def test_tensors_of_a_fixed_shape() -> None:
     np.testing.assert_array_equal(arrays_of("x", column[1:]), arrays[1:])
     turned = pa.FixedShapeTensorArray.from_numpy_ndarray(arrays.transpose(0, 2, 1))
     np.testing.assert_array_equal(arrays_of("x", turned), arrays.transpose(0, 2, 1))
+
+
+def test_columns_one_behind_the_other() -> None:
+    arrays = [np.full((rows, 2), rows) for rows in range(7)]
+    flat = np.concatenate([array.ravel() for array in arrays[:4]])
+    edges = np.cumsum([0, *(array.size for array in arrays[:4])])
+    nested = pa.FixedSizeListArray.from_arrays(pa.array(flat), 2)
+    first, _ = column_of("x", pa.ListArray.from_arrays(pa.array(edges // 2, pa.int32()), nested))
+    joined = Column.join([first.part(slice(1, None)), Column.of(arrays[4:]), first.part(np.array([3, 0]))])
+    for part, rows_of in ((joined, [1, 2, 3, 4, 5, 6, 3, 0]), (joined.part(np.array([6, 4])), [3, 5])):
+        for got, rows in zip(part, rows_of, strict=True):
+            np.testing.assert_array_equal(got, arrays[rows])
 
 
 def test_numbers_are_not_copied() -> None:
@@ -182,8 +209,9 @@ def test_data_in_memory_of_a_filesystem(kind: str, tmp_path: Path) -> None:
     url = f"memory://corpus/{kind}/{path.name}"
     with fsspec.open(url, "wb") as file:
         file.write(path.read_bytes())
-    found = [item for window in windows([url], 3000) for item in Reader(["targets"]).read(window)]
-    assert [(item.id, item.reason) for item in found] == [(id_, "") for id_ in IDS]
+    found = [some for window in windows([url], 3000) for some in Reader(["targets"]).read(window)]
+    assert [id_ for some in found for id_ in some.ids] == IDS
+    assert not any(some.wrong for some in found)
 
 
 def aside(out: Path) -> list[tuple[str, str]]:
@@ -228,6 +256,42 @@ def test_what_is_wrong_with_an_item_is_said(graphs: Any, tmp_path: Path) -> None
     assert found["totals"]["loss"]["value"] == pytest.approx(
         expected("ctc_loss", [items_of("ctc_loss", 1)[0]])["loss"], 1e-5
     )
+
+
+def test_what_is_wrong_leaves_what_is_beside_it(graphs: Any, tmp_path: Path) -> None:
+    items: Any = [item | {"input_lens": np.float64(1)} for item in items_of("ctc_loss")]
+    good = [items[row] for row in (0, 1, 2, 5, 7, 10, 11)]
+    items[3] |= {"log_probs": None, "targets": None}
+    items[4] |= {"targets": None}
+    items[6] |= {"input_lens": np.float64(-1)}
+    items[8] |= {"input_lens": np.float64("inf")}
+    items[9] |= {"targets": np.array([1, 9, 1])}
+    path = write("file", tmp_path / "dev", items, IDS, group=12)
+    found = score_corpus(Scorer(graphs["ctc_loss"]), [path], tmp_path / "out")
+    assert [(id_, reason.partition(", expected")[0]) for id_, reason in aside(tmp_path / "out")] == [
+        (IDS[3], "log_probs: got a null"),
+        (IDS[4], "targets: got a null"),
+        (IDS[6], f"input_lens: got -1 of {len(items[6]['log_probs'])}"),
+        (IDS[8], f"input_lens: got inf of {len(items[8]['log_probs'])}"),
+        (IDS[9], "targets: got 9 at [0, 1]"),
+    ]
+    assert found["totals"]["loss"]["value"] == pytest.approx(
+        expected("ctc_loss", [{name: item[name] for name in ("log_probs", "targets")} for item in good])[
+            "loss"
+        ],
+        1e-5,
+    )
+
+
+def test_what_is_wrong_in_a_batch_leaves_the_others(graphs: Any, tmp_path: Path) -> None:
+    (item,) = items_of("ctc_loss", 1)
+    items = [dict(item) for _ in range(7)]
+    items[2] |= {"log_probs": np.full_like(item["log_probs"], np.nan)}
+    items[5] |= {"targets": np.full_like(item["targets"], 9)}
+    path = write("file", tmp_path / "dev", items, IDS[:7])
+    found = score_corpus(Scorer(graphs["ctc_loss"]), [path], tmp_path / "out")
+    assert [id_ for id_, _ in aside(tmp_path / "out")] == [IDS[2], IDS[5]]
+    assert found["totals"]["loss"]["value"] == pytest.approx(expected("ctc_loss", [item])["loss"], 1e-5)
 
 
 def test_wrong_dtypes_and_missing_columns(graphs: Any, tmp_path: Path) -> None:

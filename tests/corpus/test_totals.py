@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
-from exportable_losses.runtime.corpus.batches import Batches, grid_size, relative
+from exportable_losses.runtime.corpus.batches import Batches, Items, grid_size, relative
+from exportable_losses.runtime.corpus.columns import Column
 from exportable_losses.runtime.corpus.sums import ExactSum
 from exportable_losses.runtime.corpus.totals import Totals
 
@@ -132,20 +133,16 @@ def totals_of(
 ) -> dict[str, Any]:
     """The totals of `items` in an order of `seed`'s, at most `most` to a batch."""
     batches, totals = Batches(session), Totals(Batches(session).totals)
-    groups: dict[Any, list[Any]] = {}
-    for item in random.Random(seed).sample(items, len(items)):
-        ready = batches.ready(item)
-        group = groups.setdefault(ready.shapes, [])
-        group.append(ready)
-        if len(group) == (most if batches.together else 1):
-            add(totals, batches, groups.pop(ready.shapes))
-    for group in groups.values():
-        add(totals, batches, group)
+    alone = [
+        batches.ready(np.array([row]), {name: Column.of([array]) for name, array in item.items()})
+        for row, item in enumerate(random.Random(seed).sample(items, len(items)))
+    ]
+    most = most if batches.together else 1
+    for group in Items.join(alone).alike() if batches.together else alone:
+        for start in range(0, len(group), most):
+            some = group.part(slice(start, start + most))
+            totals.add(batches.values(some, batches.session(**batches.collate(some))))
     return totals.result()
-
-
-def add(totals: Totals, batches: Batches, group: list[Any]) -> None:
-    totals.add(batches.values(group, batches.session(**batches.collate(group))))
 
 
 def expected(row: str, reduction: str, batch: dict[str, torch.Tensor]) -> dict[str, float]:
