@@ -1,8 +1,9 @@
 """The runtimes that exported files are checked on, one small runner for each."""
 
-from . import onnxruntime, torchscript
+from . import chromium, node, onnxruntime, torchscript
 from .face import Absent, Case, Outputs, Runner
 
-RUNNERS: dict[str, Runner] = {runner.name: runner for runner in (onnxruntime.RUNNER, torchscript.RUNNER)}
+_ALL = (onnxruntime.RUNNER, node.NODE, node.WEB, chromium.RUNNER, torchscript.RUNNER)
+RUNNERS: dict[str, Runner] = {runner.name: runner for runner in _ALL}
 DEFAULT = ("onnxruntime", "torchscript")
 __all__ = ["DEFAULT", "RUNNERS", "Absent", "Case", "Outputs", "Runner"]
