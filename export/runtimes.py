@@ -1,7 +1,8 @@
 """Rows by runtimes: what `validate` has found as a table to look at, as JSON, and as the README's."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,48 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and abs(value) == float("inf") else value
 
 
-def table(found: Validation) -> Table:
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, or the page of `serve`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if recorded["format"] != FORMAT:
+            raise ValueError(f"got format {recorded['format']}, expected {FORMAT}")
+        for cell in (cell for cells in recorded["rows"].values() for cell in cells.values()):
+            cell.update({key: float(cell[key]) for key in ("ulp", "absolute")})
+        return {"runtimes": dict(recorded["runtimes"]), "rows": recorded["rows"]}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: this is not what `validate --json` writes: {error!r}") from error
+
+
+def beside(paths: Sequence[Path]) -> dict[str, Any]:
+    """Several recorded runs as one. A runtime that two have is named after its file as well."""
+    read = [(path, read_json(path)) for path in paths]
+    times = Counter(name for _, recorded in read for name in recorded["runtimes"])
+    runtimes: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for path, recorded in read:
+        for name, version in recorded["runtimes"].items():
+            called = f"{name} ({path})" if times[name] > 1 else name
+            runtimes[called] = version
+            for row, cells in recorded["rows"].items():
+                if name in cells:
+                    rows.setdefault(row, {})[called] = cells[name]
+    return {"runtimes": runtimes, "rows": rows}
+
+
+def table(recorded: Mapping[str, Any]) -> Table:
     """A line for each row, a column for each runtime."""
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     shown.caption = "the largest difference in units in the last place of the expected number"
     shown.add_column("row", overflow="fold")
-    for name in found.versions:
+    for name in recorded["runtimes"]:
         shown.add_column(name, justify="right")
-    for row, cells in to_json(found)["rows"].items():
-        shown.add_row(row, *(_cell(cells.get(name)) for name in found.versions))
+    for row, cells in recorded["rows"].items():
+        shown.add_row(row, *(_cell(cells.get(name)) for name in recorded["runtimes"]))
     return shown
 
 
@@ -70,4 +104,4 @@ def markdown(recorded: Mapping[str, Any]) -> str:
 def _plain(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "-"
-    return cell["problem"] if "problem" in cell else f"{cell['ulp']:.3g}"
+    return cell["problem"] if "problem" in cell else f"{float(cell['ulp']):.3g}"

@@ -1,15 +1,34 @@
 """ONNX's standard test data: ``input_0.pb`` … and ``output_0.pb`` … in a folder."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def exported(folder: Path, suffix: str) -> list[tuple[str, Path]]:
+    """The files with a suffix under a folder, each with its row: ``ctc_loss/ctc_loss.pt`` is ``ctc_loss``."""
+    found = []
+    for path in sorted(p for p in folder.rglob(f"*{suffix}") if p.is_file()):
+        row = path.relative_to(folder).with_suffix("")
+        found.append(((row.parent if row.parent.name == row.name else row).as_posix(), path))
+    return found
+
+
+def data_sets(path: Path) -> list[Path]:
+    """The folders of test data that stand beside a file."""
+    return sorted(path.parent.glob("test_data_set_*"))
 
 
 def write_test_data(folder: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:

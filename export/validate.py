@@ -12,7 +12,7 @@ from exportable_losses.runtime.parity import Difference
 
 from .runners import DEFAULT, RUNNERS
 from .runners.face import Absent, Case, Outputs, one_line
-from .testdata import read_test_data
+from .testdata import data_sets, exported, read_test_data
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def validate(
             found.absent[runner.name] = one_line(error)
             continue
         cases = []
-        for path in sorted(p for p in folder.rglob(f"*{runner.suffix}") if p.is_file()):
-            row = _row(path.relative_to(folder).with_suffix(""))
+        for row, path in exported(folder, runner.suffix):
             for case in _cases(row, path):
                 if isinstance(case, str):
                     found.checks.append(Check(row, runner.name, problem=case))
@@ -97,7 +96,7 @@ def validate(
 def _cases(row: str, path: Path) -> list[Case | str]:
     """A file with each set of its test data, or what is wrong with that."""
     cases: list[Case | str] = []
-    for data in sorted(path.parent.glob("test_data_set_*")):
+    for data in data_sets(path):
         try:
             inputs, expected = read_test_data(data)
         except Exception as error:
@@ -123,11 +122,6 @@ def write_junit(checks: Sequence[Check], path: Path) -> None:
     ElementTree.indent(suites)
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
-
-
-def _row(path: Path) -> str:
-    """``ctc_loss/ctc_loss`` is ``ctc_loss``."""
-    return (path.parent if path.parent.name == path.name else path).as_posix()
 
 
 def _compare(case: Case, runtime: str, got: Outputs, rtol: float, atol: float) -> list[Check]:

@@ -67,9 +67,9 @@ def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Differenc
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
-        relative = np.where(same, 0.0, gap / np.abs(b))
+        relative = np.where(np.isinf(gap), np.inf, np.where(same, 0.0, gap / np.abs(b)))
         spacing = np.spacing(np.abs(expected.astype(floating))).astype(np.float64)
-        ulp = np.where(same, 0.0, gap / spacing)
+        ulp = np.where(np.isinf(gap), np.inf, np.where(same, 0.0, gap / spacing))
     finite = np.abs(b[np.isfinite(b)])
     absolute, relative_most, ulp_most, scale = (
         float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)

@@ -195,9 +195,7 @@ def _page(
 
 @app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
 def compare_command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_A RUN_B...", exists=True, file_okay=False, show_default=False)
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B...", exists=True, show_default=False)],
     outputs: Annotated[
         list[str] | None,
         typer.Option("--output", help="An output to compare; may be repeated. All without it."),
@@ -230,7 +228,13 @@ def compare_command(
     whole confidence interval of its move is, so that a corpus too small to tell does not pass. The exit
     code is 1 where a total or an item is outside, where that cannot be told, where an infinity or NaN is in
     one run alone, and where one run lacks items of the other.
+
+    Files that `validate --json` or the page of `serve` wrote are put beside each other instead: rows by
+    runtimes. The exit code is 1 where an output is off, and where a runtime lacks a row.
     """
+    if all(path.is_file() for path in runs):
+        _runtimes(runs, allow_missing)
+        return
     from exportable_losses.runtime.corpus.runs import read_run
 
     from .. import comparison
@@ -259,6 +263,26 @@ def compare_command(
     for each in found:
         comparison.show(each, worst)
     raise typer.Exit(not all(each.ok for each in found))
+
+
+def _runtimes(paths: Sequence[Path], allow_missing: bool) -> None:
+    from .. import runtimes
+
+    with wrong_call("compare"):
+        recorded = runtimes.beside(paths)
+    Console().print(runtimes.table(recorded))
+    for name, version in recorded["runtimes"].items():
+        typer.echo(f"{name}: {version}")
+    wrong = []
+    for row, cells in recorded["rows"].items():
+        for name in recorded["runtimes"]:
+            if name not in cells and not allow_missing:
+                wrong.append(f"{row} ({name}): not there")
+            elif "problem" in cells.get(name, ()):
+                wrong.append(f"{row} ({name}) {cells[name]['problem']}")
+    for line in wrong:
+        typer.echo(line)
+    raise typer.Exit(bool(wrong))
 
 
 @app.command("report", epilog=example("report scores/float --out float.html"))

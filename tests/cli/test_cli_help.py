@@ -8,7 +8,19 @@ import pytest
 
 import exportable_losses
 
-COMMANDS = ("list", "export", "attach", "validate", "score", "compare", "report", "plot", "bench", "doctor")
+COMMANDS = (
+    "list",
+    "export",
+    "attach",
+    "validate",
+    "serve",
+    "score",
+    "compare",
+    "report",
+    "plot",
+    "bench",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

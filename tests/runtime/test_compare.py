@@ -31,7 +31,7 @@ def test_equal_infinities_and_nans_are_no_difference() -> None:
 @pytest.mark.parametrize(("got", "expected"), [(INF, -INF), (INF, 1.0), (1.0, INF), (NAN, 1.0), (1.0, NAN)])
 def test_one_infinity_or_nan_is_an_infinite_difference(got: float, expected: float) -> None:
     [d] = compare({"x": np.array([got])}, {"x": np.array([expected])})
-    assert d.absolute == INF
+    assert (d.absolute, d.relative, d.ulp) == (INF, INF, INF)
     assert not d.within()
 
 

@@ -1,0 +1,1 @@
+"""Graphs in JavaScript: the page that runs them in a browser, and what runs them under Node."""

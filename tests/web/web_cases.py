@@ -1,0 +1,14 @@
+"""The graphs of the tests of JavaScript."""
+
+from pathlib import Path
+
+from exportable_losses.export.testdata import data_sets, exported
+from exportable_losses.export.web.site import Graph
+
+# of every type that a row takes or gives: float32, int64, bool; a lattice, a function, several outputs
+ROWS = ("ctc_loss", "PitWrapper", "compute_length_mask", "AutoencoderLoss")
+
+
+def listed(folder: Path) -> list[Graph]:
+    """The graphs of a folder, as `serve` finds them."""
+    return [Graph(row, path, data) for row, path in exported(folder, ".onnx") for data in data_sets(path)]
