@@ -13,10 +13,12 @@ from exportable_losses import catalog
 
 from .gradients import differentiable, gradients_of
 from .onnx import to_onnx
+from .pt2 import to_pt2
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "pt2")
+DEFAULT = ("onnx", "torchscript")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def prepare(
     return Prepared(entry, module, inputs, dict(zip(entry.outputs, several, strict=True)), names)
 
 
-def write(prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
+def write(prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT) -> None:
+    """Write ``row/row.onnx``, ``row/row.pt``, ``row/row.pt2`` and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced.
     """
@@ -71,7 +73,9 @@ def write(prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     if "torchscript" in formats:
         to_torchscript(prepared.module, path.with_suffix(".pt"))
-    if "onnx" in formats:  # writes the test data too
+    if "pt2" in formats:
+        to_pt2(prepared.module, path.with_suffix(".pt2"), prepared.inputs)
+    if "onnx" in formats:  # its test data have the gradients too
         to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs, gradients=prepared.gradients)
     else:
         write_test_data(path.parent / "test_data_set_0", prepared.inputs, prepared.outputs)

@@ -1,8 +1,10 @@
 """The runtimes that exported files are checked on, one small runner for each."""
 
-from . import onnxruntime, torchscript
+from . import aotinductor, onnxruntime, pt2, torchscript
 from .face import Absent, Case, Outputs, Runner
 
-RUNNERS: dict[str, Runner] = {runner.name: runner for runner in (onnxruntime.RUNNER, torchscript.RUNNER)}
-DEFAULT = ("onnxruntime", "torchscript")
+RUNNERS: dict[str, Runner] = {
+    runner.name: runner for runner in (onnxruntime.RUNNER, torchscript.RUNNER, pt2.RUNNER, aotinductor.RUNNER)
+}
+DEFAULT = ("onnxruntime", "torchscript", "pt2")
 __all__ = ["DEFAULT", "RUNNERS", "Absent", "Case", "Outputs", "Runner"]
