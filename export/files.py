@@ -14,10 +14,12 @@ from exportable_losses import catalog
 from .gradients import differentiable, gradients_of
 from .half import TYPES, Half
 from .onnx import to_onnx
+from .pt2 import to_pt2
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "pt2")
+DEFAULT = ("onnx", "torchscript")
 DTYPES = tuple(TYPES)
 
 
@@ -65,18 +67,20 @@ def prepare(
 
 
 def write(
-    prepared: Prepared, folder: Path, formats: Sequence[str] = FORMATS, dtype: Half | None = None
+    prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT, dtype: Half | None = None
 ) -> None:
-    """Write ``row/row.onnx``, ``row/row.pt`` and ``row/test_data_set_0`` to `folder`.
+    """Write ``row/row.onnx``, ``row/row.pt``, ``row/row.pt2`` and ``row/test_data_set_0`` to `folder`.
 
-    What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and there is no script:
-    they would not share test data.
+    What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and stands alone: the others
+    would not share its test data.
     """
     path = folder / prepared.entry.name / prepared.entry.name
     path.parent.mkdir(parents=True, exist_ok=True)
     if "torchscript" in formats and dtype is None:
         to_torchscript(prepared.module, path.with_suffix(".pt"))
-    if "onnx" in formats:  # writes the test data too
+    if "pt2" in formats and dtype is None:
+        to_pt2(prepared.module, path.with_suffix(".pt2"), prepared.inputs)
+    if "onnx" in formats:  # its test data have the gradients too
         graph = path.with_suffix(".onnx")
         to_onnx(prepared.module, graph, prepared.inputs, gradients=prepared.gradients, dtype=dtype)
     else:

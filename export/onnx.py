@@ -1,12 +1,9 @@
 """Export to ONNX."""
 
-import contextlib
 import itertools
-import logging
 import os
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +25,7 @@ from .half import Half, in_half, narrow, rounded
 from .metadata import KEY
 from .plan import Plan, plan
 from .testdata import write_test_data
+from .tracing import quiet, reason
 from .translation import attach_bodies, translations
 
 
@@ -99,7 +97,7 @@ def to_onnx(
     try:
         graph = _trace(planned, wanted, outputs)
     except Exception as error:  # torch has many types for what it cannot do
-        raise RuntimeError(f"module: {type(module).__name__} does not export: {_reason(error)}") from error
+        raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     _simplify(graph)
     _rename(graph, list(planned.inputs), outputs)
     attach_bodies(graph)
@@ -120,7 +118,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
-    with _quiet():
+    with quiet("torch.onnx"):
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         if wanted:
             # Below autograd first, with the gradients written out: `torch.export` alone loses track of what
@@ -148,13 +146,6 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
         )
     assert program is not None
     return program.model
-
-
-def _reason(error: BaseException) -> str:
-    """The line that says what was wrong first of all."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -229,17 +220,3 @@ def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelPr
     proto.producer_name = "exportable-losses"
     proto.producer_version = exportable_losses.__version__
     return proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself (missing torchvision, its progress, deprecations)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

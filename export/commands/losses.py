@@ -52,7 +52,9 @@ def export_command(
     rows: Annotated[list[str] | None, typer.Argument(help="Rows of the catalog.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="Export every row.")] = False,
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")] = Path("losses"),
-    formats: Annotated[str, typer.Option("--format", help="onnx, torchscript or both.")] = "onnx,torchscript",
+    formats: Annotated[
+        str, typer.Option("--format", help="Some of onnx, torchscript, pt2.")
+    ] = "onnx,torchscript",
     reduction: Annotated[str | None, typer.Option(help="mean, sum, batch, batchmean or none.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")
@@ -84,7 +86,7 @@ def export_command(
 
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
-        fail(f"--format: got {formats!r}, expected {','.join(FORMATS)} or one of them.")
+        fail(f"--format: got {formats!r}, expected some of {','.join(FORMATS)}.")
     if gradients and "onnx" not in kinds:
         fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
     if dtype is not None and (dtype not in DTYPES or "onnx" not in kinds):

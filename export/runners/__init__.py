@@ -1,6 +1,6 @@
 """The runtimes that exported files are checked on, one small runner for each."""
 
-from . import chromium, cpp, node, onnxruntime, openvino, ort_format, reference, torchscript
+from . import aotinductor, chromium, cpp, node, onnxruntime, openvino, ort_format, pt2, reference, torchscript
 from .face import Absent, Case, Outputs, Runner
 
 _ALL = (
@@ -15,7 +15,9 @@ _ALL = (
     reference.RUNNER,
     torchscript.RUNNER,
     cpp.LIBTORCH,
+    pt2.RUNNER,
+    aotinductor.RUNNER,
 )
 RUNNERS: dict[str, Runner] = {runner.name: runner for runner in _ALL}
-DEFAULT = ("onnxruntime", "torchscript")
+DEFAULT = ("onnxruntime", "torchscript", "pt2")
 __all__ = ["DEFAULT", "RUNNERS", "Absent", "Case", "Outputs", "Runner"]

@@ -84,27 +84,14 @@ def ctc_posterior(
     are one batch of 2B.
     """
     batch, frames = log_probs.shape[0], log_probs.shape[1]
-    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
-    active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
-    last = 2 * target_lengths.unsqueeze(1)
-    from_start = _on(torch.zeros_like(last), skips)
-    from_end = _on(last, skips).flip(1)
-    # the arc that skips into s + 2 comes from s: reversed, it leads into s
-    reversed_skips = torch.nn.functional.pad(skips, [0, 2], value=-torch.inf)[:, 2:].flip(1)
-    both_emitted = torch.cat([emitted, emitted.flip(1, 2)])
-    both_active = torch.cat([active, active.flip(1)])
-    both_skips = torch.cat([skips, reversed_skips])
-    alpha = torch.cat([from_start, from_end])
-    before, behind = torch.empty_like(emitted), torch.empty_like(emitted)
+    alpha, emitted, active, skips = both_ways(log_probs, targets, input_lengths, target_lengths, blank_index)
+    before, behind = torch.empty_like(emitted[:batch]), torch.empty_like(emitted[:batch])
     for t in range(frames):
-        reached = _transition(alpha, both_skips)
-        alpha = torch.where(both_active[:, t : t + 1], reached + both_emitted[:, t], alpha)
+        reached = transition(alpha, skips)
+        alpha = torch.where(active[:, t : t + 1], reached + emitted[:, t], alpha)
         before[:, t] = reached[:batch]
         behind[:, frames - 1 - t] = alpha[batch:].flip(1)
-    costs = -_transition(alpha[:batch], skips).gather(1, last).squeeze(1)
-    # every frame adds up to the same; divided by its own sum it has the rounding of that frame alone
-    held = active & ~costs.isinf().unsqueeze(1)
-    return costs, (before + behind).softmax(2).masked_fill(~held.unsqueeze(2), 0.0)
+    return occupation(alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths)
 
 
 def ctc_forward(
@@ -127,25 +114,43 @@ def ctc_forward(
     The largest of an item's states is taken out at every frame, so that no number grows with time, and here
     how the frames are divided among calls changes no bit.
     """
-    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
-    active = torch.arange(log_probs.shape[1], device=log_probs.device) < input_lengths.unsqueeze(1)
-    last = 2 * target_lengths.unsqueeze(1)
-    behind = torch.arange(skips.shape[1], device=skips.device) > last
-    states = alpha.transpose(1, 2).flatten(1)[:, :-1].masked_fill(behind, -torch.inf)
+    emitted, skips = lattice(log_probs, targets, target_lengths, blank_index)
+    active = within(input_lengths, log_probs.shape[1])
+    states, behind = by_state(alpha, skips, target_lengths)
     high, low = offset[:, 0], offset[:, 1]
     for t in range(log_probs.shape[1]):
-        reached = (_transition(states, skips) + emitted[:, t]).masked_fill(behind, -torch.inf)
-        most = reached.amax(1)
-        most = torch.where(active[:, t] & ~most.isneginf(), most, 0.0)
-        states = torch.where(active[:, t : t + 1], reached - most.unsqueeze(1), states)
-        # Knuth's sum of two numbers, and what it has rounded away
-        total = high + most
-        added = total - high
-        low = low + ((high - (total - added)) + (most - added))
-        high = total
-    costs = -(high + (low + _transition(states, skips).gather(1, last).squeeze(1)))
+        states, high, low = walk_on(states, high, low, emitted[:, t], active[:, t], skips, behind)
+    return walked(states, high, low, skips, target_lengths)
+
+
+def by_state(alpha: Tensor, skips: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Alpha `[B, 2, S+1]` as `[B, 2S+1]`, -inf behind an item's last state, and which those are."""
+    states = torch.arange(skips.shape[1], device=skips.device)
+    behind = states > 2 * target_lengths.unsqueeze(1)
+    return alpha.transpose(1, 2).flatten(1)[:, :-1].masked_fill(behind, -torch.inf), behind
+
+
+def walk_on(
+    states: Tensor, high: Tensor, low: Tensor, emitted: Tensor, active: Tensor, skips: Tensor, behind: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One frame: the states without their largest, which goes to `high`, its rounding to `low`."""
+    reached = (transition(states, skips) + emitted).masked_fill(behind, -torch.inf)
+    most = reached.amax(1)
+    most = torch.where(active & ~most.isneginf(), most, 0.0)
+    # Knuth's sum of two numbers, and what it has rounded away
+    total = high + most
+    added = total - high
+    low = low + ((high - (total - added)) + (most - added))
+    return torch.where(active.unsqueeze(1), reached - most.unsqueeze(1), states), total, low
+
+
+def walked(
+    states: Tensor, high: Tensor, low: Tensor, skips: Tensor, target_lengths: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `ctc_forward` gives of what its frames have led to."""
+    ended = transition(states, skips).gather(1, 2 * target_lengths.unsqueeze(1)).squeeze(1)
     rows = torch.nn.functional.pad(states, [0, 1], value=-torch.inf).unflatten(1, [-1, 2]).transpose(1, 2)
-    return costs, rows.contiguous(), torch.stack([high, low], 1)
+    return -(high + (low + ended)), rows.contiguous(), torch.stack([high, low], 1)
 
 
 def ctc_align(
@@ -158,17 +163,17 @@ def ctc_align(
     stayed goes before one as good that stepped, and that before one that skipped.
     """
     frames = log_probs.shape[1]
-    emitted, skips = _lattice(log_probs, targets, target_lengths, blank_index)
-    active = torch.arange(frames, device=log_probs.device) < input_lengths.unsqueeze(1)
+    emitted, skips = lattice(log_probs, targets, target_lengths, blank_index)
+    active = within(input_lengths, frames)
     last = 2 * target_lengths.unsqueeze(1)
-    alpha = _on(torch.zeros_like(last), skips)
+    alpha = on(torch.zeros_like(last), skips)
     moves = torch.empty_like(emitted, dtype=torch.int8)
     for t in range(frames):
         now = active[:, t : t + 1]
-        best, move = _best_transition(alpha, skips)
+        best, move = best_transition(alpha, skips)
         alpha = torch.where(now, best + emitted[:, t], alpha)
         moves[:, t] = move * now
-    best, move = _best_transition(alpha, skips)
+    best, move = best_transition(alpha, skips)
     scores = best.gather(1, last).squeeze(1)
     state = last - move.gather(1, last)
     states = torch.empty_like(active, dtype=torch.int64)
@@ -178,24 +183,62 @@ def ctc_align(
     return states.masked_fill(~active | scores.isneginf().unsqueeze(1), -1), scores
 
 
-def _lattice(
+# What the recursions are made of, in `scans` too
+
+
+def within(lengths: Tensor, size: int) -> Tensor:
+    """Whether each of `size` places lies within the length of each item `[B, size]`."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def lattice(
     log_probs: Tensor, targets: Tensor, target_lengths: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
     """What each state emits at each frame `[B, T, 2S+1]`, and each arc over a blank `[B, 2S+1]`: 0 or -inf.
 
     Such an arc leads from one label to the next, unless they are equal; two blanks are.
     """
-    is_label = torch.arange(targets.shape[1], device=targets.device) < target_lengths.unsqueeze(1)
-    labels = torch.full(
-        (targets.shape[0], 2 * targets.shape[1] + 1), blank_index, dtype=torch.int64, device=targets.device
-    )
-    labels[:, 1::2] = torch.where(is_label, targets.long(), blank_index)
+    padded = torch.nn.functional.pad(targets.long(), [0, 1])
+    padded = torch.where(within(target_lengths, padded.shape[1]), padded, blank_index)
+    labels = torch.stack([torch.full_like(padded, blank_index), padded], 2).flatten(1)[:, :-1]
     two_before = torch.nn.functional.pad(labels, [2, 0], value=float(blank_index))[:, :-2]
     skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(labels == two_before, -torch.inf)
     return log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1)), skips
 
 
-def _on(state: Tensor, like: Tensor) -> Tensor:
+def both_ways(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The lattice of each target, and reversed in time and states, as one batch of 2B.
+
+    Alpha before the first frame `[2B, 2S+1]`, what each state emits `[2B, T, 2S+1]`, which frames there
+    are `[2B, T]`, and the arcs over blanks `[2B, 2S+1]`.
+    """
+    emitted, skips = lattice(log_probs, targets, target_lengths, blank_index)
+    active = within(input_lengths, log_probs.shape[1])
+    last = 2 * target_lengths.unsqueeze(1)
+    start = torch.cat([on(torch.zeros_like(last), skips), on(last, skips).flip(1)])
+    # the arc that skips into s + 2 comes from s: reversed, it leads into s
+    reversed_skips = torch.nn.functional.pad(skips, [0, 2], value=-torch.inf)[:, 2:].flip(1)
+    return (
+        start,
+        torch.cat([emitted, emitted.flip(1, 2)]),
+        torch.cat([active, active.flip(1)]),
+        torch.cat([skips, reversed_skips]),
+    )
+
+
+def occupation(
+    alpha: Tensor, before: Tensor, behind: Tensor, active: Tensor, skips: Tensor, target_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What `ctc_posterior` gives, of the variables before and behind each emission `[B, T, 2S+1]`."""
+    costs = -transition(alpha, skips).gather(1, 2 * target_lengths.unsqueeze(1)).squeeze(1)
+    # every frame adds up to the same; divided by its own sum it has the rounding of that frame alone
+    held = active & ~costs.isinf().unsqueeze(1)
+    return costs, (before + behind).softmax(2).masked_fill(~held.unsqueeze(2), 0.0)
+
+
+def on(state: Tensor, like: Tensor) -> Tensor:
     """Probability one on a state of each item `[B, 1]`, none on the others: logarithms like `[B, 2S+1]`."""
     return torch.full_like(like, -torch.inf).scatter(1, state, 0.0)
 
@@ -206,14 +249,14 @@ def _arrivals(alpha: Tensor, skips: Tensor) -> tuple[Tensor, Tensor]:
     return before[:, 1:-1], before[:, :-2] + skips
 
 
-def _transition(alpha: Tensor, skips: Tensor) -> Tensor:
+def transition(alpha: Tensor, skips: Tensor) -> Tensor:
     """alpha(s) + alpha(s-1) + alpha(s-2) where it may skip, in logarithms."""
     one, two = _arrivals(alpha, skips)
     return torch.logaddexp(torch.logaddexp(alpha, one), two)
 
 
-def _best_transition(alpha: Tensor, skips: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of what `_transition` adds up, and how many states it came over; of equals the fewest."""
+def best_transition(alpha: Tensor, skips: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of what `transition` adds up, and how many states it came over; of equals the fewest."""
     one, two = _arrivals(alpha, skips)
     nearer = torch.maximum(alpha, one)
     return torch.maximum(nearer, two), (one > alpha).to(torch.int8).masked_fill(two > nearer, 2)

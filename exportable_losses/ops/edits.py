@@ -34,7 +34,11 @@ def edit_counts(
         cost = (cost - deleted).cummin(1)[0] + deleted
         row = torch.where((i < prediction_lengths).unsqueeze(1), cost, row)
     cost = row.gather(1, target_lengths.unsqueeze(1)).squeeze(1)
+    return counts_of(cost, weight, prediction_lengths - target_lengths)
+
+
+def counts_of(cost: Tensor, weight: int, longer: Tensor) -> Tensor:
+    """What `edit_counts` gives, of the least costs `[B]` and by how much predictions are longer `[B]`."""
     edits = cost // weight
     gaps = cost - edits * weight
-    longer = prediction_lengths - target_lengths
     return torch.stack([(gaps + longer) // 2, (gaps - longer) // 2, edits - gaps], 1)

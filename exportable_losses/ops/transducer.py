@@ -32,12 +32,12 @@ def transducer_costs(
         target_lengths: labels per item `[B]`, int64.
         blank_index: the class of the blank.
     """
-    labels = _labels(targets, target_lengths, blank_index)
-    stay, emit = _arcs(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
-    alpha = _start(labels, stay)
+    labels = next_labels(targets, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    alpha = start(labels, stay)
     for n in range(stay.shape[1]):
-        alpha = _forward(alpha, stay[:, n], emit[:, n])
-    return _cost(alpha, target_lengths)
+        alpha = forward(alpha, stay[:, n], emit[:, n])
+    return cost_of(alpha, target_lengths)
 
 
 def transducer_costs_and_grad(
@@ -56,32 +56,29 @@ def transducer_costs_and_grad(
     what thousands of arcs multiply to has few digits behind the point.
     """
     log_probs = logits.log_softmax(-1)
-    labels = _labels(targets, target_lengths, blank_index)
-    stay, emit = _arcs(log_probs, labels, input_lengths, target_lengths, blank_index)
+    labels = next_labels(targets, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     diagonals = stay.shape[1]
-    alphas, scales = [_start(labels, stay)], []
+    alphas, scales = [start(labels, stay)], []
     for n in range(diagonals):
-        alpha, scale = _rescaled(_forward(alphas[-1], stay[:, n], emit[:, n]))
+        alpha, scale = rescaled(forward(alphas[-1], stay[:, n], emit[:, n]))
         alphas.append(alpha)
         scales.append(scale)
-    last = torch.arange(stay.shape[2], device=stay.device) == target_lengths.unsqueeze(1)
-    betas = [torch.where(last, 0.0, log_zero()).to(stay.dtype)]
+    betas = [end(stay, target_lengths)]
     for n in range(diagonals - 1, -1, -1):
-        beta = torch.logaddexp(betas[-1] + stay[:, n], _shift_left(betas[-1]) + emit[:, n])
-        betas.append(_rescaled(beta)[0])
+        beta = torch.logaddexp(betas[-1] + stay[:, n], shift_left(betas[-1]) + emit[:, n])
+        betas.append(rescaled(beta)[0])
     alpha = torch.stack(alphas[:-1], 1)
     beta = torch.stack(betas[-2::-1], 1)
-    costs = _cost(alphas[-1] + torch.stack(scales).sum(0), target_lengths)
-    arcs = torch.cat([alpha + stay + beta, alpha + emit + _shift_left(beta)], 2).softmax(2)
-    staying, emitting = arcs.chunk(2, 2)
-    stays, emits = _unskew(staying, log_probs.shape[1]), _unskew(emitting, log_probs.shape[1])
+    costs = cost_of(alphas[-1] + torch.stack(scales).sum(0), target_lengths)
+    stays, emits = occupations(alpha, beta, stay, emit, log_probs.shape[1])
     # the arcs behind the last frame are of no logit
-    padding = _padding(stays, input_lengths, target_lengths) | costs.isinf()[:, None, None]
+    padding = behind(stays, input_lengths, target_lengths) | costs.isinf()[:, None, None]
     weight = grad_costs[:, None, None]
     stays, emits = stays.masked_fill(padding, 0.0) * weight, emits.masked_fill(padding, 0.0) * weight
     grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
-    return costs, grad.scatter_add_(-1, _at_labels(labels, grad), -emits.unsqueeze(-1))
+    return costs, grad.scatter_add_(-1, at_labels(labels, grad), -emits.unsqueeze(-1))
 
 
 def transducer_align(
@@ -94,12 +91,12 @@ def transducer_align(
     that emits the last label that they disagree on earlier. Frames are zero behind the last label,
     and where no path is possible.
     """
-    labels = _labels(targets, target_lengths, blank_index)
-    stay, emit = _arcs(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
-    alpha = _start(labels, stay)
+    labels = next_labels(targets, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    alpha = start(labels, stay)
     by_label = torch.empty(stay.shape, dtype=torch.bool, device=stay.device)
     for n in range(stay.shape[1]):
-        stayed, emitted = _entering(alpha, stay[:, n], emit[:, n])
+        stayed, emitted = entering(alpha, stay[:, n], emit[:, n])
         by_label[:, n] = emitted > stayed
         alpha = torch.maximum(stayed, emitted)
     u = target_lengths.unsqueeze(1)
@@ -107,12 +104,7 @@ def transducer_align(
     for n in range(stay.shape[1] - 1, -1, -1):
         u = (u - by_label[:, n].gather(1, u).long()).clamp(min=0)  # an impossible path knows no bound
         emitted_before[:, n] = u[:, 0]
-    # label j leaves the last diagonal n on which no more than j labels have been emitted, at t = n - j
-    j = torch.arange(targets.shape[1], device=targets.device)
-    frames = (emitted_before.unsqueeze(2) <= j).sum(1) - 1 - j
-    score = -_cost(alpha, target_lengths)
-    on_path = (j < target_lengths.unsqueeze(1)) & score.isfinite().unsqueeze(1)
-    return torch.where(on_path, frames, 0), score
+    return frames_of(emitted_before, alpha, target_lengths)
 
 
 def _given_up() -> float:
@@ -128,7 +120,7 @@ def with_no_arc(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank_i
     path has T + U arcs: when all give up the same share the posterior stays, and there is one. A
     small share keeps the logarithm of the total small as well.
     """
-    labels = _labels(targets, target_lengths, blank_index)
+    labels = next_labels(targets, target_lengths, blank_index)
     stay, emit = _by_frame(logits.log_softmax(-1), labels, blank_index)
     last = torch.arange(labels.shape[1], device=labels.device) >= target_lengths.unsqueeze(1)
     kept = math.log1p(-_given_up())
@@ -153,7 +145,7 @@ def transducer_posteriors(
         The occupation of the nodes `[B, T, U+1]` and of the arcs of labels `[B, T, U]`, zero outside
         of an item and where its cost is infinite, and the costs `[B]` of the targets.
     """
-    padding = _padding(grad[..., 0], input_lengths, target_lengths)
+    padding = behind(grad[..., 0], input_lengths, target_lengths)
     probabilities = logits.exp()
     nodes = grad[..., 2] / probabilities[..., 2]
     emissions = nodes * probabilities[..., 1] - grad[..., 1]
@@ -162,23 +154,27 @@ def transducer_posteriors(
     return nodes.masked_fill(padding, 0.0).clamp(0.0, 1.0), emissions, costs + given_up
 
 
-def _labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
+# What the recursions are made of, in `scans` too
+
+
+def next_labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
     """The label that leaves each u, the blank where there is none: `[B, U+1]`."""
     padded = torch.nn.functional.pad(targets.long(), [0, 1])
     emitted = torch.arange(padded.shape[1], device=targets.device) < target_lengths.unsqueeze(1)
     return torch.where(emitted, padded, blank_index)
 
 
-def _at_labels(labels: Tensor, like: Tensor) -> Tensor:
+def at_labels(labels: Tensor, like: Tensor) -> Tensor:
+    """The index of the label at each node of `like` `[B, T, U+1, V]`."""
     return labels.unsqueeze(1).unsqueeze(-1).expand(-1, like.shape[1], -1, -1)
 
 
 def _by_frame(log_probs: Tensor, labels: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
     """The log-probabilities of the blank and of the next label at each node: `[B, T, U+1]` each."""
-    return log_probs[..., blank_index], log_probs.gather(3, _at_labels(labels, log_probs)).squeeze(3)
+    return log_probs[..., blank_index], log_probs.gather(3, at_labels(labels, log_probs)).squeeze(3)
 
 
-def _arcs(
+def arcs_by_diagonal(
     log_probs: Tensor, labels: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
     """The log-probabilities of the two arcs out of each node, by diagonal: `[B, T+U, U+1]` each."""
@@ -197,39 +193,67 @@ def _arcs(
     )
 
 
-def _padding(nodes: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+def behind(nodes: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
     """Whether each of the nodes `[B, T, U+1]` lies behind its item's frames or labels."""
     t = torch.arange(nodes.shape[1], device=nodes.device).unsqueeze(1)
     u = torch.arange(nodes.shape[2], device=nodes.device)
     return (t >= input_lengths[:, None, None]) | (u > target_lengths[:, None, None])
 
 
-def _start(labels: Tensor, like: Tensor) -> Tensor:
+def start(labels: Tensor, like: Tensor) -> Tensor:
     """Before the first diagonal all probability is at u = 0: `[B, U+1]`."""
-    start = torch.full(labels.shape, log_zero(), dtype=like.dtype, device=like.device)
-    start[:, 0] = 0.0
-    return start
+    first = torch.arange(labels.shape[1], device=labels.device) == 0
+    return torch.where(first, 0.0, log_zero()).to(like.dtype).repeat(labels.shape[0], 1)
 
 
-def _entering(alpha: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor]:
+def end(like: Tensor, target_lengths: Tensor) -> Tensor:
+    """Behind the last diagonal all probability is at u = U: `[B, U+1]`."""
+    last = torch.arange(like.shape[2], device=like.device) == target_lengths.unsqueeze(1)
+    return torch.where(last, 0.0, log_zero()).to(like.dtype)
+
+
+def entering(alpha: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor]:
     """What comes to each node by a blank and by a label: alpha of the arc's start, times the arc."""
     return alpha + stay, torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
 
 
-def _forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
+def forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
     """alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms."""
-    stayed, emitted = _entering(alpha, stay, emit)
+    stayed, emitted = entering(alpha, stay, emit)
     return torch.logaddexp(stayed, emitted)
 
 
-def _rescaled(alpha: Tensor) -> tuple[Tensor, Tensor]:
+def rescaled(alpha: Tensor) -> tuple[Tensor, Tensor]:
     """`alpha` with 0 as its largest, and what it has lost: `[B, U+1]` and `[B, 1]`."""
     scale = alpha.amax(1, keepdim=True)
     return alpha - scale, scale
 
 
-def _shift_left(beta: Tensor) -> Tensor:
+def shift_left(beta: Tensor) -> Tensor:
+    """Beta of the node that the label leads to."""
     return torch.nn.functional.pad(beta[..., 1:], [0, 1], value=log_zero())
+
+
+def occupations(
+    alpha: Tensor, beta: Tensor, stay: Tensor, emit: Tensor, frames: int
+) -> tuple[Tensor, Tensor]:
+    """How probable the blank and the label at each node are, given the target: `[B, T, U+1]` each.
+
+    Alpha, beta and the arcs are by diagonal, of the nodes that an arc leaves and that it leads to.
+    """
+    arcs = torch.cat([alpha + stay + beta, alpha + emit + shift_left(beta)], 2).softmax(2)
+    staying, emitting = arcs.chunk(2, 2)
+    return _unskew(staying, frames), _unskew(emitting, frames)
+
+
+def frames_of(emitted_before: Tensor, alpha: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """What `transducer_align` gives, of the labels emitted before each diagonal `[B, T+U]`."""
+    # label j leaves the last diagonal n on which no more than j labels have been emitted, at t = n - j
+    j = torch.arange(alpha.shape[1] - 1, device=alpha.device)
+    frames = (emitted_before.unsqueeze(2) <= j).sum(1) - 1 - j
+    score = -cost_of(alpha, target_lengths)
+    on_path = (j < target_lengths.unsqueeze(1)) & score.isfinite().unsqueeze(1)
+    return torch.where(on_path, frames, 0), score
 
 
 def _unskew(by_diagonal: Tensor, frames: int) -> Tensor:
@@ -239,6 +263,7 @@ def _unskew(by_diagonal: Tensor, frames: int) -> Tensor:
     return by_diagonal.gather(1, n.expand(by_diagonal.shape[0], -1, -1))
 
 
-def _cost(alpha: Tensor, target_lengths: Tensor) -> Tensor:
+def cost_of(alpha: Tensor, target_lengths: Tensor) -> Tensor:
+    """The costs `[B]` of alpha behind the last diagonal; infinite where no path is possible."""
     cost = -alpha.gather(1, target_lengths.unsqueeze(1)).squeeze(1)
     return torch.where(cost > -log_zero() / 10, float("inf"), cost)

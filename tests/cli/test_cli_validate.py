@@ -127,7 +127,7 @@ def test_broken_test_data_fail(graphs):
 
 def test_nothing_to_validate_is_an_error(cli, tmp_path):
     result = cli("validate", tmp_path)
-    assert (result.exit_code, "there is no .onnx or .pt file in" in result.stderr) == (1, True)
+    assert (result.exit_code, "there is no .onnx or .pt or .pt2 file in" in result.stderr) == (1, True)
 
 
 def test_a_missing_folder_is_a_wrong_call(cli, tmp_path):
@@ -155,3 +155,32 @@ def test_a_script_that_needs_this_package_fails(losses):
     off = [check for check in validate(losses).checks if not check.ok]
     assert [(check.row, check.runtime) for check in off] == [("ctc_loss", "torchscript")]
     assert "exportable_losses::ctc_loss" in off[0].problem
+
+
+def test_programs_of_torch_export(cli, tmp_path):
+    assert cli("export", "ctc_loss", "--format", "pt2", "--out", tmp_path).exit_code == 0
+    result = cli("validate", tmp_path)
+    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+    _add(tmp_path / "ctc_loss" / "test_data_set_0" / "output_0.pb", 0.001)
+    result = cli("validate", tmp_path, "--on", "pt2")
+    assert (result.exit_code, "ctc_loss (pt2) loss: off by 0.001" in result.stdout) == (1, True)
+    path = tmp_path / "ctc_loss" / "ctc_loss.pt2"
+    path.write_bytes(path.read_bytes()[:1000])
+    result = cli("validate", tmp_path, "--on", "pt2")
+    assert (result.exit_code, "ctc_loss (pt2) file: " in result.stdout) == (1, True)
+
+
+def test_gradients_of_the_graph_are_nothing_to_a_program(cli, tmp_path):
+    words = ("--gradients", "all", "--format", "onnx,pt2", "--out", tmp_path)
+    assert cli("export", "ctc_loss", *words).exit_code == 0
+    result = cli("validate", tmp_path, "--on", "onnxruntime,pt2")
+    assert (result.exit_code, "3 outputs checked, none off." in result.stdout) == (0, True), result.output
+
+
+def test_without_a_compiler_there_is_no_aotinductor(cli, graphs, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = cli("validate", graphs, "--on", "aotinductor")
+    assert result.exit_code == 1
+    assert (
+        "aotinductor is not here: it compiles with a C++ compiler, and there is no no-such" in result.stdout
+    )

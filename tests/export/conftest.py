@@ -16,7 +16,7 @@ from export_cases import Case, Export, Inputs, TorchAlone
 
 from exportable_losses.export import to_onnx, to_torchscript
 
-# Answers each line "FILE.pt CALLS.pt" with the outputs of the file for every call, in CALLS.pt.out,
+# Answers each line "FILE CALLS.pt" with the outputs of the file for every call, in CALLS.pt.out,
 # or with what went wrong.
 _TORCH_ALONE = """
 import sys
@@ -25,7 +25,8 @@ import torch
 for line in sys.stdin:
     module, calls = line.split()
     try:
-        loaded = torch.jit.load(module)
+        program = module.endswith(".pt2")
+        loaded = torch.export.load(module).module() if program else torch.jit.load(module)
         outputs = [loaded(**call) for call in torch.load(calls)]
         outputs = [tuple(output) if isinstance(output, tuple) else output for output in outputs]
     except Exception as error:
@@ -69,7 +70,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 @pytest.fixture(scope="session")
 def torch_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchAlone]:
-    """Runs TorchScript files in another process, one for the whole session, which knows torch alone."""
+    """Runs files of torch in another process, one for the whole session, which knows torch alone."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _TORCH_ALONE],
         stdin=subprocess.PIPE,
@@ -88,7 +89,7 @@ def torch_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchAlone
         assert process.stdout.readline() == "done\n"
         outputs, ours = torch.load(f"{path}.out")
         assert isinstance(outputs, list), outputs
-        assert not ours, f"a plain TorchScript file must need torch alone, this one loaded {ours}"
+        assert not ours, f"such a file must need torch alone, this one loaded {ours}"
         return outputs
 
     yield run

@@ -1,0 +1,40 @@
+"""Files of torch in a fresh process that has torch alone."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .face import Case, Outputs, named, one_line
+
+
+def version() -> str:
+    """That of torch."""
+    return str(torch.__version__)
+
+
+def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
+    """The outputs of each file, loaded as `torch_only` does by that name."""
+    if not cases:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        jobs, results = Path(folder) / "jobs", Path(folder) / "results"
+        torch.save([(str(case.path.resolve()), _tensors(case)) for case in cases], jobs)
+        code = Path(__file__).with_name("torch_only.py").read_text()
+        command = [sys.executable, "-W", "ignore", "-c", code, loader, str(jobs), str(results)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode != 0:
+            problem = f"the process with torch alone ended with {done.returncode}: {one_line(done.stderr)}"
+            return [problem] * len(cases)
+        found: list[list[torch.Tensor] | str] = torch.load(results)
+    return [
+        one_line(result) if isinstance(result, str) else named(case, [tensor.numpy() for tensor in result])
+        for case, result in zip(cases, found, strict=True)
+    ]
+
+
+def _tensors(case: Case) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array.copy()) for name, array in case.inputs.items()}
