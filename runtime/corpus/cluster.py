@@ -25,6 +25,8 @@ from .formats import is_url
 from .reading import Window, by_run
 from .scorer import Scorer, first_line
 
+# Where a run ends early, threads of Ray Data go on for a while: they may not start a cluster of their own.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 try:
     import ray
     import ray.data

@@ -168,3 +168,11 @@ def test_several_pairs_on_one_page_and_in_one_json(cli, run_a, run_b, rates, tmp
 def test_runs_come_in_pairs(cli, run_a, run_b):
     result = cli("compare", run_a, run_b, run_a)
     assert (result.exit_code, "got 3 runs, expected pairs" in result.stderr) == (2, True)
+
+
+def test_pairs_with_an_output_of_the_same_name_share_no_ids(cli, run_a, run_b, tmp_path):
+    page = tmp_path / "page.html"
+    assert cli("compare", run_a, run_b, run_b, run_a, "--report", page).exit_code == 0
+    ids = re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))
+    assert len(ids) > 8
+    assert len(ids) == len(set(ids))

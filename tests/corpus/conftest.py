@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ from corpora import ROWS
 
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx
+
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # as `cluster` has it, before a test loads Ray
 
 
 @pytest.fixture(scope="session")

@@ -219,6 +219,24 @@ def aside(out: Path) -> list[tuple[str, str]]:
     return [(row["id"], row["reason"]) for row in table]
 
 
+def test_the_shorter_of_two_says_what_is_compared(graphs: Any, tmp_path: Path) -> None:
+    items = items_of("l1_loss")
+    for row, item in enumerate(items[:8]):
+        name = ("predictions", "targets")[row % 2]
+        item[name] = item[name][: max(1, len(item[name]) - row // 2)]
+    path = write("parquet", tmp_path / "dev", items, IDS)
+    found = score_corpus(Scorer(graphs["l1_loss"]), [path], tmp_path / "out")
+    both = [min(map(len, item.values())) for item in items]
+    table = pq.read_table(tmp_path / "out" / "items.parquet")
+    assert table["size"].to_pylist() == both
+    apart = [
+        np.abs(item["predictions"][:size] - item["targets"][:size]).ravel()
+        for item, size in zip(items, both, strict=True)
+    ]
+    assert table["loss"].to_pylist() == pytest.approx([each.mean() for each in apart], 1e-5)
+    assert found["totals"]["loss"]["value"] == pytest.approx(np.concatenate(apart).mean(), 1e-5)
+
+
 def test_what_is_wrong_with_an_item_is_said(graphs: Any, tmp_path: Path) -> None:
     good = items_of("ctc_loss", 9)
     nan = good[1]["log_probs"].copy()
