@@ -56,7 +56,9 @@ def _run(library: Path, cases: Sequence[Case]) -> list[Outputs]:
         jobs = Path(folder) / "cases.json"
         jobs.write_text(json.dumps([_files(case) for case in cases]), encoding="utf-8")
         command = ["node", str(SCRIPT), str(library), str(jobs)]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8"
+        )
     found = [decoded(json.loads(line)) for line in done.stdout.splitlines()]
     problem = f"node ended with {done.returncode}: {one_line(done.stderr)}"
     return found + [problem] * (len(cases) - len(found))

@@ -121,6 +121,7 @@ def page(path: str, seconds: float = 120) -> Iterator[Page]:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(theirs.fileno()), *command],
             pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

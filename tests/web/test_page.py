@@ -147,6 +147,22 @@ def test_what_is_off_is_shown_and_saved(page: devtools.Page, address: str, tmp_p
     assert "problem" not in cells["compute_length_mask"]
 
 
+def test_outputs_that_are_not_expected_are_a_problem(
+    page: devtools.Page, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "site" / "cases.json"
+    cases = json.loads(path.read_text())
+    for case in cases:
+        case["outputs"] = case["outputs"][:1]
+    path.write_text(json.dumps(cases))
+    go(page, address)
+    click(page, "run")
+    assert page.run(FINISHED) == "2 of 4 outputs of 4 graphs are off."
+    verdicts = {row: verdict for row, *_, verdict in page.run(TABLE)}
+    assert verdicts["PitWrapper"] == "gave loss, permutations, expected loss"
+    assert verdicts["ctc_loss"] == "ok"
+
+
 def test_infinities_are_saved_as_python_reads_them(page: devtools.Page, address: str, tmp_path: Path) -> None:
     output = tmp_path / "site" / "graphs" / "ctc_loss" / "test_data_set_0" / "output_0.pb"
     onnx.save_tensor(numpy_helper.from_array(np.float32(np.inf), "loss"), output)

@@ -118,6 +118,7 @@ def test_sizes_may_be_packed(node: str) -> None:
             "b: got a tens",
         ),
         (numpy_helper.from_array(np.zeros(9), "x").SerializeToString()[:-1], "the tensor ends early"),
+        (b"\x08\x01\x10\x02\x4a\x02ab", ": got 2 bytes of raw data, expected 1 of uint8"),
         (b"", ": got a tensor of type 0"),
         (b"\x08", "the tensor ends early"),
         (b"\xff\xff", "the tensor ends early"),
