@@ -10,7 +10,7 @@ const bits = new DataView(new ArrayBuffer(8));
 /** One check for each output that is expected: { output, absolute, ulp, problem }. */
 export function check(got, expected) {
   const names = Object.keys(expected);
-  if ( names.some((name) => !(name in got)))
+  if (names.length !== Object.keys(got).length || names.some((name) => !(name in got)))
     throw new Error(`gave ${Object.keys(got).join(", ")}, expected ${names.join(", ") || "none"}`);
   return names.map((name) => ({ output: name, ...compare(got[name], expected[name]) }));
 }
