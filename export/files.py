@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog
 
+from .executorch import to_executorch
 from .gradients import differentiable, gradients_of
 from .onnx import to_onnx
 from .pt2 import to_pt2
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
-FORMATS = ("onnx", "torchscript", "pt2")
+FORMATS = ("onnx", "torchscript", "pt2", "executorch")
 DEFAULT = ("onnx", "torchscript")
 
 
@@ -65,7 +66,7 @@ def prepare(
 
 
 def write(prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT) -> None:
-    """Write ``row/row.onnx``, ``row/row.pt``, ``row/row.pt2`` and ``row/test_data_set_0`` to `folder`.
+    """Write ``row/row.onnx``, ``.pt``, ``.pt2`` or ``.pte``, and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced.
     """
@@ -75,6 +76,8 @@ def write(prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT) ->
         to_torchscript(prepared.module, path.with_suffix(".pt"))
     if "pt2" in formats:
         to_pt2(prepared.module, path.with_suffix(".pt2"), prepared.inputs)
+    if "executorch" in formats:
+        to_executorch(prepared.module, path.with_suffix(".pte"), prepared.inputs)
     if "onnx" in formats:  # its test data have the gradients too
         to_onnx(prepared.module, path.with_suffix(".onnx"), prepared.inputs, gradients=prepared.gradients)
     else:

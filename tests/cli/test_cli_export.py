@@ -78,7 +78,10 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
         (["l1_loss", "--all"], "give either rows to export or --all."),
         (["ctc_los"], "there is no row ctc_los. Close to it: ctc_loss, "),
         (["pitwraper"], "Close to it: PitWrapper. "),
-        (["l1_loss", "--format", "tflite"], "--format: got 'tflite', expected some of onnx,torchscript,pt2"),
+        (
+            ["l1_loss", "--format", "tflite"],
+            "--format: got 'tflite', expected some of onnx,torchscript,pt2,executorch",
+        ),
         (
             ["l1_loss", "--reduction", "median"],
             "l1_loss: reduction: got 'median', expected one of mean, sum,",
