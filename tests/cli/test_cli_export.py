@@ -118,3 +118,10 @@ def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
     (tmp_path / "file").write_text("")
     result = cli("export", "l1_loss", "--format", "torchscript", "--out", tmp_path / "file" / "losses")
     assert (result.exit_code, result.stderr.startswith("Error: --out: ")) == (2, True)
+
+
+def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPORTABLE_LOSSES_EXECUTORCH", "/nowhere/python")
+    result = cli("export", "l1_loss", "--format", "executorch", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--format: EXPORTABLE_LOSSES_EXECUTORCH is no Python" in result.stderr
