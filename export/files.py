@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog
 
+from .executorch import to_executorch
 from .gradients import differentiable, gradients_of
 from .half import TYPES, Half
 from .onnx import to_onnx
@@ -18,7 +19,7 @@ from .pt2 import to_pt2
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
-FORMATS = ("onnx", "torchscript", "pt2")
+FORMATS = ("onnx", "torchscript", "pt2", "executorch")
 DEFAULT = ("onnx", "torchscript")
 DTYPES = tuple(TYPES)
 
@@ -69,7 +70,7 @@ def prepare(
 def write(
     prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT, dtype: Half | None = None
 ) -> None:
-    """Write ``row/row.onnx``, ``row/row.pt``, ``row/row.pt2`` and ``row/test_data_set_0`` to `folder`.
+    """Write ``row/row.onnx``, ``.pt``, ``.pt2`` or ``.pte``, and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and stands alone: the others
     would not share its test data.
@@ -80,6 +81,8 @@ def write(
         to_torchscript(prepared.module, path.with_suffix(".pt"))
     if "pt2" in formats and dtype is None:
         to_pt2(prepared.module, path.with_suffix(".pt2"), prepared.inputs)
+    if "executorch" in formats and dtype is None:
+        to_executorch(prepared.module, path.with_suffix(".pte"), prepared.inputs)
     if "onnx" in formats:  # its test data have the gradients too
         graph = path.with_suffix(".onnx")
         to_onnx(prepared.module, graph, prepared.inputs, gradients=prepared.gradients, dtype=dtype)

@@ -66,7 +66,7 @@ def to_pt2(
     values = planned.module(*planned.inputs.values())
     try:
         with quiet("torch._export.serde.serialize"):
-            program = _trace(planned)
+            program = trace(planned)
             archive = io.BytesIO()
             about = {} if planned.metadata is None else {f"{KEY}.json": planned.metadata}
             torch.export.save(program, archive, extra_files=about)
@@ -78,7 +78,7 @@ def to_pt2(
     return program
 
 
-def _trace(plan: Plan) -> ExportedProgram:
+def trace(plan: Plan) -> ExportedProgram:
     """The program of the module, in torch's own operators, for any sizes."""
     inputs = dict(zip(plan.inputs, plan.traced, strict=True))
     shapes = dict(zip(plan.inputs, plan.shapes, strict=True))

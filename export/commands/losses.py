@@ -83,6 +83,7 @@ def export_command(
     from exportable_losses import catalog
 
     from ..files import DTYPES, FORMATS, parse_settings, parse_sizes, prepare, write
+    from ..runners import Absent
 
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
@@ -98,7 +99,7 @@ def export_command(
         with wrong_call(name):
             sized = parse_sizes(sizes or [])
             ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
-    with wrong_call("--out", (OSError,)):
+    with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
         for each in steps(ready, "Exporting"):
             write(each, out, kinds, dtype)  # type: ignore[arg-type]
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")

@@ -1,6 +1,18 @@
 """The runtimes that exported files are checked on, one small runner for each."""
 
-from . import aotinductor, chromium, cpp, node, onnxruntime, openvino, ort_format, pt2, reference, torchscript
+from . import (
+    aotinductor,
+    chromium,
+    cpp,
+    executorch,
+    node,
+    onnxruntime,
+    openvino,
+    ort_format,
+    pt2,
+    reference,
+    torchscript,
+)
 from .face import Absent, Case, Outputs, Runner
 
 _ALL = (
@@ -17,6 +29,7 @@ _ALL = (
     cpp.LIBTORCH,
     pt2.RUNNER,
     aotinductor.RUNNER,
+    executorch.RUNNER,
 )
 RUNNERS: dict[str, Runner] = {runner.name: runner for runner in _ALL}
 DEFAULT = ("onnxruntime", "torchscript", "pt2")

@@ -49,10 +49,13 @@ def _scan(
         What is carried behind the last step, and what else each step gave, stacked.
     """
 
-    def body(*arguments: Any) -> list[Tensor]:
-        return list(step(*arguments[: len(arguments) - len(sizes)]))
+    takes = len(carried) + len(sequences) + len(constants)
 
-    done = scan_op(body, list(carried), list(sequences), (*constants, *sizes))
+    def body(*arguments: Any) -> list[Tensor]:
+        return list(step(*arguments[:takes]))
+
+    open_sizes = (size for size in sizes if isinstance(size, torch.SymInt))
+    done = scan_op(body, list(carried), list(sequences), (*constants, *open_sizes))
     return list(done[: len(carried)]), list(done[len(carried) :])
 
 
@@ -229,7 +232,7 @@ def best_permutation(costs: Tensor) -> Tensor:
     """`assignment.best_permutation`; a row looks at all subsets, those that cannot be before it, too."""
     sources = costs.shape[1]
     column = torch.arange(sources, device=costs.device)
-    bit = torch.ones_like(column) << column
+    bit = 2**column
     subsets = torch.arange(2**sources, device=costs.device).unsqueeze(1)
     taken = (subsets & bit) != 0
     joined = subsets | bit
@@ -239,7 +242,7 @@ def best_permutation(costs: Tensor) -> Tensor:
         cost = row.unsqueeze(1) + rest[:, joined]
         return cost.masked_fill(taken, torch.inf).amin(2), rest.clone()
 
-    nothing = torch.zeros_like(subsets.t(), dtype=costs.dtype).expand(costs.shape[0], -1)
+    nothing = torch.zeros_like(subsets.t(), dtype=costs.dtype).repeat(costs.shape[0], 1)
     _, (rests,) = _scan(rest_of, [nothing], [rows.flip(0)], [joined, taken], costs.shape[:2])
 
     def pick(chosen: Tensor, row: Tensor, rest: Tensor, bit: Tensor) -> Sequence[Tensor]:

@@ -78,7 +78,10 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
         (["l1_loss", "--all"], "give either rows to export or --all."),
         (["ctc_los"], "there is no row ctc_los. Close to it: ctc_loss, "),
         (["pitwraper"], "Close to it: PitWrapper. "),
-        (["l1_loss", "--format", "tflite"], "--format: got 'tflite', expected some of onnx,torchscript,pt2"),
+        (
+            ["l1_loss", "--format", "tflite"],
+            "--format: got 'tflite', expected some of onnx,torchscript,pt2,executorch",
+        ),
         (
             ["l1_loss", "--reduction", "median"],
             "l1_loss: reduction: got 'median', expected one of mean, sum,",
@@ -115,3 +118,10 @@ def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
     (tmp_path / "file").write_text("")
     result = cli("export", "l1_loss", "--format", "torchscript", "--out", tmp_path / "file" / "losses")
     assert (result.exit_code, result.stderr.startswith("Error: --out: ")) == (2, True)
+
+
+def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPORTABLE_LOSSES_EXECUTORCH", "/nowhere/python")
+    result = cli("export", "l1_loss", "--format", "executorch", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--format: EXPORTABLE_LOSSES_EXECUTORCH is no Python" in result.stderr

@@ -1,0 +1,42 @@
+"""Lower and run programs where ExecuTorch is: this text is handed to the Python of that environment.
+
+``lower ARCHIVE FILE`` makes a ``.pte`` of an archive of `torch.export`. ``run JOBS RESULTS`` runs such files:
+a file of jobs (paths and inputs in order) in; a list of tensors each, or the message of what went wrong, out.
+``version`` prints that of ExecuTorch.
+"""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def lower(archive: str, path: str) -> None:
+    """The program with ExecuTorch's portable kernels."""
+    from executorch.exir import EdgeCompileConfig, to_edge
+
+    config = EdgeCompileConfig(_check_ir_validity=False)  # the check does not know torch.sym_min
+    edge = to_edge(torch.export.load(archive), compile_config=config)
+    Path(path).write_bytes(edge.to_executorch().buffer)
+
+
+def run(path: str, inputs: list[torch.Tensor]) -> list[torch.Tensor] | str:
+    """The outputs of one file, or why there are none."""
+    from executorch.runtime import Runtime
+
+    try:
+        method = Runtime.get().load_program(path).load_method("forward")
+        return [output.clone() for output in method.execute(inputs)]
+    except Exception as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    command, *files = sys.argv[1:]
+    if command == "version":
+        print(metadata.version("executorch"))
+    elif command == "lower":
+        lower(*files)
+    else:
+        torch.save([run(path, inputs) for path, inputs in torch.load(files[0])], files[1])
