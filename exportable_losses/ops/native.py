@@ -201,13 +201,14 @@ def ctc_forward(
     given = dict(zip(names, (targets, input_lengths, target_lengths, alpha, offset), strict=True))
     _on_the_cpu(given, "the scores are")
     log_probs = in_rows(log_probs)
-    labels = [tensor.long().contiguous() for tensor in (targets, input_lengths, target_lengths)]
+    targets = targets.long().contiguous()
+    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
     state = [tensor.to(log_probs.dtype).contiguous() for tensor in (alpha, offset)]
     found = [torch.empty_like(tensor) for tensor in state]
     costs = log_probs.new_empty(log_probs.shape[0])
     walk = (ctypes.c_void_p * 4)(*(tensor.data_ptr() for tensor in (*state, *found)))
     error = getattr(_library(), f"exportable_losses_ctc_forward_{TYPES[log_probs.dtype]}")(
-        ctypes.byref(Batch.of(log_probs, *labels, blank_index)),
+        ctypes.byref(Batch.of(log_probs, targets, input_lengths, target_lengths, blank_index)),
         walk,
         costs.data_ptr(),
         torch.get_num_threads(),
