@@ -76,7 +76,7 @@ def beside(paths: Sequence[Path]) -> dict[str, Any]:
 def table(recorded: Mapping[str, Any]) -> Table:
     """A line for each row, a column for each runtime."""
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.caption = "the largest difference in units in the last place of the expected number"
+    shown.caption = "the largest difference in units in the last place of an output's largest number"
     shown.add_column("row", overflow="fold")
     for name in recorded["runtimes"]:
         shown.add_column(name, justify="right")

@@ -14,7 +14,8 @@ class Difference:
         output: its name.
         absolute: the largest absolute difference.
         relative: the largest difference relative to the expected value.
-        ulp: the largest difference in units in the last place of the expected value.
+        ulp: the largest difference in units in the last place of `scale`. A small element among large ones
+            was added up from such, so that its own last place says nothing.
         scale: the largest magnitude expected.
         shapes_agree: whether the shapes are equal; without that every difference is infinite.
         half: whether the expected numbers have 16 bits.
@@ -61,17 +62,15 @@ def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -
 def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Difference:
     if got.shape != expected.shape:
         return Difference(output, np.inf, np.inf, np.inf, 0.0, shapes_agree=False)
-    known = expected.dtype.kind == "f" or expected.dtype.name == "bfloat16"
-    floating = expected.dtype if known else np.dtype(np.float64)
     a, b = got.astype(np.float64), expected.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
         relative = np.where(np.isinf(gap), np.inf, np.where(same, 0.0, gap / np.abs(b)))
-        spacing = np.spacing(np.abs(expected.astype(floating))).astype(np.float64)
-        ulp = np.where(np.isinf(gap), np.inf, np.where(same, 0.0, gap / spacing))
     finite = np.abs(b[np.isfinite(b)])
-    absolute, relative_most, ulp_most, scale = (
-        float(x.max(initial=0.0)) for x in (gap, relative, ulp, finite)
-    )
-    return Difference(output, absolute, relative_most, ulp_most, scale, half=floating.itemsize == 2)
+    absolute, relative_most, scale = (float(x.max(initial=0.0)) for x in (gap, relative, finite))
+    known = expected.dtype.kind == "f" or expected.dtype.name == "bfloat16"
+    floating = expected.dtype if known else np.dtype(np.float64)
+    last_place = float(np.spacing(np.asarray(scale).astype(floating)))
+    half = floating.itemsize == 2
+    return Difference(output, absolute, relative_most, absolute / last_place, scale, half=half)

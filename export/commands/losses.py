@@ -143,7 +143,7 @@ def validate_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
     on: Annotated[
         str | None,
-        typer.Option(metavar="RUNTIME,...|all", help="Which; onnxruntime and torchscript without it."),
+        typer.Option(metavar="RUNTIME,...|all", help="Which; onnxruntime, torchscript and pt2 without it."),
     ] = None,
     rtol: Annotated[float, typer.Option(min=0.0, help="Allowed, in units of the largest value.")] = 2e-5,
     atol: Annotated[float, typer.Option(min=0.0, help="Allowed in any case.")] = 2e-5,
@@ -164,7 +164,7 @@ def validate_command(
     from ..validate import validate, write_junit
 
     names = list(RUNNERS) if on == "all" else on.split(",") if on else DEFAULT
-    with wrong_call("--on"), Console(stderr=True).status("Running the files"):
+    with wrong_call("validate"), Console(stderr=True).status("Running the files"):
         found = validate(folder, names, rtol=rtol, atol=atol)
     if junit is not None:
         with wrong_call("--junit"):
@@ -188,7 +188,7 @@ def validate_command(
 def parity_table(checks: Sequence[Any]) -> Table:
     """The checks of `validate`, one per line."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.caption = "the largest difference: absolute, relative, in units in the last place"
+    table.caption = "the largest difference: absolute, relative, in units in the last place of the largest"
     for heading in ("row", "runtime", "output"):
         table.add_column(heading, overflow="fold")
     for heading in ("abs", "rel", "ulp", ""):

@@ -144,6 +144,8 @@ def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
         info = np.finfo(kind)
         special = np.array([0, -0.0, INF, -INF, NAN, 1, info.max / 2, info.smallest_subnormal], kind)
         found += [(special[[i]], special[[j]]) for i in range(8) for j in range(8)]
+    half = np.float16([1.0, 8.0])
+    found += [(half + np.float16([by, 0]) * np.spacing(half[1]), half) for by in (1, 2)]
     whole = np.array([0, 1, -5, 2**40])
     found += [(whole + step, whole) for step in (0, 1, -1)]
     found += [(np.array([True, False]), np.array(flags)) for flags in ([True, False], [True, True])]
