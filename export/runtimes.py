@@ -1,13 +1,16 @@
 """Rows by runtimes: what `validate` has found as a table to look at, as JSON, and as the README's."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 from rich.table import Table
 
+from .testdata import exported
 from .validate import Validation
 
 FORMAT = 1
@@ -27,11 +30,23 @@ def to_json(found: Validation) -> dict[str, Any]:
     return {"format": FORMAT, "runtimes": found.versions, "absent": found.absent, "rows": rows}
 
 
-def write_json(found: Validation, path: Path) -> None:
-    """Write `to_json`; infinities are strings."""
+def write_json(found: Validation, folder: Path, path: Path) -> None:
+    """Write `to_json`, and the `fingerprint` of each graph in `folder`; infinities are strings."""
+    recorded = to_json(found)
+    recorded["graphs"] = {row: fingerprint(onnx.load(graph)) for row, graph in exported(folder, ".onnx")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(to_json(found)), indent=1, sort_keys=True)
+    text = json.dumps(_finite(recorded), indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def fingerprint(graph: onnx.ModelProto) -> str:
+    """What a graph computes as a number: the same where its words alone change."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    del bare.metadata_props[:]
+    for each in (bare, bare.graph, *bare.functions):
+        each.ClearField("doc_string")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 def _finite(value: Any) -> Any:
@@ -92,16 +107,23 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
 
 
 def markdown(recorded: Mapping[str, Any]) -> str:
-    """The README's table: what `write_json` has written, runtimes with their versions."""
+    """The README's table of what `write_json` has written: the versions are below it, and what is wrong."""
     names = list(recorded["runtimes"])
-    lines = ["| row | " + " | ".join(f"{n} {recorded['runtimes'][n]}" for n in names) + " |"]
-    lines.append("|---" * (len(names) + 1) + "|")
+    notes: list[str] = []
+    lines = ["| row | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for row, cells in recorded["rows"].items():
-        lines.append(f"| `{row}` | " + " | ".join(_plain(cells.get(name)) for name in names) + " |")
-    return "\n".join(lines)
+        lines.append(f"| `{row}` | " + " | ".join(_plain(cells.get(name), notes) for name in names) + " |")
+    versions = "; ".join(f"{name} {version}" for name, version in recorded["runtimes"].items())
+    numbered = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
+    return "\n".join([*lines, "", f"Versions: {versions}.", *([""] if notes else []), *numbered])
 
 
-def _plain(cell: Mapping[str, Any] | None) -> str:
+def _plain(cell: Mapping[str, Any] | None, notes: list[str]) -> str:
+    """A number, or that of a note."""
     if cell is None:
         return "-"
-    return cell["problem"] if "problem" in cell else f"{float(cell['ulp']):.3g}"
+    if "problem" not in cell:
+        return f"{float(cell['ulp']):.2g}"
+    if cell["problem"] not in notes:
+        notes.append(cell["problem"])
+    return f"off ({notes.index(cell['problem']) + 1})"

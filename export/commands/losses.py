@@ -171,7 +171,7 @@ def validate_command(
             write_junit(found.checks, junit)
     if json_file is not None:
         with wrong_call("--json"):
-            runtimes.write_json(found, json_file)
+            runtimes.write_json(found, folder, json_file)
     for name, why in found.absent.items():
         typer.echo(f"{name} is not here: {why}")
     if not found.checks and found.versions:

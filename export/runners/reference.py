@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
@@ -11,7 +12,9 @@ from .face import Case, Outputs, Runner, named, one_line
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
     for case in cases:
         try:
-            yield named(case, list(ReferenceEvaluator(str(case.path)).run(None, case.inputs)))
+            with np.errstate(all="ignore"):  # logarithms of zero are the lattices' own
+                outputs = list(ReferenceEvaluator(str(case.path)).run(None, case.inputs))
+            yield named(case, outputs)
         except Exception as error:
             yield one_line(error)
 

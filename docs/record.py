@@ -1,0 +1,42 @@
+"""Run every row on every runtime: writes docs/runtimes.json, and the README's table from it.
+
+All runtimes have to be here, since a column would be lost: `exportable-losses validate DIR --on all` says
+what to install for each.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from exportable_losses.export import runtimes
+from exportable_losses.export.runners import RUNNERS
+from exportable_losses.export.validate import validate
+
+ROOT = Path(__file__).parent.parent
+README, RECORD = ROOT / "README.md", ROOT / "docs" / "runtimes.json"
+START, END = "<!-- runtimes: make record -->", "<!-- end of runtimes -->"
+FILES = ROOT / "build" / "record"
+FORMATS = "onnx,torchscript,pt2,executorch"
+
+
+def main() -> None:
+    """Export all, run all, write both."""
+    cli = [sys.executable, "-m", "exportable_losses.export.cli"]
+    subprocess.run([*cli, "export", "--all", "--format", FORMATS, "--out", str(FILES)], check=False)
+    found = validate(FILES, list(RUNNERS))
+    if found.absent:
+        sys.exit("\n".join(f"{name} is not here: {why}" for name, why in found.absent.items()))
+    runtimes.write_json(found, FILES, RECORD)
+    put_into(README)
+
+
+def put_into(readme: Path) -> None:
+    """Replace the table in `readme` by that of the record."""
+    before, mark, rest = readme.read_text(encoding="utf-8").partition(f"{START}\n")
+    _, end, behind = rest.partition(END)
+    table = runtimes.markdown(runtimes.read_json(RECORD))
+    readme.write_text("".join([before, mark, table, "\n", end, behind]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
