@@ -42,6 +42,7 @@ _CASES: dict[str, Sequence[Sizes]] = {
     "SDR": [{"B": 4, "T": 16000, "S": s} for s in (2, 8)],
     "SISNRImprovement": [{"B": 4, "T": 16000, "S": 2}],
     "CTCPosterior": [{"T": 1000, "S": 100}],
+    "CTCForwardChunk": [{"T": 10, "S": 100}],
     "CTCAlign": [{"T": 1000, "S": 100}],
     "TransducerPosterior": [{"B": 4, "T": 150}],
     "TransducerAlign": [{"B": 4, "T": 150}],

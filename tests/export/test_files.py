@@ -39,6 +39,7 @@ LATTICES = {
     "SISNRImprovement": "BestPermutation",
     "CTCPosterior": "CTCPosterior",
     "CTCAlign": "CTCAlign",
+    "CTCForwardChunk": "CTCForward",
     "EditDistance": "EditCounts",
     "TokenErrorRate": "EditCounts",
 }
@@ -47,6 +48,7 @@ CALLED = {
     "CTCLoss": {"CTCLattice", "CTCTransition"},
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
+    "CTCForward": {"CTCLattice", "CTCTransition"},
     "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerLossGrad": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerAlign": {"TransducerArcs", "TransducerArrivals"},

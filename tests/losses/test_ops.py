@@ -10,10 +10,12 @@ from exportable_losses.ops.computers import COMPUTERS
 
 OPS = torch.ops.exportable_losses
 LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2, 1]), 0)
+STATE = (torch.zeros(2, 2, 3), torch.zeros(2, 2))
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
     "ctc_loss_grad": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, torch.ones(2)),
     "ctc_posterior": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
+    "ctc_forward": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, *STATE),
     "ctc_align": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
     "transducer_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *LABELS),
     "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),

@@ -139,7 +139,7 @@ def test_with_a_compiler(tmp_path: Path) -> None:
     assert sizes[library] < MOST_BYTES, (
         f"the library has {sizes[library]} bytes, expected {MOST_BYTES} at most"
     )
-    known = (".py", ".pyi", "py.typed", ".html")  # the pages of reports are templates
+    known = (".py", ".pyi", "py.typed", ".html", ".css", ".js", "web/package.json")  # pages
     strange = {name for name in sizes if not name.endswith(known) and ".dist-info/" not in name}
     assert strange == {library, "exportable_losses/include/c_api.h"}  # the header is for programs in C
     print(f"the library: {sizes[library]} bytes; the wheel: {wheel.stat().st_size}")
