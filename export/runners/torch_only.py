@@ -1,9 +1,9 @@
 """Run and compile files of torch where nothing but torch is known.
 
-`torch_alone` hands this text to a fresh ``python -c``, with what to do, a file of jobs and a file to write the
-results to. To run, there is a way to load a file and a job is a path and inputs, its result a list of tensors.
-To compile, a job is a path and where the package goes, its result nothing. Either may be the message of what
-went wrong.
+`torch_alone` hands this text to a fresh ``python -c``, with what to do, a file of jobs and a file to write
+the results to. To run a file there is a way to load it: a job is its path and inputs, the result a list of
+tensors. To compile one, a job is its path and where the package goes, the result nothing. Either result may
+be the message of what went wrong.
 """
 
 import functools
@@ -41,7 +41,7 @@ def run(load: Loader, path: str, inputs: dict[str, torch.Tensor]) -> list[torch.
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
-def compile(path: str, package: str) -> str | None:
+def to_package(path: str, package: str) -> str | None:
     """Let AOTInductor make a package of a program of `torch.export`; why it cannot, where it cannot."""
     import torch._inductor
 
@@ -54,6 +54,6 @@ def compile(path: str, package: str) -> str | None:
 
 if __name__ == "__main__":
     what, jobs, results = sys.argv[1:]
-    do = compile if what == "compile" else functools.partial(run, functools.cache(LOADERS[what]))
+    do = to_package if what == "compile" else functools.partial(run, functools.cache(LOADERS[what]))
     torch.save([do(*job) for job in torch.load(jobs)], results)
     assert "exportable_losses" not in sys.modules
