@@ -15,7 +15,7 @@ class Limit:
         version: the newest one in which it was seen.
         what: it cannot do.
         here: what comes of it for an exported file.
-        link: where its makers say so.
+        link: its makers' thread about it.
     """
 
     runtime: str

@@ -1,4 +1,4 @@
-"""The smallest case of each thing that a runtime cannot do. One that works at last fails here: mend the table."""
+"""The smallest case of what each runtime cannot do. When one works at last, this fails: mend the table."""
 
 import subprocess
 from pathlib import Path
