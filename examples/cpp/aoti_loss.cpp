@@ -10,6 +10,7 @@
 
 #include <filesystem>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 namespace {
 
 int run(const std::string& file, const std::filesystem::path& folder, const std::filesystem::path& written) {
+  if (!std::filesystem::exists(file)) throw std::runtime_error(file + ": there is no such file");
   const c10::InferenceMode mode;
   torch::inductor::AOTIModelPackageLoader loss(file);
 
