@@ -19,7 +19,8 @@ from .pt2 import to_pt2
 from .testdata import write_test_data
 from .torchscript import to_torchscript
 
-FORMATS = ("onnx", "torchscript", "pt2", "executorch")
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2", "executorch": ".pte"}
+FORMATS = tuple(SUFFIXES)
 DEFAULT = ("onnx", "torchscript")
 DTYPES = tuple(TYPES)
 
@@ -69,25 +70,40 @@ def prepare(
 
 def write(
     prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT, dtype: Half | None = None
-) -> None:
+) -> list[str]:
     """Write ``row/row.onnx``, ``.pt``, ``.pt2`` or ``.pte``, and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and stands alone: the others
     would not share its test data.
+
+    Returns:
+        What an exporter does not take, with its reason: a line for each file that there is not.
     """
-    path = folder / prepared.entry.name / prepared.entry.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if "torchscript" in formats and dtype is None:
-        to_torchscript(prepared.module, path.with_suffix(".pt"))
-    if "pt2" in formats and dtype is None:
-        to_pt2(prepared.module, path.with_suffix(".pt2"), prepared.inputs)
-    if "executorch" in formats and dtype is None:
-        to_executorch(prepared.module, path.with_suffix(".pte"), prepared.inputs)
-    if "onnx" in formats:  # its test data have the gradients too
-        graph = path.with_suffix(".onnx")
-        to_onnx(prepared.module, graph, prepared.inputs, gradients=prepared.gradients, dtype=dtype)
+    row, failed = prepared.entry.name, []
+    stem = folder / row / row
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_test_data(stem.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
+    for kind in reversed(FORMATS):  # the graph last: its test data have the gradients too
+        if kind not in formats or (dtype is not None and kind != "onnx"):
+            continue
+        path = stem.with_suffix(SUFFIXES[kind])
+        path.unlink(missing_ok=True)
+        try:
+            _export(prepared, kind, path, dtype)
+        except RuntimeError as error:
+            failed.append(f"{row} ({kind}): {error}")
+    return failed
+
+
+def _export(prepared: Prepared, kind: str, path: Path, dtype: Half | None) -> None:
+    if kind == "torchscript":
+        to_torchscript(prepared.module, path)
+    elif kind == "pt2":
+        to_pt2(prepared.module, path, prepared.inputs)
+    elif kind == "executorch":
+        to_executorch(prepared.module, path, prepared.inputs)
     else:
-        write_test_data(path.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
+        to_onnx(prepared.module, path, prepared.inputs, gradients=prepared.gradients, dtype=dtype)
 
 
 def parse_settings(row: str, given: Sequence[str]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def export_command(
     every: Annotated[bool, typer.Option("--all", help="Export every row.")] = False,
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")] = Path("losses"),
     formats: Annotated[
-        str, typer.Option("--format", help="Some of onnx, torchscript, pt2.")
+        str, typer.Option("--format", help="Some of onnx, torchscript, pt2, executorch.")
     ] = "onnx,torchscript",
     reduction: Annotated[str | None, typer.Option(help="mean, sum, batch, batchmean or none.")] = None,
     settings: Annotated[
@@ -76,7 +76,8 @@ def export_command(
 ) -> None:
     """Write losses as files that run anywhere, with test data beside them.
 
-    Each row gets a folder of its own. What is there is replaced.
+    Each row gets a folder of its own. What is there is replaced. Where an exporter does not take a row the
+    others are written, and the exit code is 1.
     """
     if bool(rows) == every:
         fail("give either rows to export or --all.")
@@ -99,9 +100,12 @@ def export_command(
         with wrong_call(name):
             sized = parse_sizes(sizes or [])
             ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
+    failed: list[str] = []
     with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
         for each in steps(ready, "Exporting"):
-            write(each, out, kinds, dtype)  # type: ignore[arg-type]
+            failed += write(each, out, kinds, dtype)  # type: ignore[arg-type]
+    if failed:
+        fail("\n".join([f"all is in {out} but for", *failed]), code=1)
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
 
 

@@ -29,6 +29,7 @@ _ALL = (
     cpp.LIBTORCH,
     pt2.RUNNER,
     aotinductor.RUNNER,
+    cpp.AOTINDUCTOR,
     executorch.RUNNER,
 )
 RUNNERS: dict[str, Runner] = {runner.name: runner for runner in _ALL}

@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 
 from ..testdata import read_test_data
+from . import aotinductor
 from .face import Absent, Case, Outputs, Runner, one_line
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,7 @@ def _runner(
     version: str,
     program: Callable[[], Path],
     words: Callable[[Path, Case], list[str | Path]],
+    prepared: Callable[[Sequence[Case]], Sequence[Case | str]] = list,
 ) -> Runner:
     program = functools.cache(program)
 
@@ -102,7 +104,10 @@ def _runner(
 
     def run(cases: Sequence[Case]) -> Iterator[Outputs]:
         built = program()
-        for case in cases:
+        for case in prepared(cases):
+            if isinstance(case, str):
+                yield case
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 command = [*words(built, case), "--write", folder]
                 done = subprocess.run(command, capture_output=True, text=True)
@@ -127,6 +132,15 @@ LIBTORCH = _runner(
     str(torch.__version__),
     lambda: _built("torch_loss", "host"),
     _torch_words,
+)
+AOTINDUCTOR = _runner(
+    "aotinductor-cpp",
+    ".pt2",
+    "AOTInductor in libtorch, C++",
+    str(torch.__version__),
+    lambda: _built("aoti_loss", "host"),
+    _torch_words,
+    aotinductor.packages,
 )
 ARM64 = _runner(
     "onnxruntime-arm64",

@@ -15,6 +15,18 @@ from .face import Absent, Case, Outputs, Runner, named, one_line
 VARIABLE = "EXPORTABLE_LOSSES_EXECUTORCH"
 
 
+def interpreter() -> str:
+    """The Python that has ExecuTorch, if there is one.
+
+    Raises:
+        Absent: none is named, and this one has no ExecuTorch.
+    """
+    python = os.environ.get(VARIABLE) or sys.executable
+    if python == sys.executable and importlib.util.find_spec("executorch") is None:
+        raise Absent(f"pip install executorch, here or elsewhere; {VARIABLE} is the Python that has it")
+    return python
+
+
 def call(*words: str) -> str:
     """What `executorch_only` prints for `words`.
 
@@ -22,11 +34,8 @@ def call(*words: str) -> str:
         Absent: there is no ExecuTorch.
         RuntimeError: it fails; the message says why.
     """
-    python = os.environ.get(VARIABLE) or sys.executable
-    if python == sys.executable and importlib.util.find_spec("executorch") is None:
-        raise Absent(f"pip install executorch, here or elsewhere; {VARIABLE} is the Python that has it")
     code = Path(__file__).with_name("executorch_only.py").read_text()
-    command = [python, "-W", "ignore", "-c", code, *words]
+    command = [interpreter(), "-W", "ignore", "-c", code, *words]
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,20 +17,26 @@ def version() -> str:
     return str(torch.__version__)
 
 
-def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
-    """The outputs of each file, loaded as `torch_only` does by that name."""
-    if not cases:
+def call(what: str, jobs: Sequence[Any]) -> list[Any]:
+    """What `torch_only` makes of each job; the same message for all where its process ends."""
+    if not jobs:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        jobs, results = Path(folder) / "jobs", Path(folder) / "results"
-        torch.save([(str(case.path.resolve()), _tensors(case)) for case in cases], jobs)
+        given, results = Path(folder) / "jobs", Path(folder) / "results"
+        torch.save(list(jobs), given)
         code = Path(__file__).with_name("torch_only.py").read_text()
-        command = [sys.executable, "-W", "ignore", "-c", code, loader, str(jobs), str(results)]
+        command = [sys.executable, "-W", "ignore", "-c", code, what, str(given), str(results)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode != 0:
             problem = f"the process with torch alone ended with {done.returncode}: {one_line(done.stderr)}"
-            return [problem] * len(cases)
-        found: list[list[torch.Tensor] | str] = torch.load(results)
+            return [problem] * len(jobs)
+        found: list[Any] = torch.load(results)
+        return found
+
+
+def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
+    """The outputs of each file, loaded as `torch_only` does by that name."""
+    found = call(loader, [(str(case.path.resolve()), _tensors(case)) for case in cases])
     return [
         one_line(result) if isinstance(result, str) else named(case, [tensor.numpy() for tensor in result])
         for case, result in zip(cases, found, strict=True)

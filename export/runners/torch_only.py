@@ -1,38 +1,36 @@
-"""Run files of torch where nothing but torch is known.
+"""Run and compile files of torch where nothing but torch is known.
 
-`torch_alone` hands this text to a fresh ``python -c``, with how to load a file, a file of jobs (paths and
-inputs) and a file to write the results to: a list of tensors each, or the message of what went wrong.
+`torch_alone` hands this text to a fresh ``python -c``, with what to do, a file of jobs and a file to write
+the results to. To run a file there is a way to load it: a job is its path and inputs, the result a list of
+tensors. To compile one, a job is its path and where the package goes, the result nothing. Either result may
+be the message of what went wrong.
 """
 
 import functools
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+Loader = Callable[[str], Callable[..., Any]]
 
-def compiled(path: str) -> Callable[..., Any]:
-    """A program of `torch.export`, compiled ahead of time by AOTInductor."""
+
+def package(path: str) -> Callable[..., Any]:
+    """What AOTInductor has compiled."""
     import torch._inductor
 
-    with tempfile.NamedTemporaryFile(suffix=".pt2") as package:
-        program = torch.export.load(path)
-        torch._inductor.aoti_compile_and_package(program, package_path=package.name)
-        return torch._inductor.aoti_load_package(package.name)
+    return torch._inductor.aoti_load_package(path)
 
 
-LOADERS: dict[str, Callable[[str], Callable[..., Any]]] = {
+LOADERS: dict[str, Loader] = {
     "torchscript": torch.jit.load,
     "pt2": lambda path: torch.export.load(path).module(),
-    "aotinductor": compiled,
+    "package": package,
 }
 
 
-def run(
-    load: Callable[[str], Callable[..., Any]], path: str, inputs: dict[str, torch.Tensor]
-) -> list[torch.Tensor] | str:
+def run(load: Loader, path: str, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor] | str:
     """The outputs of one file, or why there are none."""
     try:
         outputs = load(path)(**inputs)
@@ -43,7 +41,19 @@ def run(
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+def to_package(path: str, package: str) -> str | None:
+    """Let AOTInductor make a package of a program of `torch.export`; why it cannot, where it cannot."""
+    import torch._inductor
+
+    try:
+        torch._inductor.aoti_compile_and_package(torch.export.load(path), package_path=package)
+    except Exception as error:
+        return str(error)
+    return None
+
+
 if __name__ == "__main__":
-    load = functools.cache(LOADERS[sys.argv[1]])
-    torch.save([run(load, path, inputs) for path, inputs in torch.load(sys.argv[2])], sys.argv[3])
+    what, jobs, results = sys.argv[1:]
+    do = to_package if what == "compile" else functools.partial(run, functools.cache(LOADERS[what]))
+    torch.save([do(*job) for job in torch.load(jobs)], results)
     assert "exportable_losses" not in sys.modules

@@ -42,13 +42,12 @@ def _scan(
 ) -> Steps:
     """Run `step` along the first dimension of `sequences`.
 
-    `sizes` are those that no dimension of the arguments is: Inductor makes room for what is stacked before
-    the loop and has to know how much.
+    `sizes` are those that the shapes of what is stacked are made of: Inductor makes room for it before the
+    loop, and takes how much from numbers alone.
 
     Returns:
         What is carried behind the last step, and what else each step gave, stacked.
     """
-
     takes = len(carried) + len(sequences) + len(constants)
 
     def body(*arguments: Any) -> list[Tensor]:
@@ -158,7 +157,7 @@ def transducer_costs(
     labels = transducer.next_labels(targets, target_lengths, blank_index)
     log_probs = logits.log_softmax(-1)
     stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
-    alpha, _, scales = _forward(transducer.start(labels, stay), stay, emit)
+    alpha, _, scales = _forward(transducer.start(labels, stay), stay, emit, _sizes(logits, targets))
     return transducer.cost_of(alpha + scales, target_lengths)
 
 
@@ -174,14 +173,15 @@ def transducer_costs_and_grad(
     log_probs = logits.log_softmax(-1)
     labels = transducer.next_labels(targets, target_lengths, blank_index)
     stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
-    ended, alpha, scales = _forward(transducer.start(labels, stay), stay, emit)
+    ended, alpha, scales = _forward(transducer.start(labels, stay), stay, emit, _sizes(logits, targets))
 
     def backward(beta: Tensor, stay: Tensor, emit: Tensor) -> Sequence[Tensor]:
         reached = torch.logaddexp(beta + stay, transducer.shift_left(beta) + emit)
         return transducer.rescaled(reached)[0], beta.clone()
 
     sequences = [stay.transpose(0, 1).flip(0), emit.transpose(0, 1).flip(0)]
-    _, (backwards,) = _scan(backward, [transducer.end(stay, target_lengths)], sequences)
+    end = transducer.end(stay, target_lengths)
+    _, (backwards,) = _scan(backward, [end], sequences, sizes=_sizes(logits, targets))
     beta = backwards.flip(0).transpose(0, 1)
     costs = transducer.cost_of(ended + scales, target_lengths)
     stays, emits = transducer.occupations(alpha, beta, stay, emit, log_probs.shape[1])
@@ -194,7 +194,14 @@ def transducer_costs_and_grad(
     return costs, grad.scatter_add(-1, arcs, -torch.stack([stays, emits], -1))
 
 
-def _forward(start: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sizes(logits: Tensor, targets: Tensor) -> Sequence[int]:
+    """B, T, U."""
+    return (*logits.shape[:2], targets.shape[1])
+
+
+def _forward(
+    start: Tensor, stay: Tensor, emit: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Alpha behind the last diagonal `[B, U+1]`, and before each `[B, T+U, U+1]`, and the scale `[B, 1]`."""
 
     def step(alpha: Tensor, stay: Tensor, emit: Tensor) -> Sequence[Tensor]:
@@ -202,7 +209,7 @@ def _forward(start: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor,
         return reached, alpha.clone(), scale
 
     sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
-    (alpha,), (alphas, scales) = _scan(step, [start], sequences)
+    (alpha,), (alphas, scales) = _scan(step, [start], sequences, sizes=sizes)
     return alpha, alphas.transpose(0, 1), scales.sum(0)
 
 
@@ -223,8 +230,9 @@ def transducer_align(
         return before, before.clone()
 
     sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
-    (alpha,), (by_label,) = _scan(forward, [transducer.start(labels, stay)], sequences)
-    _, (backwards,) = _scan(backward, [target_lengths.unsqueeze(1)], [by_label.flip(0)])
+    start, sizes = transducer.start(labels, stay), _sizes(logits, targets)
+    (alpha,), (by_label,) = _scan(forward, [start], sequences, sizes=sizes)
+    _, (backwards,) = _scan(backward, [target_lengths.unsqueeze(1)], [by_label.flip(0)], sizes=sizes)
     return transducer.frames_of(backwards.flip(0).squeeze(2).t(), alpha, target_lengths)
 
 
@@ -251,7 +259,7 @@ def best_permutation(costs: Tensor) -> Tensor:
         return chosen | bit[best], best
 
     none = torch.zeros_like(costs[:, :1, 0], dtype=torch.int64)
-    _, (picked,) = _scan(pick, [none], [rows, rests.flip(0)], [bit])
+    _, (picked,) = _scan(pick, [none], [rows, rests.flip(0)], [bit], costs.shape[:2])
     return picked.squeeze(2).t()
 
 

@@ -4,6 +4,8 @@ import onnx
 import pytest
 import torch
 
+from exportable_losses.export import files
+
 
 def test_writes_a_graph_a_script_and_test_data_for_each_row(exported):
     found = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
@@ -118,6 +120,27 @@ def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
     (tmp_path / "file").write_text("")
     result = cli("export", "l1_loss", "--format", "torchscript", "--out", tmp_path / "file" / "losses")
     assert (result.exit_code, result.stderr.startswith("Error: --out: ")) == (2, True)
+
+
+def test_a_row_that_an_exporter_does_not_take_leaves_the_others(cli, losses, monkeypatch):
+    def refuses_ctc(module, path, inputs):
+        if path.stem == "ctc_loss":
+            raise RuntimeError("module: CTCLoss does not export: no such kernel")
+        path.write_bytes(b"new")
+
+    monkeypatch.setattr(files, "to_pt2", refuses_ctc)
+    (losses / "ctc_loss" / "ctc_loss.pt2").write_bytes(b"old")
+    (losses / "ctc_loss" / "ctc_loss.pt").unlink()
+    rows = ("ctc_loss", "PitWrapper")
+    result = cli("export", *rows, "--format", "torchscript,pt2", "--out", losses)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"Error: all is in {losses} but for",
+        "ctc_loss (pt2): module: CTCLoss does not export: no such kernel",
+    ]
+    assert (losses / "ctc_loss" / "ctc_loss.pt").exists()
+    assert not (losses / "ctc_loss" / "ctc_loss.pt2").exists()
+    assert (losses / "PitWrapper" / "PitWrapper.pt2").read_bytes() == b"new"
 
 
 def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):

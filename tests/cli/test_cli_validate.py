@@ -182,5 +182,6 @@ def test_without_a_compiler_there_is_no_aotinductor(cli, graphs, monkeypatch):
     result = cli("validate", graphs, "--on", "aotinductor")
     assert result.exit_code == 1
     assert (
-        "aotinductor is not here: it compiles with a C++ compiler, and there is no no-such" in result.stdout
+        "aotinductor is not here: AOTInductor compiles with a C++ compiler, and there is no no-such-compiler"
+        in result.stdout
     )

@@ -1,5 +1,6 @@
 """`validate --on`: rows by runtimes, what is absent, what is recorded."""
 
+import functools
 import json
 import shutil
 
@@ -9,38 +10,91 @@ import pytest
 from onnx import numpy_helper
 
 from exportable_losses.export import runtimes, validate
-from exportable_losses.export.runners import RUNNERS, Absent, Runner, cpp, openvino
+from exportable_losses.export.runners import RUNNERS, Absent, Case, Runner, cpp, openvino, torch_alone
 
+COMPILED = ("aotinductor", "aotinductor-cpp")  # for half a minute a row: they share one, below
 HERE = ("onnxruntime", "onnxruntime-ort", "onnx-reference", "torchscript")
 
 
-@pytest.mark.parametrize("name", RUNNERS)
-def test_every_runtime_agrees_on_a_lattice_and_on_permutations(cli, exported, name):
-    runner = RUNNERS[name]
+def skip_without(name):
     try:
-        runner.version()
+        RUNNERS[name].version()
     except Absent as error:
         pytest.skip(f"{name} is not here: {error}")
-    result = cli("validate", exported, "--on", name)
+
+
+@pytest.fixture(scope="module")
+def everywhere(cli, exported, tmp_path_factory):
+    """A folder of two rows in the formats that a runtime reads; only to be read."""
+
+    @functools.cache
+    def folder_of(name):
+        skip_without(name)
+        kind = {".pt2": "pt2", ".pte": "executorch"}.get(RUNNERS[name].suffix)
+        if kind is None:
+            return exported
+        folder = tmp_path_factory.mktemp(kind)
+        result = cli("export", "ctc_loss", "PitWrapper", "--format", kind, "--out", folder)
+        assert result.exit_code == 0, result.output
+        return folder
+
+    return folder_of
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNERS if name not in COMPILED])
+def test_every_runtime_agrees_on_a_lattice_and_on_permutations(cli, everywhere, name):
+    result = cli("validate", everywhere(name), "--on", name)
     assert result.exit_code == 0, result.output
     assert "3 outputs checked, none off." in result.stdout
 
 
-@pytest.mark.parametrize("name", RUNNERS)
-def test_every_runtime_sees_a_number_that_is_off(cli, losses, name):
-    runner = RUNNERS[name]
-    try:
-        runner.version()
-    except Absent as error:
-        pytest.skip(f"{name} is not here: {error}")
-    path = losses / "PitWrapper" / "test_data_set_0" / "output_0.pb"
+def put_off(row):
+    """Change what is expected of the first output by 0.01."""
+    path = row / "test_data_set_0" / "output_0.pb"
     proto = onnx.load_tensor(path)
     onnx.save_tensor(
         numpy_helper.from_array(numpy_helper.to_array(proto) + np.float32(0.01), proto.name), path
     )
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNERS if name not in COMPILED])
+def test_every_runtime_sees_a_number_that_is_off(cli, everywhere, tmp_path, name):
+    losses = shutil.copytree(everywhere(name), tmp_path / "losses")
+    put_off(losses / "PitWrapper")
     result = cli("validate", losses, "--on", name)
     assert result.exit_code == 1
     assert f"PitWrapper ({name}) loss: off by 0.01" in result.stdout
+
+
+def test_aotinductor_compiles_a_file_once_for_python_and_cpp(cli, tmp_path, monkeypatch):
+    for name in COMPILED:
+        skip_without(name)
+    assert cli("export", "ctc_loss", "--format", "pt2", "--out", tmp_path).exit_code == 0
+    shutil.copytree(tmp_path / "ctc_loss", tmp_path / "off")
+    (tmp_path / "off" / "ctc_loss.pt2").rename(tmp_path / "off" / "off.pt2")
+    put_off(tmp_path / "off")
+    compiled = []
+    call = torch_alone.call
+
+    def counted(what, jobs):
+        compiled.extend(jobs if what == "compile" else [])
+        return call(what, jobs)
+
+    monkeypatch.setattr(torch_alone, "call", counted)
+    checks = validate.validate(tmp_path, COMPILED).checks
+    assert len(compiled) == 1
+    found = {(check.row, check.runtime): check.problem for check in checks}
+    expected = {"ctc_loss": "", "off": "off by 0.01"}
+    assert found == {(row, name): problem for row, problem in expected.items() for name in COMPILED}
+
+
+def test_what_aotinductor_cannot_compile_is_said_for_python_and_cpp(graphs, monkeypatch):
+    skip_without("aotinductor-cpp")
+    monkeypatch.setattr(torch_alone, "call", lambda what, jobs: ["no such kernel\nat all"] * len(jobs))
+    path = graphs / "ctc_loss" / "ctc_loss.onnx"
+    case = Case("ctc_loss", path, path.parent / "test_data_set_0", {}, {})
+    for name in COMPILED:
+        assert list(RUNNERS[name].run([case])) == ["no such kernel"]
 
 
 def test_the_table_has_a_column_for_each_runtime(cli, losses, tmp_path):

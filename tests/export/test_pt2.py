@@ -10,6 +10,7 @@ from export_cases import BY_NAME, CASES, OTHER_SIZES, Case, TorchAlone
 from onnx_runs import as_arrays
 from test_parity import assert_close
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import exportable_losses as el
 from exportable_losses.export import to_pt2
@@ -31,11 +32,24 @@ NAMES = (
 def test_torch_alone_gives_the_numbers_of_eager(name: str, tmp_path: Path, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
     path = tmp_path / "model.pt2"
-    to_pt2(case.module(), path, case.inputs())
+    check_loops(to_pt2(case.module(), path, case.inputs()))
     assert path.stat().st_size < 100_000
     calls = [case.inputs(size, seed=1) for size in OTHER_SIZES]
     for size, call, got in zip(OTHER_SIZES, calls, torch_alone(path, calls), strict=True):
         assert_close(as_arrays(case.outputs(got)), case.truth(call), case, f"size {size!r}")
+
+
+def check_loops(program: ExportedProgram) -> None:
+    """A loop is given every size that what it stacks is made of: AOTInductor looks for them there alone."""
+    for node in program.graph.nodes:
+        if node.target is not torch.ops.higher_order.scan:
+            continue
+        _, carried, sequences, others = node.args
+        values = [each.meta["val"] for each in others] + [sequences[0].meta["val"].shape[0]]
+        given = {value.node.expr for value in values if isinstance(value, torch.SymInt)}
+        for stacked in node.meta["val"][len(carried) :]:
+            sizes = [size.node.expr for size in stacked.shape if isinstance(size, torch.SymInt)]
+            assert set().union(*(size.free_symbols for size in sizes)) <= given
 
 
 @pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "PitWrapper", "EditDistance"])

@@ -37,7 +37,7 @@ def programs(once: Once) -> Path:
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     if not program.exists():
-        assert program.name == "onnx_loss", "torch is here, so its program must be"
+        assert program.name == "onnx_loss", "torch is here, so its programs must be"
         pytest.skip("onnxruntime_cxx_api.h is not here (Debian trixie: libonnxruntime-dev; set CPATH)")
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
 
@@ -282,8 +282,20 @@ def test_what_is_wrong_in_the_data_is_named(
     assert (done.returncode, "targets: got 1000000 for item 0" in done.stderr) == (2, True), done.stderr
 
 
+def test_a_package_that_is_none(programs: Path, exported: Any, tmp_path: Path) -> None:
+    files, package = exported("l1_loss"), tmp_path / "package.pt2"
+    done = run(programs / "aoti_loss", package, files.data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(package) in done.stderr
+    package.write_bytes(b"neither")
+    done = run(programs / "aoti_loss", package, files.data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
 def test_how_they_are_used(programs: Path) -> None:
     assert run(programs / "torch_loss").stderr.startswith("usage: torch_loss FILE.pt TEST_DATA [LIBRARY]")
+    assert run(programs / "aoti_loss").stderr.startswith("usage: aoti_loss PACKAGE.pt2 TEST_DATA [--write")
     assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY]")
 
 
