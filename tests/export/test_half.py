@@ -13,7 +13,7 @@ from export_cases import BY_NAME, Case, Export, Inputs
 import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx
-from exportable_losses.export.half import TYPES, in_half, narrow
+from exportable_losses.export.half import TYPES, in_half, kept, narrow
 from exportable_losses.export.testdata import read_test_data
 from exportable_losses.runtime import LossSession, compare
 
@@ -37,7 +37,8 @@ def run_half(case: Case, export: Export, inputs: Inputs, dtype: Any, folder: Pat
     """What the narrowed graph gives, and what eager gives in float64, of the same numbers."""
     model = onnx.load(export(case) / "model.onnx")
     given = in_half(case.module(), inputs, dtype)
-    narrow(model, [name for name in given if given[name].dtype != inputs[name].dtype], dtype)
+    narrowed = [name for name in given if given[name].dtype != inputs[name].dtype]
+    narrow(model, narrowed, dtype, kept(case.module()))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / "half.onnx")
     session = LossSession(folder / "half.onnx")
@@ -55,7 +56,8 @@ def assert_as_exact_as_half(got: Any, truth: Inputs, dtype: str) -> None:
             continue
         if got[name].dtype == np.float64:  # the gaps of a calibration error: sums over a corpus
             continue
-        assert got[name].dtype == NUMPY[dtype], name
+        state = name in ("alpha_out", "offset_out")
+        assert got[name].dtype == (np.float32 if state else NUMPY[dtype]), name
         most = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
         inside = 100 * np.finfo(np.float32).eps * most
         allowed = np.abs(expected) * 2.0 ** -BITS[dtype] + inside + SMALLEST[dtype]
@@ -116,6 +118,29 @@ def test_lengths_keep_their_bits(tmp_path: Path) -> None:
     inputs = catalog.get("l1_loss").example_inputs(B=2, T=1000, N=1000, X0=1)
     inputs["length"] = torch.tensor([1.0, 0.999])
     assert in_half(el.L1Loss(), inputs, "float16")["length"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_state_keeps_its_bits(dtype: Any, tmp_path: Path) -> None:
+    """Frame by frame, the cost of 400 frames is that of the whole, rounded once."""
+    to_onnx(el.CTCForwardChunk(), tmp_path / "chunk.onnx", dtype=dtype)
+    session = LossSession(tmp_path / "chunk.onnx")
+    log_probs = torch.randn(2, 400, 9, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    log_probs, targets, ones = log_probs.to(TYPES[dtype][0]), torch.arange(1, 9).expand(2, 8), torch.ones(2)
+    alpha, offset = (x.numpy() for x in el.CTCForwardChunk().initial_state(targets))
+    whole = {"targets": targets.numpy(), "input_lens": ones.numpy(), "target_lens": ones.numpy()}
+    for frame in log_probs.split(1, dim=1):
+        got = session(log_probs=as_array(frame), **whole, alpha=alpha, offset=offset)
+        costs, alpha, offset = got.values()
+    truth = torch.nn.functional.ctc_loss(
+        log_probs.double().transpose(0, 1),
+        targets,
+        torch.tensor([400, 400]),
+        torch.tensor([8, 8]),
+        reduction="none",
+    )
+    assert alpha.dtype == offset.dtype == np.float32
+    assert_as_exact_as_half({"costs": costs}, {"costs": truth}, dtype)
 
 
 @pytest.mark.parametrize(
