@@ -1,6 +1,6 @@
 """Graphs that take and give numbers of 16 bits; sums, logarithms and lattices inside keep 32."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 import onnx
@@ -68,9 +68,18 @@ def narrow(model: onnx.ModelProto, inputs: Collection[str], dtype: Half, keep: C
     for value in graph.input:
         if value.name in inputs:
             value.type.tensor_type.elem_type = kind
-    for node in graph.node:
+    for node in _nodes(graph):
         for names in (node.input, node.output):
             names[:] = [wide.get(name, name) for name in names]
     nodes = [*before, *graph.node, *behind]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of branches and loops too: they may read what is outside."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from export_cases import BY_NAME, Case, Export, Inputs
+from torch import nn
 
 import exportable_losses as el
 from exportable_losses import catalog
@@ -118,6 +119,21 @@ def test_lengths_keep_their_bits(tmp_path: Path) -> None:
     inputs = catalog.get("l1_loss").example_inputs(B=2, T=1000, N=1000, X0=1)
     inputs["length"] = torch.tensor([1.0, 0.999])
     assert in_half(el.L1Loss(), inputs, "float16")["length"].dtype == torch.float32
+
+
+class EitherWay(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda x, y: (2 * x + y).sum(), lambda x, y: (x - y).sum(), (x, y))
+
+
+def test_a_branch_reads_what_is_outside(tmp_path: Path) -> None:
+    """A module of one's own, whose branches take the inputs by name."""
+    inputs = {"x": torch.randn(2, 3), "y": torch.randn(2, 3)}
+    model = to_onnx(EitherWay(), tmp_path / "model.onnx", inputs, dtype="float16")
+    assert "If" in [node.op_type for node in model.graph.node]
+    session, ones = LossSession(tmp_path / "model.onnx"), np.ones((2, 3), np.float16)
+    assert session(x=ones, y=ones)["loss"] == np.float16(18)
+    assert session(x=-ones, y=ones)["loss"] == np.float16(-12)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
