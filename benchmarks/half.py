@@ -5,7 +5,8 @@
 
 Both sides get the same numbers, rounded to 16 bits before. A figure is the largest over all elements and
 batches, `0.50 (4.9e-04)`: in units in the last place of the 16-bit type, then relative to the exact value. A
-result that is rounded once, and right before, is off by half a unit at most.
+result that is rounded once, and right before, is off by half a unit at most. What is smaller than float16's
+smallest normal number, 2^-14, is measured as if it were that.
 """
 
 import sys
@@ -29,6 +30,7 @@ NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat1
 USUAL = {"B": 8, "T": 100, "N": 100, "C": 20, "V": 20, "S": 12, "U": 12, "K": 40, "P": 200, "Q": 300}
 LARGE = {"B": 4, "T": 3, "S": 2, "U": 2}  # three frames, whose costs float16 still holds
 DTYPES: tuple[Half, ...] = ("float16", "bfloat16")
+SMALL = 2.0**-14
 HEADER = (
     "| row | output | float16 | bfloat16 | float16, ±1e4 | bfloat16, ±1e4 |",
     "|---|---|---|---|---|---|",
@@ -100,9 +102,9 @@ def difference(got: np.ndarray, exact: np.ndarray, kind: np.dtype) -> Error:
         return Error(np.inf, np.inf)
     exact = exact[number]
     gap = np.abs(got[number].astype(np.float64) - exact)
-    unit = np.spacing(np.abs(rounded[number])).astype(np.float64)
-    relative = np.divide(gap, np.abs(exact), where=gap > 0, out=np.zeros_like(gap))
-    return Error(float((gap / unit).max()), float(relative.max()))
+    size = np.maximum(np.abs(exact), SMALL)
+    unit = np.spacing(size.astype(kind)).astype(np.float64)
+    return Error(float((gap / unit).max()), float((gap / size).max()))
 
 
 def errors(row: str, dtype: Half) -> tuple[dict[str, Error], dict[str, Error]]:
