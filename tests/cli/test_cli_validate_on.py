@@ -43,6 +43,18 @@ def test_every_runtime_sees_a_number_that_is_off(cli, losses, name):
     assert f"PitWrapper ({name}) loss: off by 0.01" in result.stdout
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-cpp", "onnx-reference", "openvino"])
+def test_sixteen_bits(cli, tmp_path, name, dtype):
+    try:
+        RUNNERS[name].version()
+    except Absent as error:
+        pytest.skip(f"{name} is not here: {error}")
+    cli("export", "l1_loss", "--format", "onnx", "--dtype", dtype, "--out", tmp_path)
+    result = cli("validate", tmp_path, "--on", name)
+    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+
+
 def test_the_table_has_a_column_for_each_runtime(cli, losses, tmp_path):
     (losses / "PitWrapper" / "PitWrapper.pt").unlink()
     result = cli("validate", losses, "--on", ",".join(HERE), "--json", tmp_path / "new" / "runtimes.json")
@@ -75,6 +87,7 @@ def test_an_absent_runtime_is_named(cli, graphs, nowhere, on, code, tmp_path):
     result = cli("validate", graphs, "--on", on, "--json", tmp_path / "found.json")
     assert result.exit_code == code, result.output
     assert "nowhere is not here: pip install nothing" in result.stdout
+    assert ("units in the last" in " ".join(result.stdout.split())) == (on != "nowhere")  # no empty table
     assert json.loads((tmp_path / "found.json").read_text())["absent"] == {"nowhere": "pip install nothing"}
 
 
