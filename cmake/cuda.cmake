@@ -8,6 +8,9 @@
 if(NOT EXPORTABLE_LOSSES_CUDA OR SANITIZE) # nvcc knows no sanitizers
   return()
 endif()
+if(CMAKE_CROSSCOMPILING AND EXPORTABLE_LOSSES_CUDA STREQUAL "AUTO") # the nvcc that would be found is this machine's
+  return()
+endif()
 
 include(CheckLanguage)
 check_language(CUDA)

@@ -21,7 +21,7 @@ import exportable_losses
 
 from . import backward
 from .gradients import gradients_of, with_gradients
-from .half import Half, in_half, narrow, rounded
+from .half import Half, in_half, kept, narrow, rounded
 from .metadata import KEY
 from .plan import Plan, plan
 from .testdata import write_test_data
@@ -60,6 +60,8 @@ def to_onnx(
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
             the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
             of such a module that is named here (``head.bias``) becomes an input of the graph.
+        dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and gives such numbers and computes in
+            float32. Relative lengths, and the state of `CTCForwardChunk`, stay float32.
 
     Returns:
         The model that was written.
@@ -103,8 +105,9 @@ def to_onnx(
     attach_bodies(graph)
     model = _tidy(graph, planned.letters or _letters(graph))
     if dtype:
-        narrow(model, narrowed, dtype)
-        values = [rounded(value, dtype) for value in values]
+        keep = kept(module)
+        narrow(model, narrowed, dtype, keep)
+        values = [v if name in keep else rounded(v, dtype) for name, v in zip(outputs, values, strict=True)]
     if planned.metadata is not None:
         model.metadata_props.add(key=KEY, value=planned.metadata)
     onnx.checker.check_model(model, full_check=True)

@@ -30,6 +30,7 @@ FLOATING = {
     "one_hot": "one row of zeros and a single one per item",
     "mask": "0 or 1",
     "position": "non-negative positions",
+    "state": "what the call before gave",
     "relative_length": "relative lengths in (0, 1]",
     "relative_length_or_zero": "relative lengths in [0, 1]",
 }

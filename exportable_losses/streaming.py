@@ -16,8 +16,8 @@ CHUNK = Contract(
         _TARGETS,
         Input("input_lens", "B", "relative_length_or_zero", of="T"),
         _TARGET_LENS,
-        Input("alpha", "B 2 S+1"),
-        Input("offset", "B 2"),
+        Input("alpha", "B 2 S+1", "state"),
+        Input("offset", "B 2", "state"),
     ),
     ("costs", "alpha_out", "offset_out"),
 )

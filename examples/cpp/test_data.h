@@ -16,7 +16,7 @@
 
 namespace test_data {
 
-enum Type { FLOAT = 1, INT32 = 6, INT64 = 7, BOOL = 9, DOUBLE = 11 };  // ONNX's numbers
+enum Type { FLOAT = 1, INT32 = 6, INT64 = 7, BOOL = 9, FLOAT16 = 10, DOUBLE = 11, BFLOAT16 = 16 };  // ONNX's numbers
 
 struct Tensor {
   std::string name, bytes;
@@ -29,6 +29,7 @@ inline std::size_t bytes_of(int type) {
     case FLOAT: case INT32: return 4;
     case INT64: case DOUBLE: return 8;
     case BOOL: return 1;
+    case FLOAT16: case BFLOAT16: return 2;
     default: throw std::runtime_error("got ONNX type " + std::to_string(type) + ", expected a number or a truth");
   }
 }
@@ -107,6 +108,16 @@ inline std::vector<Tensor> read(const std::filesystem::path& folder, const std::
   }
 }
 
+// What 16 bits mean, `digits` of them the mantissa and the others but one the exponent.
+inline double half(std::uint16_t bits, int digits) {
+  const int most = (1 << (15 - digits)) - 1, bias = most / 2;
+  const int mantissa = bits & ((1 << digits) - 1), exponent = (bits & 0x7fff) >> digits;
+  const double size = exponent == most ? (mantissa ? NAN : HUGE_VAL)
+                      : exponent ? std::ldexp((1 << digits) + mantissa, exponent - bias - digits)
+                                 : std::ldexp(mantissa, 1 - bias - digits);
+  return bits >> 15 ? -size : size;
+}
+
 inline double number(int type, const char* bytes, std::int64_t i) {
   auto as = [&](auto value) {
     std::memcpy(&value, bytes + i * sizeof value, sizeof value);
@@ -117,6 +128,8 @@ inline double number(int type, const char* bytes, std::int64_t i) {
     case DOUBLE: return as(double());
     case INT32: return as(std::int32_t());
     case INT64: return as(std::int64_t());
+    case FLOAT16: return half(static_cast<std::uint16_t>(as(std::uint16_t())), 10);
+    case BFLOAT16: return half(static_cast<std::uint16_t>(as(std::uint16_t())), 7);
     default: return as(char());
   }
 }
@@ -138,7 +151,8 @@ inline bool report(const Tensor& expected, const std::vector<std::int64_t>& size
     difference = std::isnan(off) ? HUGE_VAL : std::max(difference, off);
   }
   std::cout << (shown < all ? " ..." : "") << ", largest difference " << difference << "\n";
-  return difference <= 2e-5 * std::max(1.0, largest);
+  const double place = type == FLOAT16 ? 0x1p-10 : type == BFLOAT16 ? 0x1p-7 : 2e-5;  // of 16 bits the last
+  return difference <= place * std::max(1.0, largest);
 }
 
 // Writes what was computed beside the other outputs of `folder`, where there is one, as a TensorProto too.

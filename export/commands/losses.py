@@ -181,7 +181,8 @@ def validate_command(
     if not found.checks and found.versions:
         suffixes = " or ".join(dict.fromkeys(RUNNERS[name].suffix for name in names))
         fail(f"there is no {suffixes} file in {folder}.", code=1)
-    Console().print(runtimes.table(runtimes.to_json(found)) if on else parity_table(found.checks))
+    if found.checks:
+        Console().print(runtimes.table(runtimes.to_json(found)) if on else parity_table(found.checks))
     wrong = [check for check in found.checks if not check.ok]
     for check in wrong:
         typer.echo(f"{check.row} ({check.runtime}) {check.output or 'file'}: {check.problem}")

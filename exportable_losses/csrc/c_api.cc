@@ -29,7 +29,10 @@ using Loss = void (*)(const Batch<Real>&, const Real*, Real*, Real*, const Paral
 
 // The last error of each thread. An array and no string: it is there when memory is not.
 const char* say(const char* text) {
-  static thread_local char message[512];
+#ifdef __STDCPP_THREADS__
+  thread_local
+#endif
+      static char message[512];
   std::snprintf(message, sizeof message, "%s", text);
   return message;
 }

@@ -6,15 +6,27 @@
 #endif
 
 #include <algorithm>
+#ifdef __STDCPP_THREADS__
 #include <atomic>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+#endif
 
 #include "lattice.h"
 
 namespace exportable_losses {
+
+#ifndef __STDCPP_THREADS__  // a machine without an operating system
+
+inline Parallel on_threads(int) {
+  return [](std::int64_t count, const std::function<void(std::int64_t)>& work) {
+    for (std::int64_t i = 0; i < count; ++i) work(i);
+  };
+}
+
+#else
 
 // The OpenMP runtime of this process, if it has one: runs body(data) on each of `threads` threads. torch brings
 // one, whose threads keep the cores busy for a while after each operator, waiting for more. To start others
@@ -62,5 +74,7 @@ inline Parallel on_threads(int most) {
     if (error) std::rethrow_exception(error);
   };
 }
+
+#endif
 
 }  // namespace exportable_losses

@@ -97,6 +97,15 @@ def test_what_aotinductor_cannot_compile_is_said_for_python_and_cpp(graphs, monk
         assert list(RUNNERS[name].run([case])) == ["no such kernel"]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-cpp", "onnx-reference", "openvino"])
+def test_sixteen_bits(cli, tmp_path, name, dtype):
+    skip_without(name)
+    cli("export", "l1_loss", "--format", "onnx", "--dtype", dtype, "--out", tmp_path)
+    result = cli("validate", tmp_path, "--on", name)
+    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+
+
 def test_the_table_has_a_column_for_each_runtime(cli, losses, tmp_path):
     (losses / "PitWrapper" / "PitWrapper.pt").unlink()
     result = cli("validate", losses, "--on", ",".join(HERE), "--json", tmp_path / "new" / "runtimes.json")
@@ -129,6 +138,7 @@ def test_an_absent_runtime_is_named(cli, graphs, nowhere, on, code, tmp_path):
     result = cli("validate", graphs, "--on", on, "--json", tmp_path / "found.json")
     assert result.exit_code == code, result.output
     assert "nowhere is not here: pip install nothing" in result.stdout
+    assert ("units in the last" in " ".join(result.stdout.split())) == (on != "nowhere")  # no empty table
     assert json.loads((tmp_path / "found.json").read_text())["absent"] == {"nowhere": "pip install nothing"}
 
 

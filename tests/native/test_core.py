@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from building import cmake, which, why_no_sanitizer
+from building import cmake, shared_library, which, why_no_sanitizer
 
 NAMES = ("baseline", "avx2", "avx512")
 WARNINGS = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
@@ -66,3 +66,13 @@ def wide_instructions_stay_in_their_core(folder: Path) -> None:
     assert any("avx512" in name for name in wide)
     assert any("avx2" in name for name in wide)
     assert wide & shared == set()
+
+
+def test_the_library_is_small(tmp_path: Path) -> None:
+    """Every instruction set of this machine's kind together, without symbols and CUDA."""
+    cmake(tmp_path, targets=("exportable_losses",))
+    if which("strip") is None:
+        pytest.skip("this machine has no strip")
+    path = shared_library(tmp_path, "exportable_losses")
+    subprocess.run(["strip", "-x", path], check=True)
+    assert Path(path).stat().st_size < 1_000_000

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -187,6 +188,29 @@ def test_a_wrong_number_is_seen(programs: Path, exported: Any, tmp_path: Path) -
         for done in both(programs, files):
             assert done.returncode == 1
             assert "largest difference inf" in done.stdout
+
+
+@pytest.mark.parametrize(("kind", "place"), [(np.float16, 2**-10), (ml_dtypes.bfloat16, 2**-7)])
+def test_sixteen_bits(programs: Path, tmp_path: Path, kind: Any, place: float) -> None:
+    """Every kind of number there is, as itself, and one that is two places off."""
+    numbers = np.array([1.5, -2.25, 0, 2.0**-14, 3 * 2.0**-24, -np.inf, np.nan, 8], kind)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    value = [helper.make_tensor_value_info(name, element, [8]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "one", value[:1], value[1:])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "x.onnx")
+    (tmp_path / "test_data_set_0").mkdir()
+    data = tmp_path / "test_data_set_0"
+    onnx.save_tensor(numpy_helper.from_array(numbers, "x"), data / "input_0.pb")
+    onnx.save_tensor(numpy_helper.from_array(numbers, "y"), data / "output_0.pb")
+    done = run(programs / "onnx_loss", tmp_path / "x.onnx")
+    assert done.returncode == 0, done.stderr
+    printed = [float(x) for x in done.stdout.partition(" = ")[2].partition(",")[0].split()]
+    np.testing.assert_allclose(printed, numbers.astype(np.float64), rtol=1e-5)
+    moved = numbers.copy()
+    moved[7] += 16 * place  # the largest is 8, whose last place is 8 times `place`
+    onnx.save_tensor(numpy_helper.from_array(moved, "y"), data / "output_0.pb")
+    assert run(programs / "onnx_loss", tmp_path / "x.onnx").returncode == 1
 
 
 def test_the_second_output_counts_too(programs: Path, exported: Any, tmp_path: Path) -> None:
