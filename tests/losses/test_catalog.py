@@ -18,6 +18,7 @@ METRICS = [
     "SISNRImprovement",
     "CTCGreedyDecode",
     "CTCPosterior",
+    "CTCForwardChunk",
     "CTCAlign",
     "TransducerPosterior",
     "TransducerAlign",
