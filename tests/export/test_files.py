@@ -38,6 +38,7 @@ LATTICES = {
     "SDR": "BestPermutation",
     "SISNRImprovement": "BestPermutation",
     "CTCPosterior": "CTCPosterior",
+    "CTCForwardChunk": "CTCForward",
     "CTCAlign": "CTCAlign",
     "EditDistance": "EditCounts",
     "TokenErrorRate": "EditCounts",
@@ -46,6 +47,7 @@ LATTICES = {
 CALLED = {
     "CTCLoss": {"CTCLattice", "CTCTransition"},
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
+    "CTCForward": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
     "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerLossGrad": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
