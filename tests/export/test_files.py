@@ -38,6 +38,7 @@ LATTICES = {
     "SDR": "BestPermutation",
     "SISNRImprovement": "BestPermutation",
     "CTCPosterior": "CTCPosterior",
+    "CTCForwardChunk": "CTCForward",
     "CTCAlign": "CTCAlign",
     "CTCForwardChunk": "CTCForward",
     "EditDistance": "EditCounts",
@@ -47,6 +48,7 @@ LATTICES = {
 CALLED = {
     "CTCLoss": {"CTCLattice", "CTCTransition"},
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
+    "CTCForward": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
     "CTCForward": {"CTCLattice", "CTCTransition"},
     "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},

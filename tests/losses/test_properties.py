@@ -26,7 +26,11 @@ PADDED = {
     "rel_lab_lengths": ("T",),
 }
 # What stands behind the items of a result, where it is not zero.
-BEHIND = {("CTCAlign", "tokens"): -1, ("TransducerAlign", "tokens"): -1}
+BEHIND = {
+    ("CTCForwardChunk", "alpha_out"): -torch.inf,
+    ("CTCAlign", "tokens"): -1,
+    ("TransducerAlign", "tokens"): -1,
+}
 # What padding may hold: any label where what lies behind the lengths is not read, a class where it is.
 GARBAGE = {"index": 0.0, "labels": -7.0, "log_probability": -torch.inf}
 
