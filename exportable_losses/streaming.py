@@ -69,7 +69,8 @@ class CTCForwardChunk(nn.Module):
         alpha: Tensor,
         offset: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        blank_index, log_probs = self.blank_index, log_probs.detach()
+        blank_index = self.blank_index
+        log_probs, alpha, offset = log_probs.detach(), alpha.detach(), offset.detach()
         if not torch.jit.is_scripting():
             given = {
                 "log_probs": log_probs,

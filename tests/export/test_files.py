@@ -40,7 +40,6 @@ LATTICES = {
     "CTCPosterior": "CTCPosterior",
     "CTCForwardChunk": "CTCForward",
     "CTCAlign": "CTCAlign",
-    "CTCForwardChunk": "CTCForward",
     "EditDistance": "EditCounts",
     "TokenErrorRate": "EditCounts",
 }
@@ -50,7 +49,6 @@ CALLED = {
     "CTCPosterior": {"CTCLattice", "CTCTransition"},
     "CTCForward": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
-    "CTCForward": {"CTCLattice", "CTCTransition"},
     "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerLossGrad": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerAlign": {"TransducerArcs", "TransducerArrivals"},
