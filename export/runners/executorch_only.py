@@ -13,12 +13,22 @@ import torch
 
 
 def lower(archive: str, path: str) -> None:
-    """The program with ExecuTorch's portable kernels."""
+    """The program with ExecuTorch's portable kernels.
+
+    Raises:
+        NotImplementedError: it has none for an operator. ExecuTorch itself says so when a file is loaded.
+    """
     from executorch.exir import EdgeCompileConfig, to_edge
+    from executorch.runtime import Runtime
 
     config = EdgeCompileConfig(_check_ir_validity=False)  # the check does not know torch.sym_min
-    edge = to_edge(torch.export.load(archive), compile_config=config)
-    Path(path).write_bytes(edge.to_executorch().buffer)
+    program = to_edge(torch.export.load(archive), compile_config=config).to_executorch()
+    [plan] = program.executorch_program.execution_plan
+    called = {f"{each.name}.{each.overload}".removesuffix(".") for each in plan.operators}
+    missing = called - Runtime.get().operator_registry.operator_names
+    if missing:
+        raise NotImplementedError(f"ExecuTorch has no kernel of {', '.join(sorted(missing))}")
+    Path(path).write_bytes(program.buffer)
 
 
 def run(path: str, inputs: list[torch.Tensor]) -> list[torch.Tensor] | str:

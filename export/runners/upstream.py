@@ -40,6 +40,13 @@ UPSTREAM: dict[str, Limit] = {
         "a file has `topk` of all in its place, and all rows agree",
         "https://github.com/pytorch/executorch/issues/11320",
     ),
+    "integer power": Limit(
+        "aotinductor",
+        "2.13.0",
+        "`2**x` of a tensor of integers is one of floats, for numbers become doubles",
+        "a file has a tensor in the number's place, and all rows agree",
+        "https://github.com/pytorch/pytorch/pull/194262",
+    ),
     "elements": Limit(
         "onnx-reference",
         "1.23.2",

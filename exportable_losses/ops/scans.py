@@ -240,7 +240,7 @@ def best_permutation(costs: Tensor) -> Tensor:
     """`assignment.best_permutation`; a row looks at all subsets, those that cannot be before it, too."""
     sources = costs.shape[1]
     column = torch.arange(sources, device=costs.device)
-    bit = 2**column
+    bit = torch.full_like(column, 2) ** column  # AOTInductor makes a number a float: of 2**column too
     subsets = torch.arange(2**sources, device=costs.device).unsqueeze(1)
     taken = (subsets & bit) != 0
     joined = subsets | bit

@@ -105,15 +105,17 @@ def test_larger_sizes_are_refused(tmp_path: Path) -> None:
         assert "failed with error" in outputs
 
 
-class Transformed(nn.Module):
+class Determinant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.fft(x).real
+        return torch.linalg.det(x)
 
 
 @pytest.mark.usefixtures("executorch")
-def test_what_executorch_does_not_take_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"^module: Transformed does not export: .*fft"):
-        to_executorch(Transformed(), tmp_path / "model.pte", {"x": torch.ones(3)})
+def test_what_executorch_has_no_kernel_of_is_named(tmp_path: Path) -> None:
+    said = r"^module: Determinant does not export: .* has no kernel of aten::_linalg_det\.result$"
+    with pytest.raises(RuntimeError, match=said):
+        to_executorch(Determinant(), tmp_path / "model.pte", {"x": torch.eye(3)})
+    assert not list(tmp_path.iterdir())
 
 
 def _run(path: Path, calls: list[Inputs]) -> list[list[Tensor] | str]:

@@ -32,7 +32,10 @@ NAMES = (
 def test_torch_alone_gives_the_numbers_of_eager(name: str, tmp_path: Path, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
     path = tmp_path / "model.pt2"
-    check_loops(to_pt2(case.module(), path, case.inputs()))
+    program = to_pt2(case.module(), path, case.inputs())
+    check_loops(program)
+    # of integers it is wrong in AOTInductor
+    assert all(node.target is not torch.ops.aten.pow.Scalar for node in program.graph.nodes)
     assert path.stat().st_size < 100_000
     calls = [case.inputs(size, seed=1) for size in OTHER_SIZES]
     for size, call, got in zip(OTHER_SIZES, calls, torch_alone(path, calls), strict=True):

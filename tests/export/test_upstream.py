@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+import torch._inductor
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor
 
 from exportable_losses.export.runners import RUNNERS, Absent
 from exportable_losses.export.runners.executorch import call, interpreter
@@ -70,6 +73,25 @@ def test_executorch(tmp_path: Path) -> None:
     assert {UPSTREAM[name].version for name in ("carried size", "sort")} == {version}
 
 
+class Powers(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2**x
+
+
+def test_aotinductor(tmp_path: Path) -> None:
+    try:
+        version = RUNNERS["aotinductor"].version()
+    except Absent as error:
+        pytest.skip(f"AOTInductor: {error}")
+    x = torch.arange(3)
+    program = torch.export.export(Powers(), (x,))
+    package = str(tmp_path / "package.pt2")
+    torch._inductor.aoti_compile_and_package(program, package_path=package)
+    assert Powers()(x).dtype == torch.int64
+    assert torch._inductor.aoti_load_package(package)(x).dtype == torch.float32
+    assert UPSTREAM["integer power"].version == version.partition("+")[0]
+
+
 def _run(operator: str, **inputs: np.ndarray) -> np.ndarray:
     """One operator in ONNX's reference evaluator, along the second axis."""
     kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
@@ -94,6 +116,6 @@ def test_onnx_reference() -> None:
 
 
 def test_every_limit_has_a_case_and_stands_in_the_documentation() -> None:
-    assert set(UPSTREAM) == {"carried size", "sort", "elements", "log of softmax"}
+    assert set(UPSTREAM) == {"carried size", "sort", "integer power", "elements", "log of softmax"}
     assert {limit.runtime for limit in UPSTREAM.values()} <= set(RUNNERS)
     assert markdown() in (ROOT / "docs" / "deploying.md").read_text()
