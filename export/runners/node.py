@@ -62,9 +62,7 @@ def _run(library: Path, cases: Sequence[Case]) -> list[Outputs]:
         )
     found = []
     for line in done.stdout.splitlines():
-        with contextlib.suppress(
-            json.JSONDecodeError
-        ):  # what a runtime says itself, or a line that it cut off
+        with contextlib.suppress(json.JSONDecodeError):  # a runtime's own words, or a line cut off
             found.append(decoded(json.loads(line)))
     problem = f"node ended with {done.returncode}: {one_line(done.stderr)}"
     return found + [problem] * (len(cases) - len(found))
