@@ -57,6 +57,9 @@ def test_tolerances_decide(cli, graphs):
     assert cli("validate", graphs).exit_code == 1
     assert cli("validate", graphs, "--atol", "0.02").exit_code == 0
     assert cli("validate", graphs, "--rtol", "0.1").exit_code == 0
+    _add(graphs / "PitWrapper" / "test_data_set_0" / "output_0.pb", 0.001)
+    off = [(check.row, check.output) for check in validate(graphs).checks if not check.ok]
+    assert off == [("ctc_loss", "loss"), ("PitWrapper", "loss")]
 
 
 @pytest.mark.parametrize(

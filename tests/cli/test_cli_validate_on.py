@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from exportable_losses.export import runtimes, validate
 from exportable_losses.export.runners import RUNNERS, Absent, Case, Runner, cpp, openvino, torch_alone
+from exportable_losses.runtime.parity import Difference
 
 COMPILED = ("aotinductor", "aotinductor-cpp")  # for half a minute a row: they share one, below
 HERE = ("onnxruntime", "onnxruntime-ort", "onnx-reference", "torchscript")
@@ -220,5 +221,19 @@ def test_a_fingerprint_is_of_what_a_graph_computes(graphs):
     graph.doc_string = graph.graph.doc_string = graph.functions[0].doc_string = "other words"
     graph.metadata_props[0].value = "{}"
     assert runtimes.fingerprint(graph) == found
-    graph.functions[0].node[0].output[0] += "_"
+    for node in (graph.functions[0].node[0], graph.graph.node[0]):
+        before, node.output[0] = node.output[0], "another"
+        assert runtimes.fingerprint(graph) != found
+        node.output[0] = before
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros(1), "weight"))
     assert runtimes.fingerprint(graph) != found
+
+
+def test_a_cell_is_of_the_worst_output_and_the_first_problem():
+    def check(output, ulp, problem=""):
+        difference = Difference(output, ulp / 8, 0.0, ulp, 1.0)
+        return validate.Check("row", "here", output, difference, problem)
+
+    checks = [check("a", 2.0), check("b", 7.0, "off"), check("c", 5.0, "other")]
+    cell = runtimes.to_json(validate.Validation({"here": "1"}, {}, checks))["rows"]["row"]["here"]
+    assert cell == {"ulp": 7.0, "absolute": 0.875, "problem": "b: off"}
