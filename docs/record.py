@@ -4,6 +4,7 @@ All runtimes have to be here, since a column would be lost: `exportable-losses v
 what to install for each.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMATS = "onnx,torchscript,pt2,executorch"
 
 def main() -> None:
     """Export all, run all, write both."""
+    shutil.rmtree(FILES, ignore_errors=True)  # nothing that is not exported now has run
     cli = [sys.executable, "-m", "exportable_losses.export.cli"]
     subprocess.run([*cli, "export", "--all", "--format", FORMATS, "--out", str(FILES)], check=False)
     found = validate(FILES, list(RUNNERS))

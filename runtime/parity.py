@@ -71,6 +71,13 @@ def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Differenc
     absolute, relative_most, scale = (float(x.max(initial=0.0)) for x in (gap, relative, finite))
     known = expected.dtype.kind == "f" or expected.dtype.name == "bfloat16"
     floating = expected.dtype if known else np.dtype(np.float64)
-    last_place = float(np.spacing(np.asarray(scale).astype(floating)))
     half = floating.itemsize == 2
-    return Difference(output, absolute, relative_most, absolute / last_place, scale, half=half)
+    ulp = absolute / _last_place(np.asarray(scale).astype(floating))
+    return Difference(output, absolute, relative_most, ulp, scale, half=half)
+
+
+def _last_place(scale: np.ndarray) -> float:
+    """From `scale` to the next number of its dtype; of the largest, which has none, to the one before."""
+    with np.errstate(over="ignore"):
+        place = float(np.spacing(scale))
+    return place if np.isfinite(place) else float(scale) - float(np.nextafter(scale, np.zeros_like(scale)))

@@ -1,7 +1,7 @@
 // Runs an exported loss in ONNX Runtime on the test data beside it, prints each output and how far it is
 // off, and exits with 1 where one is. With the library our kernels compute; without, the graph itself.
 //
-//     onnx_loss losses/ctc_loss/ctc_loss.onnx [libexportable_losses.so] [--write FOLDER]
+//     onnx_loss losses/ctc_loss/ctc_loss.onnx [libexportable_losses.so] [TEST_DATA] [--write FOLDER]
 #include <onnxruntime_cxx_api.h>
 
 #include <filesystem>
@@ -20,13 +20,13 @@ Ort::Value value_of(test_data::Tensor& tensor) {
                                   tensor.sizes.size(), type);
 }
 
-int run(const std::filesystem::path& graph, const char* library, const std::filesystem::path& written) {
+int run(const std::filesystem::path& graph, const std::filesystem::path& folder, const char* library,
+        const std::filesystem::path& written) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "onnx_loss");
   Ort::SessionOptions options;
   if (library != nullptr) options.RegisterCustomOpsLibrary(std::filesystem::path(library).c_str());
   Ort::Session loss(env, graph.c_str(), options);
 
-  const auto folder = graph.parent_path() / "test_data_set_0";
   auto inputs = test_data::read(folder, "input");
   const auto expected = test_data::read(folder, "output");
   std::vector<const char*> input_names, output_names;
@@ -52,12 +52,17 @@ int run(const std::filesystem::path& graph, const char* library, const std::file
 
 int main(int count, char** arguments) {
   const auto written = test_data::folder_to_write(count, arguments);
-  if (count < 2 || count > 3) {
-    std::cerr << "usage: onnx_loss GRAPH.onnx [LIBRARY] [--write FOLDER]\n";
+  if (count < 2 || count > 4) {
+    std::cerr << "usage: onnx_loss GRAPH.onnx [LIBRARY] [TEST_DATA] [--write FOLDER]\n";
     return 2;
   }
   try {
-    return run(arguments[1], count > 2 ? arguments[2] : nullptr, written);
+    auto folder = std::filesystem::path(arguments[1]).parent_path() / "test_data_set_0";
+    const char* library = nullptr;
+    for (int i = 2; i < count; ++i)
+      if (std::filesystem::is_directory(arguments[i])) folder = arguments[i];
+      else library = arguments[i];
+    return run(arguments[1], folder, library, written);
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from .face import Absent, Case, Outputs, Runner, named, one_line
+from . import torch_alone
+from .face import Absent, Case, Outputs, Runner, one_line
 
 VARIABLE = "EXPORTABLE_LOSSES_EXECUTORCH"
 
@@ -58,20 +59,13 @@ def _run(cases: Sequence[Case]) -> list[Outputs]:
         return []
     with tempfile.TemporaryDirectory() as folder:
         jobs, results = Path(folder) / "jobs", Path(folder) / "results"
-        torch.save([(str(case.path.resolve()), _tensors(case)) for case in cases], jobs)
+        given = [list(torch_alone.tensors(case).values()) for case in cases]  # a program knows no names
+        torch.save([(str(case.path.resolve()), of) for case, of in zip(cases, given, strict=True)], jobs)
         try:
             call("run", str(jobs), str(results))
         except RuntimeError as error:
             return [one_line(error)] * len(cases)
-        found: list[list[torch.Tensor] | str] = torch.load(results)
-    return [
-        one_line(result) if isinstance(result, str) else named(case, [tensor.numpy() for tensor in result])
-        for case, result in zip(cases, found, strict=True)
-    ]
-
-
-def _tensors(case: Case) -> list[torch.Tensor]:
-    return [torch.from_numpy(array.copy()) for array in case.inputs.values()]
+        return torch_alone.outputs(cases, torch.load(results))
 
 
 RUNNER = Runner("executorch", ".pte", "ExecuTorch, Python, portable kernels", _version, _run)

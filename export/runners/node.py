@@ -1,6 +1,7 @@
 """onnxruntime-web (WASM) and onnxruntime-node under Node, all files in one process."""
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -59,7 +60,10 @@ def _run(library: Path, cases: Sequence[Case]) -> list[Outputs]:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8"
         )
-    found = [decoded(json.loads(line)) for line in done.stdout.splitlines()]
+    found = []
+    for line in done.stdout.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # a runtime's own words, or a line cut off
+            found.append(decoded(json.loads(line)))
     problem = f"node ended with {done.returncode}: {one_line(done.stderr)}"
     return found + [problem] * (len(cases) - len(found))
 

@@ -36,12 +36,17 @@ def call(what: str, jobs: Sequence[Any]) -> list[Any]:
 
 def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
     """The outputs of each file, loaded as `torch_only` does by that name."""
-    found = call(loader, [(str(case.path.resolve()), _tensors(case)) for case in cases])
+    return outputs(cases, call(loader, [(str(case.path.resolve()), tensors(case)) for case in cases]))
+
+
+def tensors(case: Case) -> dict[str, torch.Tensor]:
+    """The inputs, by name."""
+    return {name: torch.from_numpy(array.copy()) for name, array in case.inputs.items()}
+
+
+def outputs(cases: Sequence[Case], found: Sequence[list[torch.Tensor] | str]) -> list[Outputs]:
+    """What a process gave for each case: tensors in order, or what went wrong."""
     return [
         one_line(result) if isinstance(result, str) else named(case, [tensor.numpy() for tensor in result])
         for case, result in zip(cases, found, strict=True)
     ]
-
-
-def _tensors(case: Case) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.copy()) for name, array in case.inputs.items()}

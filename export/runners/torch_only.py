@@ -34,11 +34,12 @@ def run(load: Loader, path: str, inputs: dict[str, torch.Tensor]) -> list[torch.
     """The outputs of one file, or why there are none."""
     try:
         outputs = load(path)(**inputs)
+        if isinstance(outputs, dict):
+            outputs = list(outputs.values())
+        several = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return [output.detach() for output in several]  # a model with weights gives a gradient too
     except Exception as error:
         return str(error)
-    if isinstance(outputs, dict):
-        return list(outputs.values())
-    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
 def to_package(path: str, package: str) -> str | None:

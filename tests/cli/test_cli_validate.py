@@ -8,8 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
+from exportable_losses.export import to_pt2
 from exportable_losses.export.validate import validate
 
 
@@ -55,6 +57,9 @@ def test_tolerances_decide(cli, graphs):
     assert cli("validate", graphs).exit_code == 1
     assert cli("validate", graphs, "--atol", "0.02").exit_code == 0
     assert cli("validate", graphs, "--rtol", "0.1").exit_code == 0
+    _add(graphs / "PitWrapper" / "test_data_set_0" / "output_0.pb", 0.001)
+    off = [(check.row, check.output) for check in validate(graphs).checks if not check.ok]
+    assert off == [("ctc_loss", "loss"), ("PitWrapper", "loss")]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +173,23 @@ def test_programs_of_torch_export(cli, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     result = cli("validate", tmp_path, "--on", "pt2")
     assert (result.exit_code, "ctc_loss (pt2) file: " in result.stdout) == (1, True)
+
+
+class Weighed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x
+
+
+def test_a_model_with_weights(tmp_path):
+    """Its outputs have a gradient."""
+    to_pt2(Weighed(), tmp_path / "model.pt2", {"x": torch.ones(3)})
+    torch.jit.script(Weighed()).save(tmp_path / "model.pt")
+    checks = validate(tmp_path, ["pt2", "torchscript"]).checks
+    assert [(check.runtime, check.problem) for check in checks] == [("pt2", ""), ("torchscript", "")]
 
 
 def test_gradients_of_the_graph_are_nothing_to_a_program(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 
 from exportable_losses.export import runtimes, validate
 from exportable_losses.export.runners import RUNNERS, Absent, Case, Runner, cpp, openvino, torch_alone
+from exportable_losses.runtime.parity import Difference
 
 COMPILED = ("aotinductor", "aotinductor-cpp")  # for half a minute a row: they share one, below
 HERE = ("onnxruntime", "onnxruntime-ort", "onnx-reference", "torchscript")
@@ -59,11 +61,14 @@ def put_off(row):
 
 @pytest.mark.parametrize("name", [name for name in RUNNERS if name not in COMPILED])
 def test_every_runtime_sees_a_number_that_is_off(cli, everywhere, tmp_path, name):
+    """In whatever set of test data it is."""
     losses = shutil.copytree(everywhere(name), tmp_path / "losses")
     put_off(losses / "PitWrapper")
+    (losses / "PitWrapper" / "test_data_set_0").rename(losses / "PitWrapper" / "test_data_set_3")
     result = cli("validate", losses, "--on", name)
     assert result.exit_code == 1
     assert f"PitWrapper ({name}) loss: off by 0.01" in result.stdout
+    assert "3 outputs checked, 1 off." in result.stdout
 
 
 def test_aotinductor_compiles_a_file_once_for_python_and_cpp(cli, tmp_path, monkeypatch):
@@ -169,6 +174,27 @@ def test_without_sources_or_tools_there_are_no_programs(monkeypatch, tmp_path):
         cpp._arm_program()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the program that stands in is a shell script")
+@pytest.mark.parametrize(("code", "problem"), [(0, None), (1, None), (139, "ended with 139")])
+def test_what_a_program_has_written_before_it_died_is_no_output(graphs, tmp_path, code, problem):
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\ncp "$2"/output_*.pb "$4"\nexit {code}\n')
+    program.chmod(0o755)
+    runner = cpp._runner("stand-in", ".onnx", "", "1", lambda: program, cpp._words)
+    path = graphs / "ctc_loss" / "ctc_loss.onnx"
+    (outputs,) = runner.run([Case("ctc_loss", path, path.parent / "test_data_set_0", {}, {})])
+    assert outputs == problem if problem else list(outputs) == ["loss"]
+
+
+def test_a_broken_graph_is_recorded_as_a_problem_and_has_no_fingerprint(cli, graphs, tmp_path):
+    (graphs / "ctc_loss" / "ctc_loss.onnx").write_bytes(b"\7")
+    result = cli("validate", graphs, "--on", "onnxruntime", "--json", tmp_path / "found.json")
+    assert result.exit_code == 1
+    recorded = json.loads((tmp_path / "found.json").read_text())
+    assert recorded["rows"]["ctc_loss"]["onnxruntime"]["problem"]
+    assert list(recorded["graphs"]) == ["PitWrapper"]
+
+
 def test_the_markdown_of_a_record(graphs):
     found = validate.validate(graphs, ["onnxruntime", "onnx-reference"])
     recorded = runtimes.to_json(found)
@@ -195,5 +221,19 @@ def test_a_fingerprint_is_of_what_a_graph_computes(graphs):
     graph.doc_string = graph.graph.doc_string = graph.functions[0].doc_string = "other words"
     graph.metadata_props[0].value = "{}"
     assert runtimes.fingerprint(graph) == found
-    graph.functions[0].node[0].output[0] += "_"
+    for node in (graph.functions[0].node[0], graph.graph.node[0]):
+        before, node.output[0] = node.output[0], "another"
+        assert runtimes.fingerprint(graph) != found
+        node.output[0] = before
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros(1), "weight"))
     assert runtimes.fingerprint(graph) != found
+
+
+def test_a_cell_is_of_the_worst_output_and_the_first_problem():
+    def check(output, ulp, problem=""):
+        difference = Difference(output, ulp / 8, 0.0, ulp, 1.0)
+        return validate.Check("row", "here", output, difference, problem)
+
+    checks = [check("a", 2.0), check("b", 7.0, "off"), check("c", 5.0, "other")]
+    cell = runtimes.to_json(validate.Validation({"here": "1"}, {}, checks))["rows"]["row"]["here"]
+    assert cell == {"ulp": 7.0, "absolute": 0.875, "problem": "b: off"}

@@ -320,7 +320,7 @@ def test_a_package_that_is_none(programs: Path, exported: Any, tmp_path: Path) -
 def test_how_they_are_used(programs: Path) -> None:
     assert run(programs / "torch_loss").stderr.startswith("usage: torch_loss FILE.pt TEST_DATA [LIBRARY]")
     assert run(programs / "aoti_loss").stderr.startswith("usage: aoti_loss PACKAGE.pt2 TEST_DATA [--write")
-    assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY]")
+    assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY] [TEST_DATA]")
 
 
 # What the README says

@@ -1,5 +1,6 @@
 """The parity report against differences worked out by hand."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -19,6 +20,18 @@ def test_units_in_the_last_place_are_of_the_expected_dtype(dtype: type) -> None:
     got = expected + np.array([4, 3, 0], dtype) * np.spacing(dtype(8.0))
     [d] = compare({"x": got}, {"x": expected})
     assert d.ulp == 4  # places of the largest number
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_the_largest_number_of_a_dtype_has_a_place_too(dtype: type) -> None:
+    most = ml_dtypes.finfo(dtype).max if dtype is ml_dtypes.bfloat16 else np.finfo(dtype).max
+    expected = np.array([most, 1], dtype)
+    below = np.nextafter(expected, dtype(0))
+    [d] = compare({"x": np.array([below[0], 1], dtype)}, {"x": expected})
+    assert d.ulp == 1
+    [far] = compare({"x": np.zeros(2, dtype)}, {"x": expected})
+    assert far.ulp > 100
+    assert not far.within()
 
 
 def test_equal_infinities_and_nans_are_no_difference() -> None:

@@ -104,7 +104,7 @@ def test_open_run_read_save(page: devtools.Page, address: str, graphs: Path, tmp
         assert 0 <= float(differs) < 2e-5
 
     path = saved(page, tmp_path)
-    write_json(validate(graphs, ["onnxruntime"]), tmp_path / "here.json")
+    write_json(validate(graphs, ["onnxruntime"]), graphs, tmp_path / "here.json")
     together = beside([tmp_path / "here.json", path])
     assert list(together["runtimes"]) == ["onnxruntime", "browser"]
     version = page.run("navigator.userAgent")

@@ -121,6 +121,8 @@ exports.InferenceSession = {
         ("throw new Error('no kernel\\nat line 7')", "no kernel"),
         ("throw 'a word'", "a word"),
         ("console.error('Aborted'); process.exit(9)", "node ended with 9: Aborted"),
+        ("process.stdout.write('{\"lo'); process.exit(9)", "node ended with 9: "),
+        ("console.log('a word of its own'); throw 'another'", "another"),
         ("await new Promise(() => setTimeout(() => { throw new Error('later') }))", "node ended with 1: "),
     ],
 )
