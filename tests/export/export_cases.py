@@ -213,7 +213,7 @@ def _settings() -> Iterator[Case]:
         yield Case("kldiv_loss", f"mask_length_{reduction}", {**smooth, "mask_length": True})
     yield Case("kldiv_loss", "mask_length", {"label_smoothing": 0.2, "mask_length": True}, length)
     yield Case("distance_diff_loss", "settings", {"beta": 0.5, "max_weight": 2.0})
-    of_ctc = ("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign")
+    of_ctc = ("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCForwardChunk", "CTCAlign")
     transducers = ("transducer_loss", "TransducerPosterior", "TransducerAlign")
     for row in (*of_ctc, *transducers):
         yield Case(row, "blank_1", {"blank_index": 1})

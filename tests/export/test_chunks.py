@@ -15,6 +15,7 @@ from onnx_runs import RUNTIMES, as_arrays
 from torch import Tensor
 
 import exportable_losses as el
+from exportable_losses.export import to_onnx
 from exportable_losses.ops import using
 
 Chunk = Callable[[Inputs], dict[str, np.ndarray]]
@@ -122,6 +123,18 @@ def test_no_cut_changes_the_costs(cuts: set[int], kind: str) -> None:
     np.testing.assert_array_max_ulp(costs, walk(chunk, *drawn, ()), 1)
     with using("torch"):  # and of plain torch not a bit is another
         np.testing.assert_array_equal(walk(chunk, *drawn, sorted(cuts)), walk(chunk, *drawn, ()))
+
+
+@pytest.mark.parametrize("blank", [2, 6])
+def test_the_blank_may_be_any_class(blank: int, tmp_path: Path) -> None:
+    log_probs, targets, *lengths = draw(20, 5, 7)
+    expected = truth(log_probs, targets, *lengths)
+    turned = log_probs.roll(blank, -1), (targets + blank) % 7, *lengths
+    module = el.CTCForwardChunk(blank)
+    to_onnx(module, tmp_path / "model.onnx")
+    onnx = RUNTIMES["ONNX Runtime"](tmp_path / "model.onnx")
+    for run in (lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True))), onnx):
+        np.testing.assert_allclose(walk(run, *turned, (7, 8)), expected, rtol=5e-7)
 
 
 def test_states_go_from_one_runtime_to_another(export: Export) -> None:
