@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.table import Table
 
 from exportable_losses.runtime import Scorer, score_corpus
 from exportable_losses.runtime.corpus.reading import windows
@@ -152,6 +150,9 @@ def middle(turns: Sequence[Mapping[str, dict[str, float]]], name: str, key: str)
 
 
 def main(number: int) -> None:
+    from rich.console import Console  # not above: what is there is imported by every worker
+    from rich.table import Table
+
     import exportable_losses as el
     from exportable_losses.export import to_onnx
 
