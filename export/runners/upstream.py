@@ -47,6 +47,13 @@ UPSTREAM: dict[str, Limit] = {
         "a file has a tensor in the number's place, and all rows agree",
         "https://github.com/pytorch/pytorch/pull/194262",
     ),
+    "float64": Limit(
+        "openvino",
+        "2026.4.1",
+        "its CPU computes float64 in float32",
+        "the `gaps` of `ExpectedCalibrationError`, float64, are as exact as float32",
+        "https://github.com/openvinotoolkit/openvino/issues/35822",
+    ),
     "elements": Limit(
         "onnx-reference",
         "1.23.2",

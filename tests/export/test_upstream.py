@@ -92,17 +92,40 @@ def test_aotinductor(tmp_path: Path) -> None:
     assert UPSTREAM["integer power"].version == version.partition("+")[0]
 
 
+def _model(operator: str, inputs: dict[str, np.ndarray], output: int, **attributes: int) -> onnx.ModelProto:
+    """One operator."""
+    graph = helper.make_graph(
+        [helper.make_node(operator, list(inputs), ["y"], **attributes)],
+        "one",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in inputs.items()
+        ],
+        [helper.make_tensor_value_info("y", output, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def test_openvino() -> None:
+    try:
+        version = RUNNERS["openvino"].version()
+    except Absent as error:
+        pytest.skip(f"OpenVINO: {error}")
+    import openvino
+
+    x = np.array([1 / 3])
+    model = _model("Neg", {"x": x}, TensorProto.DOUBLE)
+    core = openvino.Core()
+    negative = core.compile_model(core.read_model(model.SerializeToString()), "CPU")([x])[0]
+    assert negative.dtype == np.float64
+    assert negative == -x.astype(np.float32)
+    assert negative != -x
+    assert UPSTREAM["float64"].version == version
+
+
 def _run(operator: str, **inputs: np.ndarray) -> np.ndarray:
     """One operator in ONNX's reference evaluator, along the second axis."""
-    kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
-    graph = helper.make_graph(
-        [helper.make_node(operator, list(inputs), ["y"], axis=1)],
-        "one",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    [y] = ReferenceEvaluator(model).run(None, inputs)
+    [y] = ReferenceEvaluator(_model(operator, inputs, TensorProto.FLOAT, axis=1)).run(None, inputs)
     return y
 
 
@@ -116,6 +139,7 @@ def test_onnx_reference() -> None:
 
 
 def test_every_limit_has_a_case_and_stands_in_the_documentation() -> None:
-    assert set(UPSTREAM) == {"carried size", "sort", "integer power", "elements", "log of softmax"}
+    cases = {"carried size", "sort", "integer power", "float64", "elements", "log of softmax"}
+    assert set(UPSTREAM) == cases
     assert {limit.runtime for limit in UPSTREAM.values()} <= set(RUNNERS)
     assert markdown() in (ROOT / "docs" / "deploying.md").read_text()
