@@ -25,7 +25,7 @@ from torch import Tensor
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
-from exportable_losses.export.bench import race
+from exportable_losses.export.commands.timing import race
 from exportable_losses.ops import native, using
 from exportable_losses.runtime.native import register
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from exportable_losses import catalog
 from exportable_losses.contract import FLOATING
 from exportable_losses.export import to_onnx
-from exportable_losses.export.half import TYPES, Half, in_half
+from exportable_losses.export.formats.half import TYPES, Half, in_half
 from exportable_losses.runtime import LossSession
 
 NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
-from exportable_losses.export.bench import race
+from exportable_losses.export.commands.timing import race
 from exportable_losses.ops import native, plain
 from exportable_losses.runtime.native import register
 

@@ -21,9 +21,9 @@ from rich.table import Table
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
-from exportable_losses.export.testdata import write_test_data
-from exportable_losses.export.web import npm
-from exportable_losses.export.web.site import PAGE, files_of
+from exportable_losses.export.checking.web import npm
+from exportable_losses.export.checking.web.site import PAGE, files_of
+from exportable_losses.export.formats.testdata import write_test_data
 
 # answers each line with the processor's milliseconds of a run
 TIMER = """

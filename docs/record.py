@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exportable_losses.export import runtimes
-from exportable_losses.export.runners import RUNNERS
-from exportable_losses.export.validate import validate
+from exportable_losses.export.checking import runtimes
+from exportable_losses.export.checking.runners import RUNNERS
+from exportable_losses.export.checking.validate import validate
 
 ROOT = Path(__file__).parent.parent
 README, RECORD = ROOT / "README.md", ROOT / "docs" / "runtimes.json"

@@ -20,10 +20,10 @@ from rich.table import Table
 
 from exportable_losses import catalog
 from exportable_losses.export import attach
-from exportable_losses.export.commands.losses import parity_table
-from exportable_losses.export.comparison import show
-from exportable_losses.export.files import prepare, write
-from exportable_losses.export.validate import validate
+from exportable_losses.export.checking.validate import validate
+from exportable_losses.export.commands.comparison import show
+from exportable_losses.export.commands.validate import parity_table
+from exportable_losses.export.formats.files import prepare, write
 
 LOSSES = Path("losses")
 JOINT = Path("demo") / "recogniser.onnx"

@@ -13,15 +13,19 @@ from .classification import ClassificationError as ClassificationError
 from .classification import KLDivLoss as KLDivLoss
 from .classification import NLLLoss as NLLLoss
 from .contrastive import ContrastiveLoss as ContrastiveLoss
-from .ctc import CTCAlign as CTCAlign
-from .ctc import CTCGreedyDecode as CTCGreedyDecode
-from .ctc import CTCLoss as CTCLoss
-from .ctc import CTCPosterior as CTCPosterior
 from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
 from .distillation import CTCDistillationLoss as CTCDistillationLoss
 from .distillation import NLLDistillationLoss as NLLDistillationLoss
 from .edits import EditDistance as EditDistance
 from .edits import TokenErrorRate as TokenErrorRate
+from .lattice.align import CTCAlign as CTCAlign
+from .lattice.align import TransducerAlign as TransducerAlign
+from .lattice.ctc import CTCLoss as CTCLoss
+from .lattice.decode import CTCGreedyDecode as CTCGreedyDecode
+from .lattice.posterior import CTCPosterior as CTCPosterior
+from .lattice.posterior import TransducerPosterior as TransducerPosterior
+from .lattice.streaming import CTCForwardChunk as CTCForwardChunk
+from .lattice.transducer import TransducerLoss as TransducerLoss
 from .margin import AdditiveAngularMargin as AdditiveAngularMargin
 from .margin import AngularMargin as AngularMargin
 from .margin import LogSoftmaxWrapper as LogSoftmaxWrapper
@@ -42,10 +46,6 @@ from .separation import SISNRLoss as SISNRLoss
 from .separation import SNRLoss as SNRLoss
 from .sharpness import Laplacian as Laplacian
 from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
-from .streaming import CTCForwardChunk as CTCForwardChunk
-from .transducer import TransducerAlign as TransducerAlign
-from .transducer import TransducerLoss as TransducerLoss
-from .transducer import TransducerPosterior as TransducerPosterior
 from .verification import EqualErrorRate as EqualErrorRate
 from .verification import MinDCF as MinDCF
 

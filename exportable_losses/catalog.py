@@ -22,7 +22,6 @@ from . import (
     autoencoder,
     classification,
     contrastive,
-    ctc,
     distillation,
     edits,
     margin,
@@ -30,11 +29,10 @@ from . import (
     regression,
     separation,
     sharpness,
-    streaming,
-    transducer,
     verification,
 )
 from .contract import Contract, Input
+from .lattice import align, ctc, decode, posterior, streaming, transducer
 from .masking import frame_mask
 
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
@@ -248,12 +246,14 @@ _ENTRIES: dict[str, Entry] = {
         Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
         Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
         Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
-        Entry("CTCGreedyDecode", ctc.CTCGreedyDecode, ctc.DECODE, metric=True),
-        Entry("CTCPosterior", ctc.CTCPosterior, ctc.POSTERIOR, metric=True),
+        Entry("CTCGreedyDecode", decode.CTCGreedyDecode, decode.DECODE, metric=True),
+        Entry("CTCPosterior", posterior.CTCPosterior, posterior.CTC_POSTERIOR, metric=True),
         Entry("CTCForwardChunk", streaming.CTCForwardChunk, streaming.CHUNK, metric=True),
-        Entry("CTCAlign", ctc.CTCAlign, ctc.ALIGN, metric=True),
-        Entry("TransducerPosterior", transducer.TransducerPosterior, transducer.POSTERIOR, metric=True),
-        Entry("TransducerAlign", transducer.TransducerAlign, transducer.ALIGN, metric=True),
+        Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN, metric=True),
+        Entry(
+            "TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR, metric=True
+        ),
+        Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN, metric=True),
         Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
     )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input, Total
-from .ctc import greedy_labels, reduce_ctc
+from .lattice.ctc import reduce_ctc
+from .lattice.decode import greedy_labels
 from .masking import absolute_length
 
 CTC_KD = Contract(

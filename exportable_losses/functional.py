@@ -1,12 +1,12 @@
 """The losses as functions, under the names, argument names and defaults of SpeechBrain."""
 
 from .classification import bce_loss, classification_error, kldiv_loss, nll_loss
-from .ctc import ctc_loss
 from .distillation import ce_kd, ctc_loss_kd, nll_loss_kd
+from .lattice.ctc import ctc_loss
+from .lattice.transducer import transducer_loss
 from .masking import compute_length_mask, compute_masked_loss, get_mask, reduce_loss, truncate
 from .regression import distance_diff_loss, l1_loss, mse_loss
 from .separation import cal_si_snr, cal_snr, get_si_snr_with_pitwrapper, get_snr_with_pitwrapper
-from .transducer import transducer_loss
 
 __all__ = [
     "bce_loss",

@@ -1,6 +1,7 @@
-"""The commands of `exportable-losses`. Each loads what it needs only when it runs."""
+"""The commands of `exportable-losses`, a module each. Each loads what it needs only when it runs."""
 
-from . import losses, web, scoring, machine  # noqa: I001 - the order in which --help lists them
+# ruff: noqa: F401, I001 - a module brings its command; this is the order in which --help lists them
+from . import list, export, attach, validate, serve, score, compare, report, plot, bench, doctor
 from .program import app
 
-__all__ = ["app", "losses", "machine", "scoring", "web"]
+__all__ = ["app"]

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -88,3 +89,15 @@ def _options(
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        metavar="DIR",
+        help="Pictures of items for the page: ID.svg or ID.png, the id as in a URL.",
+    ),
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="PAGE.html", dir_okay=False, help="Write a page to look at.")
+]

@@ -6,31 +6,31 @@ import json
 import pytest
 
 from exportable_losses import catalog
-from exportable_losses.export import bench
+from exportable_losses.export.commands import timing
 
 
 def test_every_row_has_a_case_and_its_sizes_are_the_rows():
-    cases = bench.cases()
+    cases = timing.cases()
     assert list(dict.fromkeys(case.row for case in cases)) == catalog.names()
     for case in cases:
         small = {letter: size and 2 for letter, size in case.sizes.items()}
         catalog.get(case.row).example_inputs(**small)
 
 
-@pytest.mark.parametrize("row", bench._CASES)
+@pytest.mark.parametrize("row", timing._CASES)
 def test_exceptions_name_rows_and_letters_that_exist(row):
-    for case, exception in zip(bench.cases([row]), bench._CASES[row], strict=True):
+    for case, exception in zip(timing.cases([row]), timing._CASES[row], strict=True):
         assert exception.items() <= case.sizes.items()
 
 
 def test_shapes_the_issue_names():
     shapes = {
-        row: [tuple(case.sizes[letter] for letter in letters) for case in bench.cases([row])]
+        row: [tuple(case.sizes[letter] for letter in letters) for case in timing.cases([row])]
         for row, letters in (("ctc_loss", "BTSC"), ("transducer_loss", "BTUV"))
     }
     assert shapes["ctc_loss"] == [(16, 1000, 100, 500), (1, 500, 60, 64)]
     assert shapes["transducer_loss"] == [(4, 150, 40, 512)]
-    assert [case.sizes["S"] for case in bench.cases(["PitWrapper"])] == [2, 3, 4, 8]
+    assert [case.sizes["S"] for case in timing.cases(["PitWrapper"])] == [2, 3, 4, 8]
 
 
 def test_json_has_both_times_and_their_ratio(cli):
@@ -45,7 +45,7 @@ def test_json_has_both_times_and_their_ratio(cli):
 def test_the_table_shows_ratios_above_and_below_one(cli, monkeypatch):
     times = iter([(2.0, 1.0), (1.0, 3.0)])
     monkeypatch.setattr(
-        bench, "measure", lambda case, **_: bench.Timing(case.row, {"x": [4, 2]}, "eager", *next(times))
+        timing, "measure", lambda case, **_: timing.Timing(case.row, {"x": [4, 2]}, "eager", *next(times))
     )
     result = cli("bench", "--rows", "l1_loss,mse_loss")
     assert result.exit_code == 0, result.output
@@ -59,7 +59,7 @@ def test_the_table_shows_ratios_above_and_below_one(cli, monkeypatch):
 )
 def test_baselines(row, baseline):
     entry = catalog.get(row)
-    name, function = bench._baseline(row, entry.module(), entry.example_inputs())
+    name, function = timing._baseline(row, entry.module(), entry.example_inputs())
     assert name == baseline
     function()
 
@@ -71,6 +71,6 @@ def test_an_unknown_row_is_a_wrong_call(cli):
 
 def test_a_race_takes_turns():
     order = []
-    bench.race(lambda: order.append("a"), lambda: order.append("b"), seconds=0)
+    timing.race(lambda: order.append("a"), lambda: order.append("b"), seconds=0)
     changes = sum(x != y for x, y in itertools.pairwise(order))
     assert changes >= 9  # five turns of both

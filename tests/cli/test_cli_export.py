@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 
-from exportable_losses.export import files
+from exportable_losses.export.formats import files
 
 
 def test_writes_a_graph_a_script_and_test_data_for_each_row(exported):

@@ -9,7 +9,7 @@ import pytest
 
 from exportable_losses import CTCPosterior, catalog
 from exportable_losses.export import attach
-from exportable_losses.export.score import summary
+from exportable_losses.export.commands.sessions import summary
 from exportable_losses.runtime import LossSession
 
 WHOLE = np.ones(1, np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exportable_losses.export.web import npm
+from exportable_losses.export.checking.web import npm
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from exportable_losses.export import to_pt2
-from exportable_losses.export.validate import validate
+from exportable_losses.export.checking.validate import validate
 
 
 def _add(path, amount, at=0):
@@ -144,7 +144,7 @@ def test_reads_the_files_only(graphs):
     """No catalog and no module is loaded: the files may come from another version."""
     code = """
 import pathlib, sys
-from exportable_losses.export.validate import validate
+from exportable_losses.export.checking.validate import validate
 assert all(check.ok for check in validate(pathlib.Path(sys.argv[1])).checks)
 assert not {"exportable_losses.catalog", "exportable_losses.ops"} & set(sys.modules)
 """

@@ -11,8 +11,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from exportable_losses.export import runtimes, validate
-from exportable_losses.export.runners import RUNNERS, Absent, Case, Runner, cpp, openvino, torch_alone
+from exportable_losses.export.checking import runtimes, validate
+from exportable_losses.export.checking.runners import (
+    RUNNERS,
+    Absent,
+    Case,
+    Runner,
+    cpp,
+    openvino,
+    torch_alone,
+)
 from exportable_losses.runtime.parity import Difference
 
 COMPILED = ("aotinductor", "aotinductor-cpp")  # for half a minute a row: they share one, below

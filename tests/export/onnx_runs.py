@@ -1,11 +1,12 @@
-"""An ONNX file in each runtime that the tests have."""
+"""An ONNX file in each runtime that the tests have, and how close to eager float64 is close."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-from export_cases import Inputs
+import torch
+from export_cases import Case, Inputs
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -56,3 +57,22 @@ def onnx_reference(path: Path) -> Run:
 
 
 RUNTIMES = {"ONNX Runtime": onnx_runtime, "onnx.reference": onnx_reference}
+
+# Units of the dtype's epsilon, relative to the largest magnitude (or to one). A float32 sum of the few
+# hundred terms here is off by the square root of their number, some twenty roundings at most.
+ROUNDINGS = 20
+# SI-SNR subtracts a projection from the estimate: where an estimate of a few samples happens to lie
+# close to its source, 20 dB say, the noise that is left has a hundred times the relative error.
+ROUNDINGS_OF = dict.fromkeys(("cal_si_snr", "get_si_snr_with_pitwrapper", "SISNRImprovement"), 100)
+
+
+def assert_close(got: Arrays, truth: Inputs, case: Case, where: str) -> None:
+    assert list(got) == list(truth), where
+    epsilon = 1e-10 if case.dtype == torch.float64 else np.finfo(np.float32).eps
+    for name, expected in as_arrays(truth).items():
+        finite = np.abs(expected[np.isfinite(expected)])
+        roundings = 1 if case.dtype == torch.float64 else ROUNDINGS_OF.get(case.row, ROUNDINGS)
+        tolerance = roundings * epsilon * max(1.0, finite.max(initial=0.0))
+        np.testing.assert_allclose(
+            np.asarray(got[name], np.float64), expected, rtol=0, atol=tolerance, err_msg=f"{where}: {name}"
+        )

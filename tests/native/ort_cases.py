@@ -11,7 +11,7 @@ import pytest
 from building import cmake
 from onnx import TensorProto, helper
 
-from exportable_losses.export.functions import function_protos
+from exportable_losses.export.nodes.functions import function_protos
 
 Arrays = dict[str, np.ndarray]
 REAL = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}

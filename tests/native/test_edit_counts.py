@@ -20,7 +20,7 @@ from torch import Tensor
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
-from exportable_losses.export.functions import function_protos
+from exportable_losses.export.nodes.functions import function_protos
 from exportable_losses.ops import edit_counts as plain
 from exportable_losses.ops import native, using
 from exportable_losses.runtime import LossSession

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from ort_cases import REAL, both_dtypes, computed_by, session
 from torch import Tensor
 
-from exportable_losses.export.functions import function_protos
+from exportable_losses.export.nodes.functions import function_protos
 from exportable_losses.ops import ctc_forward as plain
 from exportable_losses.ops import native, using
 

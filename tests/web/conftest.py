@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from web_cases import ROWS, listed
 
-from exportable_losses.export.files import prepare, write
-from exportable_losses.export.web import devtools, npm
-from exportable_losses.export.web.site import server, write_site
+from exportable_losses.export.checking.web import devtools, npm
+from exportable_losses.export.checking.web.site import server, write_site
+from exportable_losses.export.formats.files import prepare, write
 
 
 @pytest.fixture(scope="session")

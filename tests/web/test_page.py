@@ -12,9 +12,9 @@ import pytest
 from onnx import numpy_helper
 from web_cases import ROWS
 
-from exportable_losses.export.runtimes import beside, to_json, write_json
-from exportable_losses.export.validate import validate
-from exportable_losses.export.web import devtools
+from exportable_losses.export.checking.runtimes import beside, to_json, write_json
+from exportable_losses.export.checking.validate import validate
+from exportable_losses.export.checking.web import devtools
 
 FINISHED = """new Promise((resolve) => {
   const watch = setInterval(() => {

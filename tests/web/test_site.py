@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import pytest
 from web_cases import ROWS, listed
 
-from exportable_losses.export.web import npm
-from exportable_losses.export.web.site import PAGE, server, write_site
+from exportable_losses.export.checking.web import npm
+from exportable_losses.export.checking.web.site import PAGE, server, write_site
 
 
 @pytest.fixture

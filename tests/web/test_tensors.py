@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exportable_losses.export.runners.node import decoded
-from exportable_losses.export.web.site import PAGE
+from exportable_losses.export.checking.runners.node import decoded
+from exportable_losses.export.checking.web.site import PAGE
 from exportable_losses.runtime import compare
 
 # for each line of base 64: the tensor in it, or the error

@@ -1,0 +1,1 @@
+"""Exported files held to their test data, on any runtime."""

@@ -1,0 +1,149 @@
+"""Hold exported files to the test data beside them, on any runtime. Reads the files and nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from exportable_losses.runtime import compare
+from exportable_losses.runtime.parity import Difference
+
+from ..formats.errors import Absent, one_line
+from ..formats.testdata import data_sets, exported, read_test_data
+from .runners import DEFAULT, RUNNERS
+from .runners.face import Case, Outputs
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of one file against what the test data say, or what kept it from being compared.
+
+    Args:
+        row: the file, without its suffix.
+        runtime: what ran it.
+        output: its name; empty where the file did not run.
+        difference: how far it is off, where it could be compared.
+        problem: what is wrong; empty where all is well.
+    """
+
+    row: str
+    runtime: str
+    output: str = ""
+    difference: Difference | None = None
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problem
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validate` has found.
+
+    Args:
+        versions: of each runtime that is here, by name.
+        absent: why each other one is not.
+        checks: one for each output, one with a problem for each file that could not be run; none where
+            there are no files.
+    """
+
+    versions: dict[str, str]
+    absent: dict[str, str]
+    checks: list[Check]
+
+
+def validate(
+    folder: Path, on: Sequence[str] = DEFAULT, *, rtol: float = 2e-5, atol: float = 2e-5
+) -> Validation:
+    """Run every file under `folder` that one of the runtimes reads on its test data.
+
+    Args:
+        folder: is searched with all its folders; test data stand beside a file, in
+            ``test_data_set_*``.
+        on: the runtimes, by name: see `RUNNERS`.
+        rtol: how far an output may be off, in units of its largest magnitude.
+        atol: how far an output may be off at least.
+
+    Raises:
+        ValueError: there is no such runtime.
+    """
+    for name in on:
+        if name not in RUNNERS:
+            raise ValueError(f"on: got {name!r}, expected some of {', '.join(RUNNERS)}")
+    found = Validation({}, {}, [])
+    for runner in [RUNNERS[name] for name in dict.fromkeys(on)]:
+        try:
+            found.versions[runner.name] = runner.version()
+        except Absent as error:
+            found.absent[runner.name] = one_line(error)
+            continue
+        cases = []
+        for row, path in exported(folder, runner.suffix):
+            for case in _cases(row, path):
+                if isinstance(case, str):
+                    found.checks.append(Check(row, runner.name, problem=case))
+                else:
+                    cases.append(case)
+        for case, got in zip(cases, runner.run(cases), strict=True):
+            found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+    found.checks.sort(key=lambda check: check.row.lower())
+    return found
+
+
+def _cases(row: str, path: Path) -> list[Case | str]:
+    """A file with each set of its test data, or what is wrong with that."""
+    cases: list[Case | str] = []
+    for data in data_sets(path):
+        try:
+            inputs, expected = read_test_data(data)
+        except Exception as error:
+            cases.append(f"{data.name}: {one_line(error)}")
+            continue
+        if path.suffix != ".onnx":  # a graph alone has its gradients as outputs
+            expected = {name: array for name, array in expected.items() if not name.startswith("grad_")}
+        cases.append(Case(row, path, data, inputs, expected))
+    return cases or ["no test_data_set_0 beside it"]
+
+
+def write_junit(checks: Sequence[Check], path: Path) -> None:
+    """Write `checks` as the JUnit XML that build servers read."""
+    failed = [check for check in checks if not check.ok]
+    counts = {"tests": str(len(checks)), "failures": str(len(failed))}
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "exportable-losses validate", **counts})
+    for check in checks:
+        name = f"{check.row} {check.output}".strip()
+        case = ElementTree.SubElement(suite, "testcase", {"classname": check.runtime, "name": name})
+        if not check.ok:
+            ElementTree.SubElement(case, "failure", {"message": check.problem})
+    ElementTree.indent(suites)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _compare(case: Case, runtime: str, got: Outputs, rtol: float, atol: float) -> list[Check]:
+    if isinstance(got, str):
+        return [Check(case.row, runtime, problem=got)]
+    if set(got) != set(case.expected):
+        problem = f"gave {', '.join(got)}, expected {', '.join(case.expected) or 'none'}"
+        return [Check(case.row, runtime, problem=problem)]
+    checks = []
+    for difference in compare(got, case.expected):
+        name = difference.output
+        problem = _problem(got[name], case.expected[name], difference, rtol, atol)
+        checks.append(Check(case.row, runtime, name, difference, problem))
+    return checks
+
+
+def _problem(got: np.ndarray, expected: np.ndarray, difference: Difference, rtol: float, atol: float) -> str:
+    if got.dtype != expected.dtype:
+        return f"is {got.dtype}, expected {expected.dtype}"
+    if got.shape != expected.shape:
+        return f"has the shape {list(got.shape)}, expected {list(expected.shape)}"
+    if not difference.within(rtol, atol):
+        return f"off by {difference.absolute:.2g}"
+    return ""

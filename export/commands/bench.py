@@ -1,0 +1,43 @@
+"""The command `bench`: every row in onnxruntime against torch."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .program import AsJson, app, example, rows_of, steps
+
+
+@app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))
+def bench_command(
+    rows: Annotated[str, typer.Option(help="Rows, with commas between; all without it.")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of both; all cores without it.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure each case.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Time every row in onnxruntime against torch.
+
+    Both run in turns on the same inputs. A ratio above 1 says that onnxruntime is slower. Other
+    programs disturb the numbers; one thread is steadier than many.
+    """
+    names = rows_of([name for name in rows.split(",") if name])
+    from .timing import cases, measure
+
+    timings = [measure(case, threads=threads, seconds=seconds) for case in steps(cases(names), "Timing")]
+    if as_json:
+        typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.caption = "medians in milliseconds; ratio: onnxruntime in units of torch"
+    for heading in ("row", "largest input", "torch"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("ms", "onnxruntime", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for timing in timings:
+        ratio = f"{timing.ratio:.2f}" if timing.ratio <= 1 else f"[bold red]{timing.ratio:.2f}[/]"
+        times = f"{timing.baseline_ms:.3f}", f"{timing.onnxruntime_ms:.3f}"
+        table.add_row(timing.row, timing.largest, timing.baseline, *times, ratio)
+    Console().print(table)

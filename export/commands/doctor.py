@@ -1,0 +1,50 @@
+"""The command `doctor`: what is installed, and who computes."""
+
+import json
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .program import AsJson, app, example
+
+
+@app.command("doctor", epilog=example("doctor --json"))
+def doctor_command(as_json: AsJson = False) -> None:
+    """Show versions, libraries, instruction set and providers, and who computes."""
+    from .environment import facts
+
+    found = facts()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    computers, providers = found["computers"], found["onnxruntime providers"]
+    sections = {
+        "versions": found["versions"],
+        "operator library": found["operator library"],
+        "CUDA library": found["CUDA library"],
+        "onnxruntime": providers if isinstance(providers, dict) else {"providers": ", ".join(providers)},
+        "who computes": computers if "problem" in computers else _who_computes(computers),
+    }
+    for title, lines in sections.items():
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in lines.items():
+            table.add_row(f"  {escape(name)}", escape(value))
+        Console().print(f"[bold]{title}[/]", table)
+
+
+def _who_computes(computers: dict[str, Any]) -> dict[str, str]:
+    """The losses that each computer computes now, or why it does not: a line for it and each device."""
+    lines = {"named": computers["named"]} if computers["named"] else {}
+    for device, losses in computers["in use"].items():
+        for loss, name in losses.items():
+            lines[f"{loss} on {device}"] = name
+    for name, devices in computers["available"].items():
+        can = "can, where it is named" if name in computers["only named"] else "can"
+        for device, why in devices.items():
+            lines[f"{name} on {device}"] = why or can
+    return lines

@@ -1,0 +1,60 @@
+"""What draws the lattices of a scored corpus's items."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from exportable_losses.runtime import LossSession, Scorer
+from exportable_losses.runtime.corpus.lattices import Lattices
+
+from .sessions import load
+
+_CTC, _TRANSDUCER = ("CTCPosterior", "CTCAlign"), ("TransducerPosterior", "TransducerAlign")
+_ROWS = {
+    **dict.fromkeys(("ctc_loss", *_CTC), _CTC),
+    **dict.fromkeys(("transducer_loss", *_TRANSDUCER), _TRANSDUCER),
+}
+
+
+def lattices(
+    scorer: Scorer, data: Sequence[str], graphs: Sequence[Path], tokens: Path | None
+) -> tuple[Lattices | None, str]:
+    """What draws items, or nothing and the reason why, which is empty where the row has no lattice.
+
+    Args:
+        scorer: of the corpus.
+        data: its shards.
+        graphs: what draws; without them the posterior and the alignment are exported here and now.
+        tokens: a file of the names of the classes, a line each.
+
+    Raises:
+        ValueError: a graph or the file of names is not what it should be.
+    """
+    row = scorer.session.metadata.get("row")
+    if not graphs and row not in _ROWS:
+        if tokens is not None:
+            raise ValueError(f"tokens: got names of classes, expected none: {row} has no lattice")
+        return None, ""
+    if graphs:
+        sessions = [load(graph) for graph in graphs]
+    elif scorer.session.losses[0].computed:
+        return None, "the loss is attached to a model: attach a posterior too, and give it as --lattice"
+    else:
+        try:
+            sessions = _exported(_ROWS[row], scorer.session.losses[0].settings["blank_index"])
+        except ModuleNotFoundError as error:
+            return None, f"{error.name} is not installed to export them: give files as --lattice"
+    names = None if tokens is None else tokens.read_text(encoding="utf-8").splitlines()
+    return Lattices(scorer, data, sessions, names), ""
+
+
+def _exported(rows: Sequence[str], blank_index: int) -> list[LossSession]:
+    from exportable_losses import catalog
+
+    from ..formats.onnx import to_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {row: Path(folder) / f"{row}.onnx" for row in rows}
+        for row, path in paths.items():
+            to_onnx(catalog.get(row).module(blank_index=blank_index), path)
+        return [LossSession(path) for path in paths.values()]

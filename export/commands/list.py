@@ -1,0 +1,45 @@
+"""The command `list`: every row, what it takes and gives."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .program import AsJson, app, example
+
+
+@app.command("list", epilog=example("list --json"))
+def list_command(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+) -> None:
+    """Show every loss and metric: what it takes, what it gives, how it reduces."""
+    from exportable_losses import catalog
+
+    from .listing import facts, markdown_table
+
+    rows = [facts(name) for name in catalog.names()]
+    if as_json or markdown:
+        typer.echo(markdown_table(rows) if markdown else json.dumps(rows, indent=2))
+        return
+    table = Table(caption="∂ a gradient flows to it   ? optional   * any dimensions", show_lines=True)
+    table.add_column("row, module")
+    table.add_column("inputs → outputs", no_wrap=True)
+    table.add_column("reductions")
+    for row in rows:
+        what = f"[bold]{row['row']}[/]\n{row['module']}\n[dim]{escape(row['summary'])}[/]"
+        table.add_row(what, _signature(row), ", ".join(row["reductions"]) or "-")
+    Console().print(table)
+
+
+def _signature(row: dict[str, Any]) -> str:
+    """The inputs with their dimensions and the outputs, a line each."""
+    lines = [
+        f"{'∂' if each['name'] in row['differentiable'] else ' '} {each['name']}{'?' * each['optional']} "
+        f"\\[{each['dims']}]"
+        for each in row["inputs"]
+    ]
+    return "\n".join([*lines, *(f"→ {name}" for name in row["outputs"])])

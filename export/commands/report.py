@@ -1,0 +1,32 @@
+"""The command `report`: a page about a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .program import Pictures, app, example, wrong_call
+
+
+@app.command("report", epilog=example("report scores/float --out float.html"))
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(metavar="PAGE.html", dir_okay=False, help="The file to write.")],
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="An output to draw; may be repeated. The first without it."),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst items to list.")] = 20,
+    pictures: Pictures = None,
+) -> None:
+    """Write a page about a scored corpus: totals, plots, the worst items, what was set aside.
+
+    A run is a folder that `score --out` wrote. The page is one file and needs no network.
+    """
+    from exportable_losses.runtime.corpus.report import pictures_in, write_report
+    from exportable_losses.runtime.corpus.runs import read_run
+
+    with wrong_call("report"):
+        picture = pictures_in(pictures) if pictures else None
+        write_report(read_run(run), out, outputs=outputs or (), worst=worst, picture=picture)
+    typer.echo(f"Wrote {out}.")

@@ -1,0 +1,226 @@
+"""Export to ONNX."""
+
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common
+import torch
+from onnxscript.optimizer import fold_constants_ir
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import exportable_losses
+
+from ..nodes import backward
+from ..nodes.translation import attach_bodies, translations
+from .errors import reason
+from .gradients import gradients_of, with_gradients
+from .half import Half, in_half, kept, narrow, rounded
+from .metadata import KEY
+from .plan import Plan, plan
+from .testdata import write_test_data
+from .tracing import quiet
+
+
+def to_onnx(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor] | None = None,
+    *,
+    gradients: Sequence[str] | Literal["all"] = (),
+    dtype: Half | None = None,
+) -> onnx.ModelProto:
+    """Write `module` to `path` as an ONNX graph, with test data beside it.
+
+    Operators of this package are nodes of the domain `exportable_losses` whose bodies in standard operators
+    are in the file, so that any runtime computes them. So are the lattices of `torch.nn.CTCLoss`,
+    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` in a forward that calls them. ONNX's
+    test data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep
+    both together.
+
+    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
+    traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
+    it is one in the example (give a batch of two). Inputs have the names of forward's arguments, outputs
+    those of the dict or named tuple that it returns; else one scalar is ``loss``, one tensor ``output``, and
+    several are ``output_0`` and so on.
+
+    Args:
+        module: a module of the catalog, or any other that `torch.export` takes.
+        path: the file to write, by custom ``.onnx``.
+        inputs: example inputs by name, which become the test data. For a row they decide which optional
+            inputs the graph has, the dtypes and the number of dimensions, and without them they are the
+            catalog's example. Any other module needs them.
+        gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
+            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
+            of such a module that is named here (``head.bias``) becomes an input of the graph.
+        dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and gives such numbers and computes in
+            float32. Relative lengths, and the state of `CTCForwardChunk`, stay float32.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        RuntimeError: the exporter does not take the module; the message says why.
+        TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
+        ValueError: an input that the module does not have, or that does not fit; a gradient that there
+            is not.
+
+    Example:
+        >>> import exportable_losses as el, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "ctc_loss.onnx")
+        >>> model = to_onnx(el.CTCLoss(blank_index=0), path)
+        >>> [value.name for value in model.graph.input]
+        ['log_probs', 'targets', 'input_lens', 'target_lens']
+
+        A model of one's own, with a loss of torch in its forward::
+
+            batch = {"features": x, "targets": y, "frames": t, "labels": u}
+            to_onnx(model, "model.onnx", batch, gradients=("head.weight", "head.bias"))
+    """
+    planned = plan(module, inputs, gradients)
+    names = gradients_of(planned.differentiable, gradients) if gradients else []
+    wanted = [list(planned.inputs).index(name) for name in names]
+    outputs = (*planned.outputs, *(f"grad_{name}" for name in names))
+    taken = [*planned.inputs, *outputs]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        raise ValueError(f"module: got {', '.join(twice)} twice, expected other names of outputs")
+    forward = with_gradients(planned.module, wanted) if wanted else planned.module
+    given = in_half(module, planned.inputs, dtype) if dtype else dict(planned.inputs)
+    narrowed = [name for name, tensor in given.items() if tensor.dtype != planned.inputs[name].dtype]
+    values = forward(*(given[name].float() if name in narrowed else given[name] for name in given))
+    try:
+        graph = _trace(planned, wanted, outputs)
+    except Exception as error:  # torch has many types for what it cannot do
+        raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
+    _simplify(graph)
+    _rename(graph, list(planned.inputs), outputs)
+    attach_bodies(graph)
+    model = _tidy(graph, planned.letters or _letters(graph))
+    if dtype:
+        keep = kept(module)
+        narrow(model, narrowed, dtype, keep)
+        values = [v if name in keep else rounded(v, dtype) for name, v in zip(outputs, values, strict=True)]
+    if planned.metadata is not None:
+        model.metadata_props.add(key=KEY, value=planned.metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    named = dict(zip(outputs, values, strict=True))
+    write_test_data(Path(path).parent / "test_data_set_0", given, named)
+    return model
+
+
+def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Model:
+    """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
+    values, shapes = tuple(plan.traced), tuple(plan.shapes)
+    table = translations()  # before the trace, which wants to know torchaudio's operator, too
+    with quiet("torch.onnx"):
+        exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
+        if wanted:
+            # Below autograd first, with the gradients written out: `torch.export` alone loses track of what
+            # autograd saves of outputs.
+            placed = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+            symbolic = [placed[str(name)] for name in exported.graph_signature.user_inputs]
+            both = with_gradients(exported.module(check_guards=False), wanted)
+            tracer = make_fx(both, backward.decompositions(), "symbolic", _allow_non_fake_inputs=True)
+            with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
+                written_out = tracer(*symbolic)
+            found = [  # what the first trace or this one has fixed is a number in what was written out
+                {i: dim for i, dim in dims.items() if not is_concrete_int(value.shape[i])}
+                for dims, value in zip(shapes, symbolic, strict=True)
+            ]
+            exported = torch.export.export(written_out, values, dynamic_shapes=tuple(found))
+        program = torch.onnx.export(
+            exported,
+            input_names=list(plan.inputs),
+            output_names=list(outputs),
+            opset_version=18,
+            custom_translation_table=table,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give back the names that the exporter loses where an output is an input or another output."""
+    for value, name in zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True):
+        value.name = name
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold constants and drop what is not used.
+
+    The exporter's own optimizer does this too, but takes `x + 1e-8` for `x + 0` and drops the
+    addition (the constants of its rewrite rules match within 1e-8).
+    """
+    ir.passes.common.InlinePass()(model)
+    fold_constants_ir(model, onnx_shape_inference=True)
+    for tidy in (
+        ir.passes.common.RemoveUnusedNodesPass,
+        ir.passes.common.RemoveUnusedFunctionsPass,
+        ir.passes.common.RemoveUnusedOpsetsPass,
+        ir.passes.common.LiftConstantsToInitializersPass,
+        ir.passes.common.DeduplicateInitializersPass,
+        ir.passes.common.CommonSubexpressionEliminationPass,
+        ir.passes.common.OutputFixPass,
+        ir.passes.common.NameFixPass,
+    ):
+        tidy()(model)
+
+
+def _letters(model: ir.Model) -> dict[str, list[str]]:
+    """A name for each dimension of each input: where it stands first."""
+    first: dict[str, str] = {}
+    return {
+        str(value.name): [
+            first.setdefault(str(size), f"{value.name}_{i}") for i, size in enumerate(value.shape)
+        ]
+        for value in model.graph.inputs
+        if value.shape is not None
+    }
+
+
+def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelProto:
+    """Name dimensions by their letters and drop what the exporter notes for itself."""
+    named: dict[str, str] = {}
+    for value in model.graph.inputs:
+        assert value.name is not None
+        assert value.shape is not None
+        for size, term in zip(value.shape, letters[value.name], strict=True):
+            if isinstance(size, ir.SymbolicDim):
+                named.setdefault(str(size.value), term)
+    outputs = (node.outputs for node in model.graph.all_nodes())
+    for value in itertools.chain(model.graph.inputs, model.graph.initializers.values(), *outputs):
+        value.metadata_props.clear()
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value))
+                if isinstance(s, ir.SymbolicDim) and s.value is not None
+                else s
+                for s in value.shape
+            )
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.ir_version = 8
+    proto = ir.to_proto(model)
+    for proto_input in proto.graph.input:
+        for dim, term in zip(proto_input.type.tensor_type.shape.dim, letters[proto_input.name], strict=True):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = term
+    proto.producer_name = "exportable-losses"
+    proto.producer_version = exportable_losses.__version__
+    return proto

@@ -1,0 +1,122 @@
+"""Export to the archives of `torch.export`."""
+
+import functools
+import io
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from exportable_losses.ops import scans
+
+from ..nodes import torch_losses  # noqa: F401  tells torch what `ctc_loss` returns
+from .errors import reason
+from .metadata import KEY
+from .plan import Plan, plan
+from .testdata import write_test_data
+from .tracing import quiet
+
+# Notes on where a node comes from: half of a file, with the paths of the machine that wrote it.
+_ORIGINS = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
+_SIZE = r"(1 \+ )?L\['\w+'\]\.size\(\)\[\d+\]"
+
+
+def to_pt2(
+    module: nn.Module, path: str | os.PathLike[str], inputs: Mapping[str, Tensor] | None = None
+) -> ExportedProgram:
+    """Write `module` to `path` as an archive of `torch.export`, with test data beside it.
+
+    ``torch.export.load`` reads it where torch alone is known; AOTInductor and ExecuTorch compile it. In place
+    of this package's operators it has programs of torch's own: a loop is one node, ``scan``, whatever the
+    sizes. Uncompiled such a loop is one of Python: load a file to check it, compile it for speed. Sizes,
+    names and test data are as `to_onnx` has them, but a program is called by the names of its inputs.
+
+    Args:
+        module: a module of the catalog, or any other that `torch.export` takes. The losses of torch and
+            torchaudio stay what they are in it.
+        path: the file to write, by custom ``.pt2``.
+        inputs: example inputs by name, as `to_onnx` takes them.
+
+    Returns:
+        The program that was written.
+
+    Raises:
+        RuntimeError: the exporter does not take the module; the message says why.
+        TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
+        ValueError: an input that the module does not have, or that does not fit.
+
+    Example:
+        >>> import exportable_losses as el, tempfile, os, torch
+        >>> path = os.path.join(tempfile.mkdtemp(), "l1_loss.pt2")
+        >>> program = to_pt2(el.L1Loss(), path)
+        >>> loss = torch.export.load(path).module()
+        >>> x = torch.zeros(1, 2, 3)
+        >>> loss(predictions=x, targets=x + 1, length=torch.ones(1))
+        tensor(1.)
+    """
+    planned = plan(module, inputs)
+    values = planned.module(*planned.inputs.values())
+    try:
+        with quiet("torch._export.serde.serialize"):
+            program = trace(planned)
+            archive = io.BytesIO()
+            about = {} if planned.metadata is None else {f"{KEY}.json": planned.metadata}
+            torch.export.save(program, archive, extra_files=about)
+    except Exception as error:  # torch has many types for what it cannot do
+        raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
+    _pack(archive, Path(path))
+    named = dict(zip(planned.outputs, values, strict=True))
+    write_test_data(Path(path).parent / "test_data_set_0", planned.inputs, named)
+    return program
+
+
+def trace(plan: Plan) -> ExportedProgram:
+    """The program of the module, in torch's own operators, for any sizes."""
+    inputs = dict(zip(plan.inputs, plan.traced, strict=True))
+    shapes = dict(zip(plan.inputs, plan.shapes, strict=True))
+    module = _with_plain_outputs(plan.module.module)
+    program = torch.export.export(module, (), inputs, dynamic_shapes=shapes)
+    program = program.run_decompositions(scans.table())
+    for graph in program.graph_module.modules():
+        for node in graph.graph.nodes if isinstance(graph, GraphModule) else ():
+            for key in _ORIGINS:
+                node.meta.pop(key, None)
+    # The trace notes whatever holds at its own sizes, so that none is 1 and which of two is larger. What the
+    # program does depend on is which sizes agree.
+    program._guards_code = [g for g in program._guards_code if re.fullmatch(f"{_SIZE} == {_SIZE}", g)]
+    program._range_constraints = {
+        size: bounds if free_unbacked_symbols(size) else ValueRanges(1, bounds.upper)
+        for size, bounds in program.range_constraints.items()
+    }
+    return program
+
+
+def _with_plain_outputs(module: nn.Module) -> nn.Module:
+    """`module`, which is changed: a named tuple, of a type that no file knows, is a tuple."""
+    forward = module.forward
+
+    @functools.wraps(forward)  # its arguments are the names of the inputs
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        outputs = forward(*args, **kwargs)
+        return tuple(outputs) if isinstance(outputs, tuple) else outputs
+
+    module.forward = plain
+    return module
+
+
+def _pack(archive: io.BytesIO, path: Path) -> None:
+    """Write an archive to `path` with its text compressed, which is most of a loss."""
+    with zipfile.ZipFile(archive) as plain, zipfile.ZipFile(path, "w") as packed:
+        for entry in plain.infolist():
+            text = entry.filename.endswith(".json")
+            how = zipfile.ZIP_DEFLATED if text else zipfile.ZIP_STORED
+            packed.writestr(zipfile.ZipInfo(entry.filename), plain.read(entry), how)

@@ -1,0 +1,148 @@
+"""Join a model and a loss into one ONNX graph."""
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import onnx
+from onnx import TensorProto
+from torch import nn
+
+from exportable_losses import catalog
+
+from ..formats.metadata import KEY, describe
+from ..formats.onnx import to_onnx
+from .files import load, write
+from .fit import Given, dims_of
+from .join import Names, join
+from .versions import convert, follow, opset_of
+
+Scores = Literal["logits", "probs", "log_probs"]
+Layout = Literal["BTC", "TBC"]
+
+
+def attach(
+    model: str | os.PathLike[str],
+    loss: nn.Module | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    inputs: Mapping[str, str],
+    scores: Scores = "logits",
+    layout: Layout = "BTC",
+) -> onnx.ModelProto:
+    """Write one graph of a model and a loss: the model's inputs and what else the loss takes in, both out.
+
+    The model keeps its names, its weights and its metadata. What the loss brings is renamed where the
+    model has the name already. A model older than opset 18 is converted to it; where it is newer, the
+    loss follows. Weights in external data are not loaded: in another folder than the model's, `path`
+    gets a copy of them beside it.
+
+    Args:
+        model: an ``.onnx`` file.
+        loss: a module of the catalog, or the ``.onnx`` file it was exported to.
+        path: the file to write.
+        inputs: for each input of the loss that the model computes, the model's output.
+        scores: what the model gives where the loss takes scores of classes: ``logits`` (before any
+            softmax), ``probs`` or ``log_probs``. What has to stand between is put there.
+        layout: the first two dimensions of what the model gives: ``BTC`` batch first, ``TBC`` time first.
+
+    Returns:
+        The model that was written, external data not loaded.
+
+    Raises:
+        FileNotFoundError: a file is not there, or a file with external data.
+        TypeError: the module is not a row of the catalog.
+        ValueError: a file is of another kind, or something does not fit: an output that the model does
+            not have, its type, its rank, its number of classes.
+
+    Example:
+        A recogniser that gives probabilities ``[batch, time, classes]``::
+
+            attach("model.onnx", el.CTCLoss(), "joint.onnx", inputs={"log_probs": "probs"}, scores="probs")
+    """
+    for argument, got, kinds in (("scores", scores, Scores), ("layout", layout, Layout)):
+        if got not in get_args(kinds):
+            raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
+    joint = load("model", model)
+    if isinstance(loss, nn.Module):
+        added, about = _export(loss, joint, inputs)
+    else:
+        added, about = _load_loss(loss)
+    given = Given(joint, added, about, inputs, scores, layout)
+    joint = convert(joint, opset_of(added))
+    follow(added, opset_of(joint))
+    names = join(joint, added, given)
+    _describe(joint, about, given, names)
+    write(joint, model, path)
+    return joint
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return " or ".join(map(repr, words))
+
+
+def _export(
+    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of a module as the model's scores want it: their type, their rank, their classes."""
+    about, entry = json.loads(describe(loss)), catalog.find(loss)
+    assert entry is not None  # describe has checked it
+    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+    scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
+    dims = (dims_of(scores[0]) if scores else None) or [""]
+    sizes: dict[str, Any] = {}
+    letter = first.dims.split()[-1]
+    if letter.isalpha() and isinstance(dims[-1], int):
+        sizes[letter] = dims[-1]
+    if "T?" in first.dims.split() and len(dims) == first.fixed:
+        sizes["T"] = None
+    example = entry.example_inputs(blank_index=blank, **sizes)
+    if "T" in sizes:  # without frames there are no lengths either
+        example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
+    if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+        loss = copy.deepcopy(loss).double()
+        example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
+    return graph, about
+
+
+def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of a loss, and what it says of itself."""
+    model = load("loss", loss)
+    about = _about(model)
+    if about is None or "attached" in about:
+        kind = "has a model in it already" if about else "was not exported by this package"
+        raise ValueError(
+            f"loss: {os.fspath(loss)} {kind}, expected a module of the catalog or the file of one"
+        )
+    return model, about
+
+
+def _about(model: onnx.ModelProto) -> dict[str, Any] | None:
+    return next((json.loads(prop.value) for prop in model.metadata_props if prop.key == KEY), None)
+
+
+def _describe(joint: onnx.ModelProto, about: dict[str, Any], given: Given, names: Names) -> None:
+    """Say what was attached and where it is; a loss that was attached before keeps the first place."""
+    swapped = [name for name, steps in given.steps.items() if any(op == "Transpose" for op, _ in steps)]
+    about["attached"] = {
+        "computed": dict(given.inputs),
+        "swapped": swapped,
+        "sizes": {letter: size for letter, size in given.sizes.items() if isinstance(size, int)},
+        "inputs": names.inputs,
+        "outputs": names.outputs,
+        "scores": given.scores,
+        "layout": given.layout,
+    }
+    first = _about(joint)
+    if first is not None:
+        first.setdefault("more", []).append(about)
+    kept = [prop for prop in joint.metadata_props if prop.key != KEY]
+    del joint.metadata_props[:]
+    joint.metadata_props.extend(kept)
+    joint.metadata_props.add(key=KEY, value=json.dumps(first or about))

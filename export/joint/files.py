@@ -1,0 +1,76 @@
+"""Models as files: reading one, and writing one beside its external data."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+
+import onnx
+from onnx import TensorProto
+
+from ..nodes.protos import all_tensors
+
+
+def load(argument: str, path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The model at `path`, external data not loaded; `argument` is what errors call it."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{argument}: got {os.fspath(path)}, expected an .onnx file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # a type of protobuf's
+        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model") from error
+    if not model.graph.output:
+        raise ValueError(f"{argument}: {os.fspath(path)} is not an ONNX model, or has no outputs")
+    return model
+
+
+def write(joint: onnx.ModelProto, model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere."""
+    source, target = Path(model).parent, Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".attach") as folder:
+        copies = _move(joint, source, target)
+        for name, data in copies.items():
+            shutil.copyfile(data, Path(folder) / name)
+        # the checker wants external data beside the file: copies are here, others where it will be
+        beside = not copies and any(map(_external, all_tensors(joint)))
+        new = (target.parent if beside else Path(folder)) / f"{Path(folder).name}.onnx"
+        try:
+            new.write_bytes(joint.SerializeToString())
+            _check(new, model)
+            for name in copies:
+                os.replace(Path(folder) / name, target.parent / name)
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _check(new: Path, model: str | os.PathLike[str]) -> None:
+    """Let ONNX's checker read the file. What it has against the model alone is not ours to refuse."""
+    try:
+        onnx.checker.check_model(str(new))
+    except onnx.checker.ValidationError:
+        try:
+            onnx.checker.check_model(os.fspath(model))
+        except onnx.checker.ValidationError:
+            return
+        raise
+
+
+def _external(tensor: TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def _move(joint: onnx.ModelProto, source: Path, target: Path) -> dict[str, Path]:
+    """Name external data as they will be beside `target`; which files to copy for it, by their new name."""
+    names: dict[str, str] = {}
+    for tensor in filter(_external, all_tensors(joint)):
+        [place] = [entry for entry in tensor.external_data if entry.key == "location"]
+        inner = PurePosixPath(place.value)
+        if inner.is_absolute() or ".." in inner.parts:
+            raise ValueError(f"model: got external data in {place.value}, expected them in its own folder")
+        if not (source / inner).is_file():
+            raise FileNotFoundError(f"model: there is no file {source / inner}, which has its external data")
+        if not source.samefile(target.parent):
+            number = f".{len(names)}" if names else ""
+            place.value = names.setdefault(place.value, f"{target.name}{number}.data")
+    return {new: source / old for old, new in names.items()}

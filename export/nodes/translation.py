@@ -1,0 +1,194 @@
+"""How operators of torch become nodes, those of our domain among them, and what stands behind these."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import opset18 as op
+from onnxscript.values import Op
+
+from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
+
+from . import backward, operators, torch_losses
+from .functions import DOMAIN, function_protos
+
+
+def _on_lattice(node: Op) -> Callable[..., Any]:
+    """What translates an operator on a lattice to `node`, which has its attribute last."""
+
+    def translate(
+        scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, *more: Any
+    ) -> Any:
+        return node(scores, targets, input_lengths, target_lengths, *more, blank_index=blank_index)
+
+    return translate
+
+
+def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
+    """The operator of a lattice's costs and that of their gradient."""
+    node, node_grad = operators.lattice(name, scores)
+    ours = torch.ops.exportable_losses
+    return {
+        getattr(ours, row).default: _on_lattice(node),
+        getattr(ours, f"{row}_grad").default: _on_lattice(node_grad),
+    }
+
+
+def _constant(value: Any, dtype: ir.DataType | None) -> Any:
+    tensor: Any = ir.tensor(value, dtype)
+    return op.Constant(value=tensor)
+
+
+def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
+    """`aten.scalar_tensor`; the exporter's own takes every number through float32."""
+    if isinstance(s, (int, float)):
+        return _constant(s, ir.DataType(dtype))
+    return op.Cast(s, to=dtype)
+
+
+def _full_like(x: Any, fill_value: Any, **_: Any) -> Any:
+    """`aten.full_like`, likewise."""
+    return op.Expand(_constant(fill_value, x.dtype), op.Shape(x))
+
+
+def _log10(x: Any) -> Any:
+    """`aten.log10`; the exporter's own divides by a logarithm of 10 in float32."""
+    return op.Div(op.Log(x), _constant(math.log(10), x.dtype))
+
+
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`aten.softplus`; onnxruntime's own `Softplus` takes six times as long.
+
+    log(1 + e^x) is max(x, 0) + log1p(u) with u = e^-|x|. There is no log1p: log(1 + u), and what
+    the rounding of 1 + u left out.
+    """
+    one = _constant(1.0, x.dtype)
+    scaled = op.Mul(x, _constant(beta, x.dtype))
+    u = op.Exp(op.Neg(op.Abs(scaled)))
+    rounded = op.Add(u, one)
+    log1p = op.Add(op.Log(rounded), op.Sub(u, op.Sub(rounded, one)))
+    return op.Div(op.Add(op.Relu(scaled), log1p), _constant(beta, x.dtype))
+
+
+def _rows_first(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    """A reduction of everything, along the last dimension first.
+
+    onnxruntime's float32 sum over all dimensions at once is the naive one, and the slower.
+    """
+
+    def translate(x: Any, dtype: int | None = None) -> Any:
+        if dtype not in (None, -1):
+            x = op.Cast(x, to=dtype)
+        if x.shape is None or len(x.shape) > 1:
+            x = reduce(x, _constant([-1], ir.DataType.INT64), keepdims=False)
+        return reduce(x, keepdims=False)
+
+    return translate
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """The table that `torch.onnx.export` takes as `custom_translation_table`.
+
+    With it a model exports that calls one of this package's losses, `torch.nn.CTCLoss`,
+    `torch.nn.functional.ctc_loss` or `torchaudio.functional.rnnt_loss`. Import torchaudio before the call.
+    What comes out are nodes of the domain ``exportable_losses``: `add_bodies` puts the functions behind them
+    into the file. Some of torch's operators are in the table because the exporter's own translation loses
+    precision or time. `to_onnx` does all of this by itself.
+
+    The gradient of `ctc_loss` in a graph follows torch's convention: it is the gradient in the logits behind
+    a log-softmax, and zero where the cost is infinite.
+
+    Returns:
+        From torch's operators to functions that make nodes.
+
+    Example:
+        >>> import torch
+        >>> class Recogniser(torch.nn.Module):
+        ...     def forward(self, logits, targets, frames, labels):
+        ...         log_probs = logits.log_softmax(-1).transpose(0, 1)
+        ...         return torch.nn.functional.ctc_loss(log_probs, targets, frames, labels)
+        >>> frames, labels = torch.tensor([9, 7]), torch.tensor([3, 2])
+        >>> batch = (torch.randn(2, 9, 5), torch.ones(2, 3, dtype=torch.int64), frames, labels)
+        >>> program = torch.onnx.export(
+        ...     Recogniser(), batch, dynamo=True, verbose=False, custom_translation_table=translations()
+        ... )
+        >>> model = add_bodies(program).model_proto
+        >>> [function.name for function in model.functions]
+        ['CTCLattice', 'CTCTransition', 'CTCLoss']
+    """
+    assignment = operators.node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
+    of_sequences = dict.fromkeys(
+        ("predictions", "targets", "prediction_lengths", "target_lengths"), "tensor(int64)"
+    )
+    edits = operators.node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
+    occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
+    frames = {"frames": "tensor(int64)", "scores": "T"}
+    state = {"alpha": "T", "offset": "T"}
+    walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
+    ours = torch.ops.exportable_losses
+    return {
+        **_lattice("ctc_loss", "CTCLoss", "log_probs"),
+        **_lattice("transducer_loss", "TransducerLoss", "logits"),
+        ours.ctc_posterior.default: _on_lattice(
+            operators.on_lattice("CTCPosterior", "log_probs", occupation)
+        ),
+        ours.ctc_forward.default: _on_lattice(operators.on_lattice("CTCForward", "log_probs", walked, state)),
+        ours.ctc_align.default: _on_lattice(operators.on_lattice("CTCAlign", "log_probs", path)),
+        ours.transducer_align.default: _on_lattice(operators.on_lattice("TransducerAlign", "logits", frames)),
+        **torch_losses.translations(),
+        **backward.translations(),
+        ours.best_permutation.default: lambda costs: assignment(costs),
+        ours.edit_counts.default: lambda *sequences: edits(*sequences),
+        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.aten.full_like.default: _full_like,
+        torch.ops.aten.log10.default: _log10,
+        torch.ops.aten.softplus.default: _softplus,
+        torch.ops.aten.sum.default: _rows_first(op.ReduceSum),
+        torch.ops.aten.mean.default: _rows_first(op.ReduceMean),
+    }
+
+
+def add_bodies(program: torch.onnx.ONNXProgram) -> torch.onnx.ONNXProgram:
+    """Put the function behind each node of our domain into the program, so that any runtime computes it.
+
+    Args:
+        program: what `torch.onnx.export` returned with `translations()`.
+
+    Returns:
+        The same program.
+
+    Raises:
+        ValueError: it has such nodes in float32 and in float64 (one name stands for one function), or an
+            opset in which the bodies mean something else.
+
+    Example:
+        Save it afterwards::
+
+            program = torch.onnx.export(model, batch, custom_translation_table=translations(), dynamo=True)
+            add_bodies(program).save("model.onnx")
+    """
+    attach_bodies(program.model)
+    return program
+
+
+def attach_bodies(model: ir.Model) -> None:
+    """`add_bodies` for a model; what a function calls stands before it."""
+    types: dict[str, ir.DataType] = {}
+
+    def attach(op_type: str, elem_type: ir.DataType) -> None:
+        bodies = function_protos(op_type, elem_type.value, model.opset_imports[""])
+        for name in (op_type, *(body.name for body in bodies)):
+            had = types.setdefault(name, elem_type)
+            if had != elem_type:
+                raise ValueError(f"program: {name} is there in {had} and {elem_type}, expected one")
+        for body in bodies:
+            function = ir.serde.deserialize_function(body)
+            model.functions[function.identifier()] = function
+
+    floats = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    for node in model.graph.all_nodes():
+        if node.domain == DOMAIN:  # the exporter does not give every value a type
+            known = [v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype in floats]
+            attach(node.op_type, known[0] if known else ir.DataType.FLOAT)

@@ -1,0 +1,148 @@
+"""The best path through a lattice: where each label of a target begins and ends."""
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..contract import Contract, Total
+from .ctc import CTC, ctc_lengths
+from .transducer import TRANSDUCER, transducer_lengths
+
+_PATH = ("tokens", "starts", "ends", "scores", "path_scores")
+CTC_ALIGN = Contract(CTC.inputs, _PATH, totals=(Total("path_scores"),))
+TRANSDUCER_ALIGN = Contract(TRANSDUCER.inputs, _PATH, totals=(Total("path_scores"),))
+
+
+def sums_by_state(values: Tensor, states: Tensor, number: int) -> Tensor:
+    """Add up `values` `[B, T]` over the frames of each of `number` states: `[B, number]`.
+
+    `states` `[B, T]` is int64, -1 where the value does not count.
+    """
+    place = torch.where(states < 0, number, states)
+    sums = torch.zeros(values.shape[0], number + 1, dtype=values.dtype, device=values.device)
+    return sums.scatter_add(1, place, values)[:, :-1]
+
+
+class CTCAlign(nn.Module):
+    """The best path of a target through the frames: where each label begins and ends, and its score.
+
+    Viterbi's algorithm on the lattice of Graves et al. 2006,
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of paths as good it is the one on which labels are
+    over early: looking back from the last frame, to have stayed in a state goes before a step from the
+    state before, and that before a skip over a blank. No gradient flows to `log_probs`.
+
+    Args:
+        blank_index: the class of the blank.
+
+    Forward takes what `CTCLoss` takes. It returns, of the width of `targets`:
+
+    - `tokens` `[B, S]`: the targets, -1 behind an item's length;
+    - `starts` and `ends` `[B, S]`: the first frame of each label and the one behind its last, int64;
+      zero behind the length;
+    - `scores` `[B, S]`: the mean log-probability of the label over its frames; zero behind the length;
+    - `path_scores` `[B]`: the log-probability of the whole path, blanks too.
+
+    Of a target that cannot be aligned, starts and ends are zero, and all scores are -inf.
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below C.
+
+    Example:
+        >>> import torch
+        >>> log_probs = (9 * torch.eye(3)[[0, 1, 1, 0, 2]]).log_softmax(-1).unsqueeze(0)
+        >>> align = CTCAlign(blank_index=0)
+        >>> tokens, starts, ends, *_ = align(log_probs, torch.tensor([[1, 2]]), torch.ones(1), torch.ones(1))
+        >>> tokens, starts, ends
+        (tensor([[1, 2]]), tensor([[1, 4]]), tensor([[3, 5]]))
+    """
+
+    def __init__(self, blank_index: int = 0) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        blank_index, log_probs = self.blank_index, log_probs.detach()
+        input_lengths, target_lengths = ctc_lengths(log_probs, targets, input_lens, target_lens, blank_index)
+        if torch.jit.is_scripting():
+            states, path_scores = ops.ctc_align(
+                log_probs, targets, input_lengths, target_lengths, blank_index
+            )
+        else:
+            states, path_scores = torch.ops.exportable_losses.ctc_align(
+                log_probs, targets, input_lengths, target_lengths, blank_index
+            )
+        width = targets.shape[1]
+        within = torch.arange(width, device=targets.device) < target_lengths.unsqueeze(1)
+        tokens = torch.where(within, targets.long(), -1)
+        # a path goes through the states in order: the frames of those before add up to where one begins
+        frames = sums_by_state(torch.ones_like(states), states, 2 * width + 1)
+        ends = frames.cumsum(1)[:, 1::2].masked_fill(~within, 0)
+        starts = ends - frames[:, 1::2]
+        label = torch.nn.functional.pad(tokens, [0, 1]).gather(1, states.clamp(min=0) // 2).clamp(min=0)
+        emitted = log_probs.gather(2, label.unsqueeze(2)).squeeze(2)
+        sums = sums_by_state(emitted, states, 2 * width + 1)[:, 1::2]
+        scores = sums / frames[:, 1::2].to(sums.dtype)
+        scores = torch.where(path_scores.isneginf().unsqueeze(1), -torch.inf, scores)
+        return tokens, starts, ends, scores.masked_fill(~within, 0.0), path_scores
+
+
+class TransducerAlign(nn.Module):
+    """The most probable path through a transducer's lattice: when each label is emitted.
+
+    Viterbi's algorithm on the lattice of Graves 2012, https://arxiv.org/abs/1211.3711. Of paths that
+    are equally probable it takes the one that emits the last label that they disagree on earlier.
+
+    Args:
+        blank_index: the class of the blank.
+
+    Forward takes what that of `TransducerLoss` does. It returns, `[B, U]` each, the `tokens`, which
+    are the labels with -1 behind an item's length; `starts`, the frame at which each is emitted;
+    `ends`, one more; the `scores`, log-probabilities in nats of each label at its node; and `[B]` the
+    `path_scores`, those of whole paths, blanks among them. Frames and scores are zero behind an item's
+    length. Where no path is possible scores are minus infinity and frames zero. No gradient goes
+    through.
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below V.
+
+    Example:
+        >>> import torch
+        >>> ones = torch.tensor([1.0])
+        >>> logits = torch.zeros(1, 3, 2, 4)
+        >>> logits[0, 1, 0, 3] = 5.0  # label 3 at frame 1, when none has been emitted yet
+        >>> tokens, starts, ends, *_ = TransducerAlign()(logits, torch.tensor([[3]]), ones, ones)
+        >>> tokens, starts, ends
+        (tensor([[3]]), tensor([[1]]), tensor([[2]]))
+    """
+
+    def __init__(self, blank_index: int = 0) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+
+    def forward(
+        self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        blank_index, logits = self.blank_index, logits.detach()
+        input_lengths, target_lengths = transducer_lengths(
+            logits, targets, input_lens, target_lens, blank_index
+        )
+        if torch.jit.is_scripting():
+            frames, path_scores = ops.transducer_align(
+                logits, targets, input_lengths, target_lengths, blank_index
+            )
+        else:
+            frames, path_scores = torch.ops.exportable_losses.transducer_align(
+                logits, targets, input_lengths, target_lengths, blank_index
+            )
+        u = torch.arange(targets.shape[1], device=targets.device)
+        is_label = u < target_lengths.unsqueeze(1)
+        aligned = is_label & path_scores.isfinite().unsqueeze(1)
+        label = torch.where(is_label, targets.long(), blank_index).unsqueeze(2)
+        at = nn.functional.pad(frames, [0, 1]).unsqueeze(1).unsqueeze(-1).expand(-1, -1, -1, logits.shape[3])
+        scores = logits.gather(1, at)[:, 0, :-1].log_softmax(-1).gather(2, label).squeeze(2)
+        scores = scores.masked_fill(~aligned, -float("inf")).masked_fill(~is_label, 0.0)
+        return torch.where(is_label, targets.long(), -1), frames, frames + aligned.long(), scores, path_scores

@@ -1,0 +1,124 @@
+"""Connectionist temporal classification: the loss, and what all on its lattice take."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..checks import check_choice, check_inputs
+from ..contract import Contract, Input, Total
+from ..masking import absolute_length
+
+CTC = Contract(
+    (
+        Input("log_probs", "B T C", "log_probability"),
+        Input("targets", "B S", "index", below="C", lengths="target_lens"),
+        Input("input_lens", "B", "relative_length", of="T"),
+        Input("target_lens", "B", "relative_length_or_zero", of="S"),
+    ),
+    differentiable=("log_probs",),
+    totals=(Total("loss"),),
+)
+
+
+def ctc_lengths(
+    log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
+    if not torch.jit.is_scripting():
+        given = {
+            "log_probs": log_probs,
+            "targets": targets,
+            "input_lens": input_lens,
+            "target_lens": target_lens,
+        }
+        check_inputs(CTC, given, blank_index=blank_index)
+    return absolute_length(input_lens, log_probs.shape[1]), absolute_length(target_lens, targets.shape[1])
+
+
+def reduce_ctc(costs: Tensor, target_lengths: Tensor, reduction: str, zero_infinity: bool) -> Tensor:
+    """Reduce CTC costs `[B]`: ``mean`` and ``batch`` are per label, an empty target counts as one."""
+    if zero_infinity:
+        costs = torch.where(costs.isinf(), 0.0, costs)
+    if reduction == "none":
+        return costs
+    if reduction == "sum":
+        return costs.sum()
+    if reduction == "batchmean":
+        return costs.mean()
+    per_label = costs / target_lengths.clamp(min=1).to(costs.dtype)
+    return per_label.mean() if reduction == "mean" else per_label
+
+
+class CTCLoss(nn.Module):
+    """The negative log-likelihood of label sequences, summed over their alignments to frames.
+
+    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf. The gradient in
+    `log_probs` follows torch's convention: it is the gradient in the logits behind a log-softmax.
+
+    Args:
+        blank_index: the class of the blank.
+        reduction: ``none`` for costs in nats `[B]`, ``sum``, ``batchmean`` for their sum divided by
+            B, ``batch`` for costs per label `[B]`, ``mean`` for the mean of those.
+        zero_infinity: count a target that cannot be aligned as zero instead of infinity.
+
+    Forward takes `log_probs` `[B, T, C]`, `targets` `[B, S]` (integers without the blank; what lies
+    behind an item's length is not read), and the relative lengths `[B]` `input_lens` (of T, in
+    (0, 1]) and `target_lens` (of S, in [0, 1]).
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below C.
+
+    Example:
+        >>> import torch
+        >>> log_probs = torch.full((1, 3, 4), 0.25).log()
+        >>> loss = CTCLoss(blank_index=0, reduction="sum")
+        >>> loss(log_probs, torch.tensor([[1, 2]]), torch.tensor([1.0]), torch.tensor([1.0]))
+        tensor(2.5494)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        reduction: str = "mean",
+        zero_infinity: bool = True,
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.reduction = check_choice("reduction", reduction)
+        self.zero_infinity = zero_infinity
+        self.custom_ops = False
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        blank_index = self.blank_index
+        input_lengths, target_lengths = ctc_lengths(log_probs, targets, input_lens, target_lens, blank_index)
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                costs = torch.ops.exportable_losses.ctc_loss(
+                    log_probs, targets, input_lengths, target_lengths, blank_index
+                )
+            else:
+                costs = ops.ctc_costs(
+                    log_probs, targets, input_lengths, target_lengths, blank_index, self.zero_infinity
+                )
+        else:
+            costs = torch.ops.exportable_losses.ctc_loss(
+                log_probs, targets, input_lengths, target_lengths, blank_index
+            )
+        return reduce_ctc(costs, target_lengths, self.reduction, self.zero_infinity)
+
+
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+    reduction: str = "mean",
+) -> Tensor:
+    """`CTCLoss` as a function, with the argument names of SpeechBrain."""
+    return CTCLoss(blank_index, reduction)(log_probs, targets, input_lens, target_lens)

@@ -1,0 +1,123 @@
+"""The transducer (RNN-T): the loss, and what all on its lattice take."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..checks import check_choice, check_inputs
+from ..contract import Contract, Input, Total
+from ..masking import absolute_length
+
+TRANSDUCER = Contract(
+    (
+        Input("logits", "B T U+1 V"),
+        Input("targets", "B U", "index", below="V", lengths="target_lens"),
+        Input("input_lens", "B", "relative_length", of="T"),
+        Input("target_lens", "B", "relative_length_or_zero", of="U"),
+    ),
+    differentiable=("logits",),
+    totals=(Total("loss"),),
+)
+
+
+def transducer_lengths(
+    logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
+    if not torch.jit.is_scripting():
+        given = {
+            "logits": logits,
+            "targets": targets,
+            "input_lens": input_lens,
+            "target_lens": target_lens,
+        }
+        check_inputs(TRANSDUCER, given, blank_index=blank_index)
+    return absolute_length(input_lens, logits.shape[1]), absolute_length(target_lens, targets.shape[1])
+
+
+class TransducerLoss(nn.Module):
+    """The negative log-likelihood of label sequences under a transducer's lattice.
+
+    Graves 2012, "Sequence Transduction with Recurrent Neural Networks",
+    https://arxiv.org/abs/1211.3711.
+
+    Args:
+        blank_index: the class of the blank.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and
+            ``batchmean`` for their mean over items.
+        normalize: divide each cost by its item's number of frames, as SpeechBrain's Numba
+            transducer does; torchaudio's does not.
+
+    Forward takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers
+    without the blank; what lies behind an item's length is not read), and the relative lengths
+    `[B]` `input_lens` (of T, in (0, 1]) and `target_lens` (of U, in [0, 1]).
+
+    Raises:
+        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+            or not below V.
+
+    Example:
+        >>> import torch
+        >>> loss = TransducerLoss(blank_index=0, reduction="sum")
+        >>> ones = torch.tensor([1.0])
+        >>> loss(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), ones, ones)
+        tensor(3.4657)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        reduction: str = "mean",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.reduction = check_choice("reduction", reduction)
+        self.normalize = normalize
+        self.custom_ops = False
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        blank_index = self.blank_index
+        input_lengths, target_lengths = transducer_lengths(
+            logits, targets, input_lens, target_lens, blank_index
+        )
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                costs = torch.ops.exportable_losses.transducer_loss(
+                    logits, targets, input_lengths, target_lengths, blank_index
+                )
+            else:
+                costs = ops.transducer_costs(logits, targets, input_lengths, target_lengths, blank_index)
+        else:
+            costs = torch.ops.exportable_losses.transducer_loss(
+                logits, targets, input_lengths, target_lengths, blank_index
+            )
+        if self.normalize:
+            costs = costs / input_lengths.to(costs.dtype)
+        if self.reduction == "sum":
+            return costs.sum()
+        if self.reduction == "mean" or self.reduction == "batchmean":
+            return costs.mean()
+        return costs
+
+
+def transducer_loss(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+    reduction: str = "mean",
+    use_torchaudio: bool = True,
+) -> Tensor:
+    """`TransducerLoss` as a function, with the argument names of SpeechBrain.
+
+    SpeechBrain's two transducers disagree: with `use_torchaudio` costs are torchaudio's, without
+    it each is divided by its number of frames. Neither torchaudio nor Numba is needed here.
+    """
+    loss = TransducerLoss(blank_index, reduction, normalize=not use_torchaudio)
+    return loss(logits, targets, input_lens, target_lens)

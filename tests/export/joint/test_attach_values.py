@@ -1,0 +1,178 @@
+"""A model and a loss in one graph compute what they compute one after the other."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from attach_cases import (
+    CLASSES,
+    DOUBLE,
+    FLOAT,
+    HALF,
+    LABELS,
+    Join,
+    X,
+    about,
+    model_of,
+    natives,
+    recogniser,
+    run,
+    save,
+    two_steps,
+    value,
+)
+from export_cases import BY_NAME, Case, Export
+from onnx import helper
+from onnx_runs import as_arrays
+
+import exportable_losses as el
+from exportable_losses import catalog
+from exportable_losses.export import attach, to_onnx
+from exportable_losses.library import library_path
+from exportable_losses.runtime import LossSession
+
+
+@natives
+@pytest.mark.parametrize("layout", ["BTC", "TBC"])
+@pytest.mark.parametrize("scores", ["logits", "probs", "log_probs"])
+def test_one_graph_computes_what_two_steps_do(scores: str, layout: str, native: bool, join: Join) -> None:
+    if native and library_path() is None:
+        pytest.skip("there is no native library")
+    session = join(recogniser(scores, layout=layout), native, scores=scores, layout=layout)
+    assert session.inputs == ["x", "targets", "input_lens", "target_lens"]
+    assert session.outputs == ["scores", "loss"]
+    got = session(x=X, **LABELS)
+    np.testing.assert_allclose(got["loss"], two_steps(), rtol=1e-5)
+    np.testing.assert_array_equal(got["scores"], run(recogniser(scores, layout=layout), {"x": X})["scores"])
+
+
+def test_other_sizes_than_those_of_the_example(join: Join) -> None:
+    session = join(recogniser())
+    for batch, frames in ((1, 3), (2, 40)):
+        x = np.random.default_rng(batch).normal(size=(batch, frames, 4)).astype(np.float32)
+        labels = {name: array[:batch] for name, array in LABELS.items()}
+        labels["input_lens"] = np.ones(batch, np.float32)
+        np.testing.assert_allclose(session(x=x, **labels)["loss"], two_steps(x, labels), rtol=1e-5)
+
+
+# One graph of each row, the plainest
+ROWS = {row: next(case for case in BY_NAME.values() if case.row == row) for row in catalog.names()}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_behind_a_model_of_its_first_input(row: str, export: Export, tmp_path: Path) -> None:
+    case: Case = ROWS[row]
+    loss = export(case) / "model.onnx"
+    feed = as_arrays(case.inputs("short", seed=3))
+    first = next(iter(feed))
+    kind = helper.np_dtype_to_tensor_dtype(feed[first].dtype)
+    dims = [f"d{i}" for i in range(feed[first].ndim)]
+    node = helper.make_node("Identity", ["raw"], ["given"])
+    model = model_of([node], [value("raw", kind, dims)], [value("given", kind, dims)], opset=21)
+    legal = case.entry.inputs[0].legal
+    scores = {"log_probability": "log_probs", "probability": "probs"}.get(legal, "logits")
+    path = tmp_path / "joint.onnx"
+    attach(save(model, tmp_path / "model.onnx"), loss, path, inputs={first: "given"}, scores=scores)
+    onnx.checker.check_model(str(path), full_check=True)
+    expected = LossSession(loss)(**feed)
+    raw = feed.pop(first)
+    session = LossSession(path)
+    got = session(raw=raw, **feed)
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[about(onnx.load(path))["attached"]["outputs"][name]], array, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scores", ["logits", "log_probs", "probs"])
+def test_a_transducer_takes_any_scores(scores: str, tmp_path: Path) -> None:
+    loss = tmp_path / "transducer.onnx"
+    to_onnx(el.TransducerLoss(reduction="none"), loss)
+    feed = {k: v.numpy() for k, v in catalog.get("transducer_loss").example_inputs().items()}
+    expected = LossSession(loss)(**feed)["loss"]
+    op = {"logits": "Identity", "probs": "Softmax", "log_probs": "LogSoftmax"}[scores]
+    kinds = [FLOAT, ["n", "t", "u1", 8]]
+    model = model_of([helper.make_node(op, ["x"], ["y"])], [value("x", *kinds)], [value("y", *kinds)])
+    path = tmp_path / "joint.onnx"
+    attach(save(model, tmp_path / "m.onnx"), loss, path, inputs={"logits": "y"}, scores=scores)
+    x = feed.pop("logits")
+    np.testing.assert_allclose(LossSession(path)(x=x, **feed)["loss"], expected, rtol=1e-5)
+    time_first = tmp_path / "time_first.onnx"
+    attach(tmp_path / "m.onnx", loss, time_first, inputs={"logits": "y"}, scores=scores, layout="TBC")
+    got = LossSession(time_first)(x=x.swapaxes(0, 1), **feed)["loss"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_probabilities_from_logits_and_log_probabilities(tmp_path: Path) -> None:
+    loss = tmp_path / "distance.onnx"
+    to_onnx(el.DistanceDiffLoss(reduction="batch"), loss)
+    feed = {k: v.numpy() for k, v in catalog.get("distance_diff_loss").example_inputs().items()}
+    expected = LossSession(loss)(**feed)["loss"]
+    kinds = [FLOAT, ["n", "t"]]
+    model = model_of([helper.make_node("Log", ["p"], ["y"])], [value("p", *kinds)], [value("y", *kinds)])
+    save(model, tmp_path / "m.onnx")
+    p = feed.pop("predictions")
+    for scores in ("logits", "log_probs"):  # the softmax of log-probabilities is the probabilities
+        attach(tmp_path / "m.onnx", loss, tmp_path / "j.onnx", inputs={"predictions": "y"}, scores=scores)
+        np.testing.assert_allclose(LossSession(tmp_path / "j.onnx")(p=p, **feed)["loss"], expected, rtol=1e-5)
+
+
+def test_a_module_needs_no_file(tmp_path: Path) -> None:
+    save(recogniser(), tmp_path / "model.onnx")
+    before = sorted(tmp_path.iterdir())
+    loss, path = el.CTCLoss(reduction="none"), tmp_path / "joint.onnx"
+    model = attach(tmp_path / "model.onnx", loss, path, inputs={"log_probs": "scores"})
+    assert sorted(tmp_path.iterdir()) == sorted([*before, path])  # nothing else is left
+    assert model == onnx.load(path)
+    np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_a_module_is_exported_as_the_model_wants_it(tmp_path: Path) -> None:
+    """In float64, without a dimension that may be left out, with a weight for each of its classes."""
+    kinds = [DOUBLE, ["n", 9]]
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], [value("x", *kinds)], [value("y", *kinds)])
+    save(model, tmp_path / "m.onnx")
+    loss = el.NLLLoss(weight=torch.arange(1.0, 10), reduction="batch")
+    attach(tmp_path / "m.onnx", loss, tmp_path / "j.onnx", inputs={"log_probabilities": "y"})
+    x, targets = np.random.default_rng(0).normal(size=(3, 9)), np.array([1, 8, 0])
+    got = LossSession(tmp_path / "j.onnx")(x=x, targets=targets)["loss"]
+    log_probs = torch.from_numpy(x).log_softmax(-1)
+    expected = loss.double()(log_probs, torch.from_numpy(targets))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [30, "classes"])
+def test_the_blank_may_be_the_last_of_many_classes(classes: Any, tmp_path: Path) -> None:
+    kinds = [FLOAT, ["n", "t", classes]]
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], [value("x", *kinds)], [value("y", *kinds)])
+    save(model, tmp_path / "m.onnx")
+    loss, path = el.CTCLoss(blank_index=29, reduction="none"), tmp_path / "j.onnx"
+    attach(tmp_path / "m.onnx", loss, path, inputs={"log_probs": "y"}, scores="log_probs")
+    feed = catalog.get("ctc_loss").example_inputs(blank_index=29, C=30)
+    arrays = {name: tensor.numpy() for name, tensor in feed.items()}
+    got = LossSession(path)(x=arrays.pop("log_probs"), **arrays)["loss"]
+    np.testing.assert_allclose(got, loss(**feed).numpy(), rtol=1e-5)
+
+
+def test_half_precision_is_cast(join: Join) -> None:
+    model = recogniser("probs")
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["half"], to=HALF))
+    model.graph.output.append(value("half", HALF, ["batch", "frames", CLASSES]))
+    session = join(model, inputs={"log_probs": "half"}, scores="probs")
+    np.testing.assert_allclose(session(x=X, **LABELS)["loss"], two_steps(), rtol=1e-3)
+
+
+def test_lengths_from_the_model(join: Join) -> None:
+    model = recogniser()
+    model.graph.node.append(helper.make_node("Identity", ["lens"], ["out_lens"]))
+    model.graph.input.append(value("lens", FLOAT, ["batch"]))
+    model.graph.output.append(value("out_lens", FLOAT, ["batch"]))
+    session = join(model, False, inputs={"log_probs": "scores", "input_lens": "out_lens"})
+    assert session.inputs == ["x", "lens", "targets", "target_lens"]
+    feed = {"x": X, "lens": LABELS["input_lens"], **{k: LABELS[k] for k in ("targets", "target_lens")}}
+    np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^input_lens: got 2.0 at \[0\], expected relative lengths"):
+        session(**{**feed, "lens": 2 * feed["lens"]})
+    feed["targets"] = LABELS["targets"] + [[0, 0, 0], [0, 0, -9]]  # behind the item's length
+    np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)

@@ -1,0 +1,86 @@
+"""A model's external data: beside the joint graph, copied, never loaded."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from attach_cases import CLASSES, FLOAT, LABELS, WEIGHT, X, recogniser, save, two_steps, value
+from onnx import TensorProto, helper
+
+from exportable_losses.export import attach
+from exportable_losses.runtime import LossSession
+
+
+def save_external(model: onnx.ModelProto, path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
+    return path
+
+
+@pytest.mark.parametrize("opset", [12, 18, 21])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_external_data(opset: int, elsewhere: bool, ctc: Path, tmp_path: Path) -> None:
+    model = save_external(recogniser(opset=opset), tmp_path / "model" / "model.onnx")
+    before = {p.name: p.read_bytes() for p in model.parent.iterdir()}
+    path = tmp_path / "new" / "joint.onnx" if elsewhere else model.parent / "joint.onnx"
+    path.parent.mkdir(exist_ok=True)
+    attach(model, ctc, path, inputs={"log_probs": "scores"})
+    assert {p.name: p.read_bytes() for p in model.parent.iterdir() if p != path} == before
+    if elsewhere:
+        shutil.rmtree(model.parent)  # it stands on its own
+        assert {p.name for p in path.parent.iterdir()} == {"joint.onnx", "joint.onnx.data"}
+    onnx.checker.check_model(str(path), full_check=True)
+    np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_external_data_that_are_not_there_or_outside(ctc: Path, tmp_path: Path) -> None:
+    model = save_external(recogniser(), tmp_path / "model" / "model.onnx")
+    inputs = {"log_probs": "scores"}
+    (model.parent / "weights.bin").rename(tmp_path / "weights.bin")
+    with pytest.raises(FileNotFoundError, match=r"^model: there is no file .*weights.bin"):
+        attach(model, ctc, tmp_path / "x.onnx", inputs=inputs)
+    proto = onnx.load(model, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = "../weights.bin"
+    save(proto, model)
+    with pytest.raises(ValueError, match=r"^model: got external data in ../weights.bin, expected them in"):
+        attach(model, ctc, tmp_path / "x.onnx", inputs=inputs)
+    assert {p.name for p in tmp_path.iterdir()} == {"model", "weights.bin"}
+
+
+@pytest.mark.parametrize("opset", [12, 21])
+def test_more_weights_than_a_protobuf_can_hold(opset: int, ctc: Path, tmp_path: Path) -> None:
+    """Three gigabytes in a file with a hole in it: nothing of it is read to join."""
+    model = recogniser(opset=opset)
+    rows = 3 * 2**30 // 4 // CLASSES
+    big = TensorProto(name="W", data_type=FLOAT, dims=[rows, CLASSES], data_location=TensorProto.EXTERNAL)
+    for key, entry in {"location": "weights.bin", "offset": "0", "length": str(rows * CLASSES * 4)}.items():
+        big.external_data.add(key=key, value=entry)
+    model.graph.initializer[0].CopyFrom(big)
+    model.graph.node[0].CopyFrom(helper.make_node("Gather", ["W", "x"], ["y"]))  # the weights of some frames
+    model.graph.input[0].CopyFrom(value("x", TensorProto.INT64, ["batch", "frames"]))
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.write(WEIGHT.tobytes())
+        os.truncate(file.fileno(), rows * CLASSES * 4)
+    path = tmp_path / "joint.onnx"
+    attach(save(model, tmp_path / "model.onnx"), ctc, path, inputs={"log_probs": "scores"})
+    assert path.stat().st_size < 2**20
+    onnx.checker.check_model(str(path), full_check=True)
+    x = np.array([[0, 1, 2, 3] * 3, [rows - 1] * 12])
+    got = LossSession(path)(x=x, **LABELS)
+    expected = run_ctc(ctc, np.stack([WEIGHT[x[0]], np.zeros((12, CLASSES), np.float32)]))
+    np.testing.assert_allclose(got["loss"], expected, rtol=1e-5)
+
+
+def run_ctc(ctc: Path, logits: np.ndarray) -> np.ndarray:
+    log_probs = torch.from_numpy(logits).log_softmax(-1).numpy()
+    return LossSession(ctc)(log_probs=log_probs, **LABELS)["loss"]
+
+
+def test_a_model_may_be_replaced_by_the_joint_one(ctc: Path, tmp_path: Path) -> None:
+    path = save_external(recogniser(), tmp_path / "model.onnx")
+    attach(path, ctc, path, inputs={"log_probs": "scores"})
+    np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
