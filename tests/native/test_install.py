@@ -45,6 +45,24 @@ def pip(*arguments: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+def run(code: str, *, site: Path, cwd: Path) -> str:
+    """What `code` prints in a Python that finds the package in `cwd` or else in `site`."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("EXPORTABLE_LOSSES")
+    }
+    # before the editable install of this checkout, whose finder comes with the interpreter's site
+    first = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", first],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(site)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 HERE = ("--no-deps", "--no-build-isolation", "--no-index")
 
 WITHOUT_LIBRARY = """
@@ -82,6 +100,15 @@ else:
 print("all is well")
 """
 
+WHERE = """
+import exportable_losses, exportable_losses.export, exportable_losses.runtime
+from exportable_losses.library import library_path
+
+for package in (exportable_losses, exportable_losses.export, exportable_losses.runtime):
+    print(package.__file__)
+print(library_path())
+"""
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="makes compilers that fail as Unix does")
 def test_without_a_compiler(tmp_path: Path) -> None:
@@ -104,26 +131,18 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert tag == "Tag: py3-none-any"
 
     code = WITHOUT_LIBRARY.format(folder=str(target), file=str(tmp_path / "loss.onnx"))
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("EXPORTABLE_LOSSES")
-    }
-    # before the editable install of this checkout, whose finder comes with the interpreter's site
-    first = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n{code}"
-    done = subprocess.run(
-        [sys.executable, "-c", first],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(target)},
-    )
-    assert done.stdout.strip() == "all is well", done.stderr
+    assert run(code, site=target, cwd=tmp_path) == "all is well"
 
 
 @pytest.mark.skipif(COMPILER is None, reason="this machine has no C++ compiler")
 def test_with_a_compiler(tmp_path: Path) -> None:
-    """One wheel for every Python of a platform, and in it the library once and small."""
+    """One wheel for every Python of a platform, and in it the library once and small.
+
+    Installed, it brings the library to a Python that runs in the source tree, too, whose code is found first.
+    """
+    tree, site = source(tmp_path / "source"), tmp_path / "site"
     pip(
-        *("wheel", *HERE, "--wheel-dir", tmp_path, source(tmp_path / "source")),
+        *("wheel", *HERE, "--wheel-dir", tmp_path, tree),
         "--config-settings=cmake.define.EXPORTABLE_LOSSES_CUDA=OFF",
     )
     (wheel,) = tmp_path.glob("*.whl")
@@ -143,3 +162,10 @@ def test_with_a_compiler(tmp_path: Path) -> None:
     strange = {name for name in sizes if not name.endswith(known) and ".dist-info/" not in name}
     assert strange == {library, "exportable_losses/include/c_api.h"}  # the header is for programs in C
     print(f"the library: {sizes[library]} bytes; the wheel: {wheel.stat().st_size}")
+
+    pip("install", *HERE, "--target", site, wheel)
+    inside = site / "exportable_losses"
+    for cwd, package, parts in ((tree, tree / "exportable_losses", tree), (tmp_path, inside, inside)):
+        files = [folder / "__init__.py" for folder in (package, parts / "export", parts / "runtime")]
+        found = run(WHERE, site=site, cwd=cwd).splitlines()
+        assert found == [str(path) for path in (*files, site / library)]
