@@ -2,11 +2,7 @@
 
 import sys
 
-_EXTRA = {
-    **dict.fromkeys(("typer", "rich", "torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"), "export"),
-    **dict.fromkeys(("pyarrow", "matplotlib", "jinja2"), "corpus"),
-    **dict.fromkeys(("ray", "pandas"), "ray"),
-}
+from exportable_losses.missing import remedy
 
 
 def main() -> None:
@@ -16,10 +12,10 @@ def main() -> None:
 
         app(prog_name="exportable-losses")
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
+        package, command = remedy(error, "export")
+        if command is None:
             raise
-        sys.exit(f"{missing} is not installed. Try: pip install 'exportable-losses[{_EXTRA[missing]}]'")
+        sys.exit(f"{package} is not installed. Try: {command}")
 
 
 if __name__ == "__main__":

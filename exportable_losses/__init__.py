@@ -8,6 +8,8 @@ import pkgutil
 
 import lazy_loader
 
+from .missing import explained
+
 __version__ = "0.1.0"
 
 _here = os.path.dirname(__file__)
@@ -16,5 +18,6 @@ if not os.path.isdir(os.path.join(_here, "runtime")):
     # the native library.
     __path__ = pkgutil.extend_path([_here, os.path.dirname(_here)], __name__)
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = explained(__name__, "torch", _find)
 __all__ += ["__version__"]

@@ -2,11 +2,10 @@
 
 import lazy_loader
 
-from .parity import compare
-from .plot import plot
-from .session import LossSession
+from exportable_losses.missing import explained
 
-__getattr__, _, _ = lazy_loader.attach(
-    __name__, submod_attrs={"corpus.running": ["score_corpus"], "corpus.scorer": ["Scorer"]}
-)
-__all__ = ["LossSession", "Scorer", "compare", "plot", "score_corpus"]
+from .parity import compare as compare
+from .plot import plot as plot  # at once: found later, its module would hide it
+
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = explained(__name__, "runtime", _find)

@@ -30,7 +30,7 @@ def lattices(
     Raises:
         ValueError: a graph or the file of names is not what it should be.
     """
-    row = scorer.session.metadata.get("row")
+    row = str(scorer.session.metadata.get("row"))
     if not graphs and row not in _ROWS:
         if tokens is not None:
             raise ValueError(f"tokens: got names of classes, expected none: {row} has no lattice")

@@ -99,7 +99,7 @@ def scorer(
     """
     from exportable_losses.runtime import Scorer
 
-    settings = {} if batch_bytes is None else {"batch_bytes": batch_bytes}
+    settings: dict[str, Any] = {} if batch_bytes is None else {"batch_bytes": batch_bytes}
     try:
         return Scorer(graph, model=model, inputs=inputs, **settings)
     except (OSError, RuntimeError, TypeError, ValueError):
