@@ -7,6 +7,7 @@ from .checks import check_choice, check_inputs
 from .classification import class_contract, nll_loss
 from .contract import Total
 from .masking import frame_mask, reduce_masked, truncate
+from .settings import settings_repr
 
 ACCURACY = class_contract("probabilities", "probability", differentiable=False, outputs=("accuracy",))
 CALIBRATION = class_contract(
@@ -48,6 +49,8 @@ class Accuracy(nn.Module):
         >>> Accuracy(top_k=2)(probabilities, torch.tensor([1, 2]))
         tensor(0.5000)
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, top_k: int = 1, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
         super().__init__()
@@ -99,6 +102,8 @@ class ExpectedCalibrationError(nn.Module):
         >>> ExpectedCalibrationError()(probabilities, torch.tensor([0, 1]))[0]
         tensor(0.2500)
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, n_bins: int = 15, allowed_len_diff: int = 3) -> None:
         super().__init__()
@@ -156,6 +161,8 @@ class Perplexity(nn.Module):
         >>> Perplexity()(log_probabilities, torch.tensor([[0, 1, 3]]))
         tensor(4.)
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked
+from .settings import settings_repr
 
 _BY_FRAME = (("len_dim", 1),)
 AUTOENCODER = Contract(
@@ -75,6 +76,8 @@ class AutoencoderLoss(nn.Module):
         tensor(0.0100)
     """
 
+    extra_repr = settings_repr
+
     def __init__(
         self, rec_loss: nn.Module | None = None, len_dim: int = 1, reduction: str = "batchmean"
     ) -> None:
@@ -113,6 +116,8 @@ class VariationalAutoencoderLoss(nn.Module):
         >>> loss(x, torch.zeros(1, 2), torch.zeros(1, 2), x).loss
         tensor(0.)
     """
+
+    extra_repr = settings_repr
 
     def __init__(
         self,

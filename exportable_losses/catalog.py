@@ -34,6 +34,8 @@ from . import (
 from .contract import Contract, Input
 from .lattice import align, ctc, decode, posterior, streaming, transducer
 from .masking import frame_mask
+from .settings import parameters_of
+from .settings import settings_of as settings_of
 
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
@@ -64,7 +66,7 @@ class Entry:
     @property
     def settings(self) -> dict[str, Any]:
         """The names of the module's settings with their defaults."""
-        return {p.name: p.default for p in _settings(self.type)}
+        return {p.name: p.default for p in parameters_of(self.type)}
 
     @property
     def summary(self) -> str:
@@ -135,17 +137,6 @@ def get(name: str) -> Entry:
 def find(module: nn.Module) -> Entry | None:
     """The entry whose module this is, or None."""
     return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
-
-
-def settings_of(module: nn.Module) -> dict[str, Any]:
-    """What `module`, a row's, was made with."""
-    return {p.name: getattr(module, p.name) for p in _settings(type(module))}
-
-
-def _settings(kind: type[nn.Module]) -> list[inspect.Parameter]:
-    if kind.__init__ is nn.Module.__init__:
-        return []
-    return list(inspect.signature(kind).parameters.values())
 
 
 def _terms(entry: Input, chosen: dict[str, int | None]) -> list[str]:

@@ -7,6 +7,7 @@ from torch.nn.functional import softplus
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked, truncate
+from .settings import settings_repr
 
 
 def class_contract(
@@ -280,6 +281,8 @@ def _reduce_over_targets(loss: Tensor, counts: Tensor, length: Tensor | None, re
 class ClassificationError(nn.Module):
     """`classification_error` as a module: settings here, tensors in forward."""
 
+    extra_repr = settings_repr
+
     def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
         super().__init__()
         self.allowed_len_diff = allowed_len_diff
@@ -293,6 +296,8 @@ class NLLLoss(nn.Module):
     """`nll_loss` as a module: settings here (`weight` is a buffer), tensors in forward."""
 
     weight: Tensor | None
+
+    extra_repr = settings_repr
 
     def __init__(
         self,
@@ -325,6 +330,8 @@ class BCEWithLogitsLoss(nn.Module):
     weight: Tensor | None
     pos_weight: Tensor | None
 
+    extra_repr = settings_repr
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -355,6 +362,8 @@ class BCEWithLogitsLoss(nn.Module):
 
 class KLDivLoss(nn.Module):
     """`kldiv_loss` as a module: settings here, tensors in forward."""
+
+    extra_repr = settings_repr
 
     def __init__(
         self,

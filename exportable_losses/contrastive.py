@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .settings import settings_repr
 
 CONTRASTIVE = Contract(
     (Input("x", "B T C"), Input("y", "B T C"), Input("negs", "N B T C")),
@@ -34,6 +35,8 @@ class ContrastiveLoss(nn.Module):
         >>> accuracy
         tensor(1.)
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, logit_temp: float = 0.1) -> None:
         super().__init__()

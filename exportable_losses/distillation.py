@@ -11,6 +11,7 @@ from .contract import Contract, Input, Total
 from .lattice.ctc import reduce_ctc
 from .lattice.decode import greedy_labels
 from .masking import absolute_length
+from .settings import settings_repr
 
 CTC_KD = Contract(
     (
@@ -61,6 +62,8 @@ class CTCDistillationLoss(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()

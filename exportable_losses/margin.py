@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .settings import settings_repr
 
 MARGIN = Contract(
     (Input("outputs", "B C", "cosine"), Input("targets", "B C", "one_hot")), ("predictions",), ("outputs",)
@@ -42,6 +43,8 @@ class AngularMargin(nn.Module):
         >>> AngularMargin(margin=0.5, scale=2.0)(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.0]]))
         tensor([[0.8000, 0.2000]])
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, margin: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
@@ -115,6 +118,8 @@ class LogSoftmaxWrapper(nn.Module):
     """
 
     takes_targets: Final[bool]
+
+    extra_repr = settings_repr
 
     def __init__(self, loss_fn: nn.Module | None = None) -> None:
         super().__init__()

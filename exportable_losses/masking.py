@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
+from .settings import settings_repr
 
 LENGTH = Input("length", "B", "relative_length", optional=True, of="T")
 MASK_SHAPES = ("targets", "predictions", "loss")
@@ -267,6 +268,8 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
 class LengthMask(nn.Module):
     """`compute_length_mask` as a module. Forward takes `data` and `length`."""
 
+    extra_repr = settings_repr
+
     def __init__(self, len_dim: int = 1) -> None:
         super().__init__()
         self.len_dim = len_dim
@@ -277,6 +280,8 @@ class LengthMask(nn.Module):
 
 class Truncate(nn.Module):
     """`truncate` as a module. Forward takes `predictions` and `targets`, returns both."""
+
+    extra_repr = settings_repr
 
     def __init__(self, allowed_len_diff: int = 3) -> None:
         super().__init__()
@@ -295,6 +300,8 @@ class MaskedLoss(nn.Module):
         mask_shape: whose shape the mask takes.
         reduction: see `reduce_loss`.
     """
+
+    extra_repr = settings_repr
 
     def __init__(
         self, loss_fn: nn.Module | None = None, mask_shape: str = "targets", reduction: str = "mean"
@@ -320,6 +327,8 @@ class MaskedLoss(nn.Module):
 
 class ReduceLoss(nn.Module):
     """`reduce_loss` as a module, without label smoothing. Forward takes `loss` and `mask`."""
+
+    extra_repr = settings_repr
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()

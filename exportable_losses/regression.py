@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, reduce_masked, truncate
+from .settings import settings_repr
 
 PAIR = Contract(
     (Input("predictions", "B T *"), Input("targets", "B N *"), LENGTH),
@@ -126,6 +127,8 @@ def distance_diff_loss(
 class L1Loss(nn.Module):
     """`l1_loss` as a module: settings here, tensors in forward."""
 
+    extra_repr = settings_repr
+
     def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
         super().__init__()
         self.allowed_len_diff = allowed_len_diff
@@ -138,6 +141,8 @@ class L1Loss(nn.Module):
 class MSELoss(nn.Module):
     """`mse_loss` as a module: settings here, tensors in forward."""
 
+    extra_repr = settings_repr
+
     def __init__(self, allowed_len_diff: int = 3, reduction: str = "mean") -> None:
         super().__init__()
         self.allowed_len_diff = allowed_len_diff
@@ -149,6 +154,8 @@ class MSELoss(nn.Module):
 
 class DistanceDiffLoss(nn.Module):
     """`distance_diff_loss` as a module: settings here, tensors in forward."""
+
+    extra_repr = settings_repr
 
     def __init__(self, beta: float = 0.25, max_weight: float = 100.0, reduction: str = "mean") -> None:
         super().__init__()

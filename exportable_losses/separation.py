@@ -7,6 +7,7 @@ from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .masking import as_floating
+from .settings import settings_repr
 
 PIT = Contract(
     (Input("preds", "B * S"), Input("targets", "B * S")),
@@ -171,6 +172,8 @@ class PITLoss(nn.Module):
         (tensor([0.]), tensor([[1, 2, 0]]))
     """
 
+    extra_repr = settings_repr
+
     def __init__(self, base_loss: nn.Module | None = None) -> None:
         super().__init__()
         self.base_loss = base_loss
@@ -314,6 +317,8 @@ class SDR(nn.Module):
         (tensor([[6.0206, 6.0206]]), tensor([[1, 0]]))
     """
 
+    extra_repr = settings_repr
+
     def __init__(self, rescale: bool = False, zero_mean: bool = False, pit: bool = True) -> None:
         super().__init__()
         self.rescale = rescale
@@ -359,6 +364,8 @@ class SISNRImprovement(nn.Module):
         >>> permutations
         tensor([[1, 0]])
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, pit: bool = True) -> None:
         super().__init__()

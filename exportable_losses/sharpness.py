@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, frame_mask
+from .settings import settings_repr
 
 LAPLACIAN = Contract((Input("data", "B C? H W"),), ("laplacian",), ("data",))
 # of a corpus the mean over images: the variance over all of it would want every pixel
@@ -38,6 +39,8 @@ class Laplacian(nn.Module):
     """
 
     kernel: Tensor
+
+    extra_repr = settings_repr
 
     def __init__(self, kernel_size: int = 3, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -87,6 +90,8 @@ class LaplacianVarianceLoss(nn.Module):
         >>> LaplacianVarianceLoss()(torch.arange(32.0).square().reshape(1, 8, 4))
         tensor(-0.)
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, kernel_size: int = 3, len_dim: int = 1, reduction: str = "mean") -> None:
         super().__init__()

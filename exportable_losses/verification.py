@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .settings import settings_repr
 
 _SCORES = (
     Input("positive_scores", "P", nonempty=True),
@@ -102,6 +103,8 @@ class MinDCF(nn.Module):
         >>> MinDCF(p_target=0.5)(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.5, 0.2, 0.1]))
         tensor(0.1667)
     """
+
+    extra_repr = settings_repr
 
     def __init__(
         self, c_miss: float = 1.0, c_fa: float = 1.0, p_target: float = 0.01, normalize: bool = False

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..contract import Contract, Total
+from ..settings import settings_repr
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
 
@@ -56,6 +57,8 @@ class CTCAlign(nn.Module):
         >>> tokens, starts, ends
         (tensor([[1, 2]]), tensor([[1, 4]]), tensor([[3, 5]]))
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()
@@ -118,6 +121,8 @@ class TransducerAlign(nn.Module):
         >>> tokens, starts, ends
         (tensor([[3]]), tensor([[1]]), tensor([[2]]))
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..checks import check_inputs
 from ..contract import Contract
 from ..masking import absolute_length
+from ..settings import settings_repr
 from .ctc import CTC
 
 _SCORES, _, _INPUT_LENS, _ = CTC.inputs
@@ -54,6 +55,8 @@ class CTCGreedyDecode(nn.Module):
         >>> CTCGreedyDecode(blank_index=0)(log_probs, torch.tensor([1.0]))
         (tensor([[1, 1, 2, 0, 0]]), tensor([3]))
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0, padding: int = 0) -> None:
         super().__init__()

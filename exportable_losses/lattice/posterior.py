@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..contract import Contract, Total
+from ..settings import settings_repr
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
 
@@ -42,6 +43,8 @@ class CTCPosterior(nn.Module):
         tensor([[[0.3333, 0.6667, 0.0000],
                  [0.0000, 0.6667, 0.3333]]])
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()
@@ -97,6 +100,8 @@ class TransducerPosterior(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from .. import ops
 from ..checks import check_inputs
 from ..contract import Contract, Input
 from ..masking import absolute_length
+from ..settings import settings_repr
 from .ctc import CTC
 
 _SCORES, _TARGETS, _, _TARGET_LENS = CTC.inputs
@@ -55,6 +56,8 @@ class CTCForwardChunk(nn.Module):
         >>> costs  # 15 of 81 alignments
         tensor([1.6864])
     """
+
+    extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
 from ..masking import absolute_length
+from ..settings import settings_repr
 
 TRANSDUCER = Contract(
     (
@@ -67,6 +68,8 @@ class TransducerLoss(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
 
     def __init__(
         self,
