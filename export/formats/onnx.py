@@ -65,7 +65,7 @@ def to_onnx(
             float32. Relative lengths, and the state of `CTCForwardChunk`, stay float32.
 
     Returns:
-        The model that was written.
+        The model that was written. Its `repr` is one line.
 
     Raises:
         RuntimeError: the exporter does not take the module; the message says why.

@@ -51,7 +51,7 @@ def attach(
         layout: the first two dimensions of what the model gives: ``BTC`` batch first, ``TBC`` time first.
 
     Returns:
-        The model that was written, external data not loaded.
+        The model that was written, external data not loaded. Its `repr` is one line.
 
     Raises:
         FileNotFoundError: a file is not there, or a file with external data.

@@ -42,6 +42,8 @@ def test_the_order_of_inputs_is_the_catalog_s(tmp_path: Path) -> None:
 def test_the_model_returned_is_the_one_written(tmp_path: Path) -> None:
     model = to_onnx(el.CTCLoss(), tmp_path / "x.onnx")
     assert onnx.load(tmp_path / "x.onnx") == model
+    assert repr(model).startswith("ModelProto(")
+    assert len(repr(model).splitlines()) == 1
 
 
 def test_older_test_data_are_replaced(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_what_clashes_is_renamed(ctc: Path, tmp_path: Path) -> None:
     )
     path = tmp_path / "joint.onnx"
     made = attach(save(model, tmp_path / "model.onnx"), ctc, path, inputs={"log_probs": "C"})
+    assert len(repr(made).splitlines()) == 1
     onnx.checker.check_model(str(path), full_check=True)
     assert dims_of(made) == {
         "targets": dims,
