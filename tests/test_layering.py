@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts of pyproject.toml, held by import-linter."""
+"""Who may import whom: the contracts of pyproject.toml, held by import-linter. And how long a file may be."""
 
 import os
 import subprocess
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SOURCE = {".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cu", ".cuh", ".js"}
+MOST_LINES = 450
 
 
 def linked_tree(folder: Path) -> Path:
-    """The package as one tree: export/ and runtime/ are elsewhere until it is installed."""
+    """The package as one folder, which import-linter reads: it imports nothing and knows no `__path__`."""
     package = folder / "exportable_losses"
     package.mkdir()
     for part in (*(ROOT / "exportable_losses").iterdir(), ROOT / "export", ROOT / "runtime"):
@@ -59,3 +61,18 @@ UNWANTED = ("torch", "onnx", "onnxruntime", "onnxscript", "pyarrow", "matplotlib
 def test_the_runtime_loads_without(unwanted: str) -> None:
     code = f"import sys, exportable_losses.runtime; assert {unwanted!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def sources() -> list[Path]:
+    """The files of this tree that people wrote: none of an environment, a build or a cache."""
+    found = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if not name.startswith((".", "__")) and name != "build"]
+        found += [Path(folder, name) for name in names if Path(name).suffix in SOURCE]
+    return found
+
+
+def test_no_file_is_long() -> None:
+    lines = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in sources()}
+    assert Path("tests", "test_layering.py") in map(Path, lines)
+    assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
