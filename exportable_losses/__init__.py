@@ -3,9 +3,28 @@
 Importing this package is cheap: torch loads when a module is first touched.
 """
 
-import lazy_loader
+import contextlib
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ["__version__"]
+_SUBMODULES = ("catalog", "functional", "speechbrain")
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    if name == "__all__" or name[:1].isupper():  # a class: looking for anything else must load no torch
+        classes = import_module(f"{__name__}.catalog").classes()
+        if name == "__all__":
+            return [*_SUBMODULES, *classes, "__version__"]
+        if name in classes:
+            return classes[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    names = {*globals(), *_SUBMODULES}
+    with contextlib.suppress(ImportError):  # without torch there are no classes
+        names.update(__getattr__("__all__"))
+    return sorted(names)

@@ -8,6 +8,8 @@ from .classification import class_contract, nll_loss
 from .contract import Total
 from .masking import frame_mask, reduce_masked, truncate
 
+__all__ = ["Accuracy", "ExpectedCalibrationError", "Perplexity"]
+
 ACCURACY = class_contract("probabilities", "probability", differentiable=False, outputs=("accuracy",))
 CALIBRATION = class_contract(
     "probabilities",

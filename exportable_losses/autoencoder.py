@@ -10,6 +10,13 @@ from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked
 
+__all__ = [
+    "AutoencoderLoss",
+    "AutoencoderLossDetails",
+    "VariationalAutoencoderLoss",
+    "VariationalAutoencoderLossDetails",
+]
+
 _BY_FRAME = (("len_dim", 1),)
 AUTOENCODER = Contract(
     (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH),

@@ -8,6 +8,8 @@ from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked, truncate
 
+__all__ = ["BCEWithLogitsLoss", "ClassificationError", "KLDivLoss", "NLLLoss"]
+
 
 def class_contract(
     name: str,

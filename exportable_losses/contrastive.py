@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 
+__all__ = ["ContrastiveLoss"]
+
 CONTRASTIVE = Contract(
     (Input("x", "B T C"), Input("y", "B T C"), Input("negs", "N B T C")),
     ("loss", "accuracy"),

@@ -12,6 +12,8 @@ from .lattice.ctc import reduce_ctc
 from .lattice.decode import greedy_labels
 from .masking import absolute_length
 
+__all__ = ["CTCDistillationLoss", "CrossEntropyDistillationLoss", "NLLDistillationLoss"]
+
 CTC_KD = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),

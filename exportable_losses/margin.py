@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 
+__all__ = ["AdditiveAngularMargin", "AngularMargin", "LogSoftmaxWrapper"]
+
 MARGIN = Contract(
     (Input("outputs", "B C", "cosine"), Input("targets", "B C", "one_hot")), ("predictions",), ("outputs",)
 )

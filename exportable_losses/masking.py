@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 
+__all__ = ["LengthMask", "MaskedLoss", "ReduceLoss", "SourceMask", "Truncate"]
+
 LENGTH = Input("length", "B", "relative_length", optional=True, of="T")
 MASK_SHAPES = ("targets", "predictions", "loss")
 

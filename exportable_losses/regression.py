@@ -7,6 +7,8 @@ from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, reduce_masked, truncate
 
+__all__ = ["DistanceDiffLoss", "L1Loss", "MSELoss"]
+
 PAIR = Contract(
     (Input("predictions", "B T *"), Input("targets", "B N *"), LENGTH),
     differentiable=("predictions", "targets"),

@@ -8,6 +8,8 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .masking import as_floating
 
+__all__ = ["SDR", "PITLoss", "PITSISNRLoss", "PITSNRLoss", "SISNRImprovement", "SISNRLoss", "SNRLoss"]
+
 PIT = Contract(
     (Input("preds", "B * S"), Input("targets", "B * S")),
     ("loss", "permutations"),

@@ -9,6 +9,8 @@ from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, frame_mask
 
+__all__ = ["Laplacian", "LaplacianVarianceLoss"]
+
 LAPLACIAN = Contract((Input("data", "B C? H W"),), ("laplacian",), ("data",))
 # of a corpus the mean over images: the variance over all of it would want every pixel
 VARIANCE = Contract(

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 
+__all__ = ["EqualErrorRate", "MinDCF"]
+
 _SCORES = (
     Input("positive_scores", "P", nonempty=True),
     Input("negative_scores", "Q", nonempty=True),

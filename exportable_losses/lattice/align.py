@@ -8,6 +8,8 @@ from ..contract import Contract, Total
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
 
+__all__ = ["CTCAlign", "TransducerAlign"]
+
 _PATH = ("tokens", "starts", "ends", "scores", "path_scores")
 CTC_ALIGN = Contract(CTC.inputs, _PATH, totals=(Total("path_scores"),))
 TRANSDUCER_ALIGN = Contract(TRANSDUCER.inputs, _PATH, totals=(Total("path_scores"),))

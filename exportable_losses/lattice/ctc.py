@@ -10,6 +10,8 @@ from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
 from ..masking import absolute_length
 
+__all__ = ["CTCLoss"]
+
 CTC = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),

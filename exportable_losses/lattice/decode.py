@@ -8,6 +8,8 @@ from ..contract import Contract
 from ..masking import absolute_length
 from .ctc import CTC
 
+__all__ = ["CTCGreedyDecode"]
+
 _SCORES, _, _INPUT_LENS, _ = CTC.inputs
 DECODE = Contract((_SCORES, _INPUT_LENS), ("tokens", "token_lengths"))
 

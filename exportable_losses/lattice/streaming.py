@@ -9,6 +9,8 @@ from ..contract import Contract, Input
 from ..masking import absolute_length
 from .ctc import CTC
 
+__all__ = ["CTCForwardChunk"]
+
 _SCORES, _TARGETS, _, _TARGET_LENS = CTC.inputs
 CHUNK = Contract(
     (

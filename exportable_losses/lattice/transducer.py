@@ -10,6 +10,8 @@ from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
 from ..masking import absolute_length
 
+__all__ = ["TransducerLoss"]
+
 TRANSDUCER = Contract(
     (
         Input("logits", "B T U+1 V"),
