@@ -58,7 +58,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     family = copy / "exportable_losses" / "regression.py"
     edit(family, r"\]\n(?=\nPAIR)", f', "{ROW}"')  # the end of `__all__`
     edit(family, r"\Z", f"\n\n{module}")
-    edit(copy / "exportable_losses" / "catalog.py", r"    \)\n\}\n\Z", textwrap.indent(entry, " " * 8))
+    edit(copy / "exportable_losses" / "catalog.py", r"    \)\n\}\n\Z", f"        {entry.rstrip()},\n")
     return copy
 
 
