@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The package as one tree, for tools that read files and not the installed package.
 TREE := build/tree/exportable_losses
 
-.PHONY: demo test lint bench record venv clean tree
+.PHONY: demo test lint bench rows record venv clean tree
 
 venv: $(VENV)/installed
 
@@ -31,6 +31,9 @@ lint: venv tree
 
 bench: venv
 	$(BIN)/exportable-losses bench
+
+rows: venv
+	$(BIN)/python docs/rows.py
 
 record: venv
 	$(BIN)/python docs/record.py

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import rows
+
 from exportable_losses.export.checking import runtimes
 from exportable_losses.export.checking.runners import RUNNERS
 from exportable_losses.export.checking.validate import validate
 
 ROOT = Path(__file__).parent.parent
-README, RECORD = ROOT / "README.md", ROOT / "docs" / "runtimes.json"
-START, END = "<!-- runtimes: make record -->", "<!-- end of runtimes -->"
 FILES = ROOT / "build" / "record"
 FORMATS = "onnx,torchscript,pt2,executorch"
 
@@ -28,16 +28,8 @@ def main() -> None:
     found = validate(FILES, list(RUNNERS))
     if found.absent:
         sys.exit("\n".join(f"{name} is not here: {why}" for name, why in found.absent.items()))
-    runtimes.write_json(found, FILES, RECORD)
-    put_into(README)
-
-
-def put_into(readme: Path) -> None:
-    """Replace the table in `readme` by that of the record."""
-    before, mark, rest = readme.read_text(encoding="utf-8").partition(f"{START}\n")
-    _, end, behind = rest.partition(END)
-    table = runtimes.markdown(runtimes.read_json(RECORD))
-    readme.write_text("".join([before, mark, table, "\n", end, behind]), encoding="utf-8")
+    runtimes.write_json(found, FILES, rows.RECORD)
+    rows.main()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 Importing this package is cheap: torch loads when a module is first touched.
 """
 
+import contextlib
 import os
 import pkgutil
-
-import lazy_loader
+from importlib import import_module
 
 from .missing import explained
 
@@ -18,6 +18,26 @@ if not os.path.isdir(os.path.join(_here, "runtime")):
     # the native library.
     __path__ = pkgutil.extend_path([_here, os.path.dirname(_here)], __name__)
 
-_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_SUBMODULES = ("catalog", "functional", "speechbrain")
+
+
+def _find(name: str) -> object:
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    if name == "__all__" or name[:1].isupper():  # a class: looking for anything else must load no torch
+        classes = import_module(f"{__name__}.catalog").classes()
+        if name == "__all__":
+            return [*_SUBMODULES, *classes, "__version__"]
+        if name in classes:
+            return classes[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __getattr__ = explained(__name__, "torch", _find)
-__all__ += ["__version__"]
+
+
+def __dir__() -> list[str]:
+    names = {*globals(), *_SUBMODULES}
+    with contextlib.suppress(ImportError):  # without torch there are no classes
+        names.update(__getattr__("__all__"))
+    return sorted(names)

@@ -1,52 +1,24 @@
+# A line for each family, which says in `__all__` what is public.
 from . import catalog as catalog
 from . import functional as functional
 from . import speechbrain as speechbrain
-from .accuracy import Accuracy as Accuracy
-from .accuracy import ExpectedCalibrationError as ExpectedCalibrationError
-from .accuracy import Perplexity as Perplexity
-from .autoencoder import AutoencoderLoss as AutoencoderLoss
-from .autoencoder import AutoencoderLossDetails as AutoencoderLossDetails
-from .autoencoder import VariationalAutoencoderLoss as VariationalAutoencoderLoss
-from .autoencoder import VariationalAutoencoderLossDetails as VariationalAutoencoderLossDetails
-from .classification import BCEWithLogitsLoss as BCEWithLogitsLoss
-from .classification import ClassificationError as ClassificationError
-from .classification import KLDivLoss as KLDivLoss
-from .classification import NLLLoss as NLLLoss
-from .contrastive import ContrastiveLoss as ContrastiveLoss
-from .distillation import CrossEntropyDistillationLoss as CrossEntropyDistillationLoss
-from .distillation import CTCDistillationLoss as CTCDistillationLoss
-from .distillation import NLLDistillationLoss as NLLDistillationLoss
-from .edits import EditDistance as EditDistance
-from .edits import TokenErrorRate as TokenErrorRate
-from .lattice.align import CTCAlign as CTCAlign
-from .lattice.align import TransducerAlign as TransducerAlign
-from .lattice.ctc import CTCLoss as CTCLoss
-from .lattice.decode import CTCGreedyDecode as CTCGreedyDecode
-from .lattice.posterior import CTCPosterior as CTCPosterior
-from .lattice.posterior import TransducerPosterior as TransducerPosterior
-from .lattice.streaming import CTCForwardChunk as CTCForwardChunk
-from .lattice.transducer import TransducerLoss as TransducerLoss
-from .margin import AdditiveAngularMargin as AdditiveAngularMargin
-from .margin import AngularMargin as AngularMargin
-from .margin import LogSoftmaxWrapper as LogSoftmaxWrapper
-from .masking import LengthMask as LengthMask
-from .masking import MaskedLoss as MaskedLoss
-from .masking import ReduceLoss as ReduceLoss
-from .masking import SourceMask as SourceMask
-from .masking import Truncate as Truncate
-from .regression import DistanceDiffLoss as DistanceDiffLoss
-from .regression import L1Loss as L1Loss
-from .regression import MSELoss as MSELoss
-from .separation import SDR as SDR
-from .separation import PITLoss as PITLoss
-from .separation import PITSISNRLoss as PITSISNRLoss
-from .separation import PITSNRLoss as PITSNRLoss
-from .separation import SISNRImprovement as SISNRImprovement
-from .separation import SISNRLoss as SISNRLoss
-from .separation import SNRLoss as SNRLoss
-from .sharpness import Laplacian as Laplacian
-from .sharpness import LaplacianVarianceLoss as LaplacianVarianceLoss
-from .verification import EqualErrorRate as EqualErrorRate
-from .verification import MinDCF as MinDCF
+from .accuracy import *
+from .autoencoder import *
+from .classification import *
+from .contrastive import *
+from .distillation import *
+from .edits import *
+from .lattice.align import *
+from .lattice.ctc import *
+from .lattice.decode import *
+from .lattice.posterior import *
+from .lattice.streaming import *
+from .lattice.transducer import *
+from .margin import *
+from .masking import *
+from .regression import *
+from .separation import *
+from .sharpness import *
+from .verification import *
 
 __version__: str

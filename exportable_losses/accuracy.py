@@ -9,6 +9,8 @@ from .contract import Total
 from .masking import frame_mask, reduce_masked, truncate
 from .settings import settings_repr
 
+__all__ = ["Accuracy", "ExpectedCalibrationError", "Perplexity"]
+
 ACCURACY = class_contract("probabilities", "probability", differentiable=False, outputs=("accuracy",))
 CALIBRATION = class_contract(
     "probabilities",

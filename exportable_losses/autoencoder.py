@@ -11,6 +11,13 @@ from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked
 from .settings import settings_repr
 
+__all__ = [
+    "AutoencoderLoss",
+    "AutoencoderLossDetails",
+    "VariationalAutoencoderLoss",
+    "VariationalAutoencoderLossDetails",
+]
+
 _BY_FRAME = (("len_dim", 1),)
 AUTOENCODER = Contract(
     (Input("rec", "B T *"), Input("targets", "B T *"), LENGTH),

@@ -1,4 +1,4 @@
-"""The catalog: one entry per row, under the name SpeechBrain gives it, and one per metric.
+"""The catalog: one entry per row, those of SpeechBrain's page first, then what it does not have.
 
 The command line, the exporter, the tests, the benchmarks and the README's table walk it. Nothing
 lists the rows a second time.
@@ -11,7 +11,9 @@ Example:
 """
 
 import inspect
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,16 +50,14 @@ class Entry:
     """One row.
 
     Args:
-        name: SpeechBrain's name for it; that of its module for a metric.
+        name: SpeechBrain's name for it; that of its module where SpeechBrain has no such row.
         type: the class of the module.
         contract: what it takes and returns.
-        metric: whether it is a metric of this package, beside the rows of `speechbrain.nnet.losses`.
     """
 
     name: str
     type: type[nn.Module]
     contract: Contract
-    metric: bool = False
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -139,6 +139,13 @@ def find(module: nn.Module) -> Entry | None:
     return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
 
 
+@cache
+def classes() -> dict[str, type]:
+    """The classes that `exportable_losses` has under its own name: what the family of each row announces."""
+    families = dict.fromkeys(sys.modules[entry.type.__module__] for entry in _ENTRIES.values())
+    return {name: getattr(family, name) for family in families for name in family.__all__}
+
+
 def _terms(entry: Input, chosen: dict[str, int | None]) -> list[str]:
     """The dimensions of an example: optional ones where they have a size, one for ``*``."""
     terms = ["X0" if term == "*" else term for term in entry.dims.split()]
@@ -198,6 +205,7 @@ def _lengths(batch: int, generator: torch.Generator) -> Tensor:
 _ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
+        # of SpeechBrain's page, under its names
         Entry("l1_loss", regression.L1Loss, regression.PAIR),
         Entry("mse_loss", regression.MSELoss, regression.PAIR),
         Entry("classification_error", classification.ClassificationError, classification.ERROR),
@@ -228,24 +236,21 @@ _ENTRIES: dict[str, Entry] = {
         Entry("compute_length_mask", masking.LengthMask, masking.LENGTH_MASK),
         Entry("reduce_loss", masking.ReduceLoss, masking.REDUCE_LOSS),
         Entry("get_mask", masking.SourceMask, masking.SOURCE_MASK),
-        Entry("Accuracy", accuracy.Accuracy, accuracy.ACCURACY, metric=True),
-        Entry(
-            "ExpectedCalibrationError", accuracy.ExpectedCalibrationError, accuracy.CALIBRATION, metric=True
-        ),
-        Entry("Perplexity", accuracy.Perplexity, accuracy.PERPLEXITY, metric=True),
-        Entry("EqualErrorRate", verification.EqualErrorRate, verification.EER, metric=True),
-        Entry("MinDCF", verification.MinDCF, verification.MIN_DCF, metric=True),
-        Entry("SDR", separation.SDR, separation.SDR_PIT, metric=True),
-        Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT, metric=True),
-        Entry("CTCGreedyDecode", decode.CTCGreedyDecode, decode.DECODE, metric=True),
-        Entry("CTCPosterior", posterior.CTCPosterior, posterior.CTC_POSTERIOR, metric=True),
-        Entry("CTCForwardChunk", streaming.CTCForwardChunk, streaming.CHUNK, metric=True),
-        Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN, metric=True),
-        Entry(
-            "TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR, metric=True
-        ),
-        Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN, metric=True),
-        Entry("EditDistance", edits.EditDistance, edits.EDITS, metric=True),
-        Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE, metric=True),
+        # not of that page, under the names of their modules
+        Entry("Accuracy", accuracy.Accuracy, accuracy.ACCURACY),
+        Entry("ExpectedCalibrationError", accuracy.ExpectedCalibrationError, accuracy.CALIBRATION),
+        Entry("Perplexity", accuracy.Perplexity, accuracy.PERPLEXITY),
+        Entry("EqualErrorRate", verification.EqualErrorRate, verification.EER),
+        Entry("MinDCF", verification.MinDCF, verification.MIN_DCF),
+        Entry("SDR", separation.SDR, separation.SDR_PIT),
+        Entry("SISNRImprovement", separation.SISNRImprovement, separation.IMPROVEMENT),
+        Entry("CTCGreedyDecode", decode.CTCGreedyDecode, decode.DECODE),
+        Entry("CTCPosterior", posterior.CTCPosterior, posterior.CTC_POSTERIOR),
+        Entry("CTCForwardChunk", streaming.CTCForwardChunk, streaming.CHUNK),
+        Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN),
+        Entry("TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR),
+        Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN),
+        Entry("EditDistance", edits.EditDistance, edits.EDITS),
+        Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE),
     )
 }

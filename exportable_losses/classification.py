@@ -9,6 +9,8 @@ from .contract import Contract, Input, Total
 from .masking import LENGTH, reduce_masked, truncate
 from .settings import settings_repr
 
+__all__ = ["BCEWithLogitsLoss", "ClassificationError", "KLDivLoss", "NLLLoss"]
+
 
 def class_contract(
     name: str,

@@ -7,6 +7,8 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .settings import settings_repr
 
+__all__ = ["ContrastiveLoss"]
+
 CONTRASTIVE = Contract(
     (Input("x", "B T C"), Input("y", "B T C"), Input("negs", "N B T C")),
     ("loss", "accuracy"),

@@ -13,6 +13,8 @@ from .lattice.decode import greedy_labels
 from .masking import absolute_length
 from .settings import settings_repr
 
+__all__ = ["CTCDistillationLoss", "CrossEntropyDistillationLoss", "NLLDistillationLoss"]
+
 CTC_KD = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),

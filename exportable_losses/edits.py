@@ -8,6 +8,8 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .masking import absolute_length
 
+__all__ = ["EditDistance", "TokenErrorRate"]
+
 
 def _inputs(nonempty: bool) -> tuple[Input, ...]:
     return (

@@ -15,6 +15,8 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .settings import settings_repr
 
+__all__ = ["AdditiveAngularMargin", "AngularMargin", "LogSoftmaxWrapper"]
+
 MARGIN = Contract(
     (Input("outputs", "B C", "cosine"), Input("targets", "B C", "one_hot")), ("predictions",), ("outputs",)
 )

@@ -9,6 +9,8 @@ from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .settings import settings_repr
 
+__all__ = ["LengthMask", "MaskedLoss", "ReduceLoss", "SourceMask", "Truncate"]
+
 LENGTH = Input("length", "B", "relative_length", optional=True, of="T")
 MASK_SHAPES = ("targets", "predictions", "loss")
 

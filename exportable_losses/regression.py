@@ -8,6 +8,8 @@ from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, reduce_masked, truncate
 from .settings import settings_repr
 
+__all__ = ["DistanceDiffLoss", "L1Loss", "MSELoss"]
+
 PAIR = Contract(
     (Input("predictions", "B T *"), Input("targets", "B N *"), LENGTH),
     differentiable=("predictions", "targets"),

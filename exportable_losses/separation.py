@@ -9,6 +9,8 @@ from .contract import Contract, Input, Total
 from .masking import as_floating
 from .settings import settings_repr
 
+__all__ = ["SDR", "PITLoss", "PITSISNRLoss", "PITSNRLoss", "SISNRImprovement", "SISNRLoss", "SNRLoss"]
+
 PIT = Contract(
     (Input("preds", "B * S"), Input("targets", "B * S")),
     ("loss", "permutations"),

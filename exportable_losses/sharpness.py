@@ -10,6 +10,8 @@ from .contract import Contract, Input, Total
 from .masking import LENGTH, frame_mask
 from .settings import settings_repr
 
+__all__ = ["Laplacian", "LaplacianVarianceLoss"]
+
 LAPLACIAN = Contract((Input("data", "B C? H W"),), ("laplacian",), ("data",))
 # of a corpus the mean over images: the variance over all of it would want every pixel
 VARIANCE = Contract(

@@ -7,6 +7,8 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .settings import settings_repr
 
+__all__ = ["EqualErrorRate", "MinDCF"]
+
 _SCORES = (
     Input("positive_scores", "P", nonempty=True),
     Input("negative_scores", "Q", nonempty=True),

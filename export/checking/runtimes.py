@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,19 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
     return "[bold red]off[/]" if "problem" in cell else f"[green]{cell['ulp']:.3g}[/]"
 
 
-def markdown(recorded: Mapping[str, Any]) -> str:
-    """The README's table of what `write_json` has written: the versions are below it, and what is wrong."""
+def markdown(recorded: Mapping[str, Any], rows: Iterable[str] = ()) -> str:
+    """The README's table of what `write_json` has written: the versions are below it, and what is wrong.
+
+    Those of `rows` that were not recorded have a line that says so.
+    """
     names = list(recorded["runtimes"])
     notes: list[str] = []
     lines = ["| row | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for row, cells in recorded["rows"].items():
         lines.append(f"| `{row}` | " + " | ".join(_plain(cells.get(name), notes) for name in names) + " |")
+    for row in rows:
+        if row not in recorded["rows"]:
+            lines.append(f"| `{row}` | not yet recorded |" + " |" * (len(names) - 1))
     versions = "; ".join(f"{name} {version}" for name, version in recorded["runtimes"].items())
     numbered = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
     return "\n".join([*lines, "", f"Versions: {versions}.", *([""] if notes else []), *numbered])

@@ -9,6 +9,8 @@ from ..settings import settings_repr
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
 
+__all__ = ["CTCAlign", "TransducerAlign"]
+
 _PATH = ("tokens", "starts", "ends", "scores", "path_scores")
 CTC_ALIGN = Contract(CTC.inputs, _PATH, totals=(Total("path_scores"),))
 TRANSDUCER_ALIGN = Contract(TRANSDUCER.inputs, _PATH, totals=(Total("path_scores"),))

@@ -11,6 +11,8 @@ from ..contract import Contract, Input, Total
 from ..masking import absolute_length
 from ..settings import settings_repr
 
+__all__ = ["CTCLoss"]
+
 CTC = Contract(
     (
         Input("log_probs", "B T C", "log_probability"),

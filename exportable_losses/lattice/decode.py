@@ -9,6 +9,8 @@ from ..masking import absolute_length
 from ..settings import settings_repr
 from .ctc import CTC
 
+__all__ = ["CTCGreedyDecode"]
+
 _SCORES, _, _INPUT_LENS, _ = CTC.inputs
 DECODE = Contract((_SCORES, _INPUT_LENS), ("tokens", "token_lengths"))
 

@@ -11,6 +11,8 @@ from ..settings import settings_repr
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
 
+__all__ = ["CTCPosterior", "TransducerPosterior"]
+
 CTC_POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"), totals=(Total("costs"),))
 TRANSDUCER_POSTERIOR = Contract(
     TRANSDUCER.inputs, ("posteriors", "emissions", "costs"), totals=(Total("costs"),)

@@ -10,6 +10,8 @@ from ..masking import absolute_length
 from ..settings import settings_repr
 from .ctc import CTC
 
+__all__ = ["CTCForwardChunk"]
+
 _SCORES, _TARGETS, _, _TARGET_LENS = CTC.inputs
 CHUNK = Contract(
     (

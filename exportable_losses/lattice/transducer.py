@@ -11,6 +11,8 @@ from ..contract import Contract, Input, Total
 from ..masking import absolute_length
 from ..settings import settings_repr
 
+__all__ = ["TransducerLoss"]
+
 TRANSDUCER = Contract(
     (
         Input("logits", "B T U+1 V"),

@@ -212,11 +212,12 @@ def test_the_markdown_of_a_record(graphs):
     recorded["rows"]["PitWrapper"]["onnxruntime"]["ulp"] = 12.345
     recorded["rows"]["PitWrapper"]["onnx-reference"] = {"problem": "cannot"}
     version = recorded["runtimes"]["onnxruntime"]
-    assert runtimes.markdown(recorded).splitlines() == [
+    assert runtimes.markdown(recorded, ["ctc_loss", "l1_loss"]).splitlines() == [
         "| row | onnxruntime | onnx-reference |",
         "|---|---:|---:|",
         "| `ctc_loss` | - | off (1) |",
         "| `PitWrapper` | 12 | off (1) |",
+        "| `l1_loss` | not yet recorded | |",
         "",
         f"Versions: onnxruntime {version}; onnx-reference {onnx.__version__}.",
         "",

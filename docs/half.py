@@ -1,7 +1,7 @@
 """Graphs of 16 bits in onnxruntime beside the same rows in float64: how far each output is off.
 
-    .venv/bin/python benchmarks/half.py            # the table of docs/half-precision.md
-    .venv/bin/python benchmarks/half.py ctc_loss   # its lines of some rows
+    .venv/bin/python docs/half.py            # the table of docs/half-precision.md
+    .venv/bin/python docs/half.py ctc_loss   # its lines of some rows
 
 Both sides get the same numbers, rounded to 16 bits before. A figure is the largest over all elements and
 batches, `0.50 (4.9e-04)`: in units in the last place of the 16-bit type, then relative to the exact value. A
@@ -18,12 +18,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exportable_losses import catalog
 from exportable_losses.contract import FLOATING
 from exportable_losses.export import to_onnx
-from exportable_losses.export.formats.half import TYPES, Half, in_half
+from exportable_losses.export.formats.half import TYPES, Half, in_half, kept
 from exportable_losses.runtime import LossSession
 
 NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -76,16 +76,30 @@ def batches(entry: catalog.Entry, large: bool) -> Iterator[dict[str, Tensor]]:
 
 
 def in_float64(entry: catalog.Entry, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """What the row gives for the same numbers in float64."""
     floating = {value.name for value in entry.inputs if value.legal in FLOATING}
     exact = {
         name: x.double() if name in floating and x.is_floating_point() else x for name, x in inputs.items()
     }
-    returned = entry.module().double()(**exact)
+    return {name: x.numpy() for name, x in outputs(entry, entry.module().double(), exact).items()}
+
+
+def outputs(entry: catalog.Entry, module: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a module of the row gives, by name."""
+    returned = module(**inputs)
     values = returned if isinstance(returned, tuple) else (returned,)
-    return {name: x.numpy() for name, x in zip(entry.outputs, values, strict=True)}
+    return dict(zip(entry.outputs, values, strict=True))
+
+
+def has_sixteen_bits(entry: catalog.Entry) -> bool:
+    """Whether anything in a 16-bit graph of the row has 16 bits: not where all are integers and lengths."""
+    module, inputs = entry.module(), entry.example_inputs()
+    tensors, keep = {**inputs, **outputs(entry, module, inputs)}, kept(module)
+    return any(x.dtype == torch.float32 and name not in keep for name, x in tensors.items())
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
+    """The same in numpy, which has its bfloat16 from ml_dtypes."""
     if tensor.dtype == torch.bfloat16:
         return tensor.float().numpy().astype(ml_dtypes.bfloat16)
     return tensor.numpy()
@@ -139,13 +153,16 @@ def differences(
 
 
 def widen(worst: dict[str, Error], here: dict[str, Error]) -> None:
+    """Make each of `worst` at least as large as what was found `here`."""
     for name, error in here.items():
         most = worst.get(name, error)
         worst[name] = Error(max(most.ulp, error.ulp), max(most.relative, error.relative))
 
 
 def lines(row: str) -> list[str]:
-    """Those of the table, one an output."""
+    """Those of the table, one an output; none where nothing has 16 bits."""
+    if not has_sixteen_bits(catalog.get(row)):
+        return []
     usual, large = zip(*(errors(row, dtype) for dtype in DTYPES), strict=True)
     return [
         " | ".join([f"| `{row}`", f"`{output}`", *(str(found.get(output, "")) for found in (*usual, *large))])
@@ -155,6 +172,7 @@ def lines(row: str) -> list[str]:
 
 
 def main() -> None:
+    """Print the table."""
     print(*HEADER, sep="\n")
     for row in sys.argv[1:] or catalog.names():
         for line in lines(row):

@@ -1,0 +1,61 @@
+"""Write the tables that have a line for each row: two in the README, one in docs/half-precision.md.
+
+The README's table of runtimes is that of docs/runtimes.json; a row that `make record` has not run is "not yet
+recorded" there.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import half
+
+from exportable_losses import catalog
+from exportable_losses.export.checking import runtimes
+from exportable_losses.export.commands.listing import facts, markdown_table
+
+ROOT = Path(__file__).parent.parent
+README, RECORD, HALF = (
+    ROOT / "README.md",
+    ROOT / "docs" / "runtimes.json",
+    ROOT / "docs" / "half-precision.md",
+)
+
+
+def main() -> None:
+    """Write all of them."""
+    for page, name, table in tables():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(_between(text, name), table), encoding="utf-8")
+
+
+def tables() -> Iterator[tuple[Path, str, str]]:
+    """The page of each table, what its marks there call it, and what it should be."""
+    rows = catalog.names()
+    yield README, "rows", markdown_table(map(facts, rows))
+    yield README, "runtimes", runtimes.markdown(runtimes.read_json(RECORD), rows)
+    yield HALF, "half precision", _half_precision(written(HALF, "half precision"))
+
+
+def written(page: Path, name: str) -> str:
+    """The table as it stands on its page."""
+    return _between(page.read_text(encoding="utf-8"), name)
+
+
+def _between(text: str, name: str) -> str:
+    (found,) = re.findall(rf"<!-- {name}: [^\n]* -->\n(.*)\n<!-- end of {name} -->", text, re.DOTALL)
+    return found
+
+
+def _half_precision(table: str) -> str:
+    """`table` with the rows that it lacks. The others stay: another processor moves a digit of theirs."""
+    of_row = {
+        row: list(lines) for row, lines in groupby(table.splitlines()[2:], lambda line: line.split("`")[1])
+    }
+    lines = [line for row in catalog.names() for line in of_row.get(row) or half.lines(row)]
+    return "\n".join([*half.HEADER, *lines])
+
+
+if __name__ == "__main__":
+    main()
