@@ -4,22 +4,19 @@ import functools
 import os
 import pickle
 import random
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import ray
 from corpora import items_of, write
-from onnx import TensorProto, helper
 from ray.cluster_utils import Cluster
 from test_runs import IDS, SMALL, files
 from typer.testing import CliRunner
@@ -27,7 +24,6 @@ from typer.testing import CliRunner
 from exportable_losses.export.commands import app
 from exportable_losses.runtime import Scorer, score_corpus
 from exportable_losses.runtime.corpus import cluster as on_ray
-from exportable_losses.runtime.corpus.about import environment
 from exportable_losses.runtime.corpus.reading import windows
 
 NO_PROC = not os.path.exists("/proc/self/stat")
@@ -75,14 +71,19 @@ def pids(cluster: Any) -> list[int]:
     return found
 
 
+def kill(found: Iterable[int]) -> None:
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
-def slow(
+def corpus(
     graphs: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Scorer, list[Path], dict[str, bytes]]:
-    """A scorer, 40 items that take it some seconds, one a window, and what they give."""
-    folder, chance = tmp_path_factory.mktemp("slow"), np.random.default_rng(0)
+    """A scorer, 40 items, one a window, and what they give."""
+    folder, chance = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     items = [
-        {name: chance.integers(1, 9, chance.integers(400, 600)) for name in ("predictions", "targets")}
+        {name: chance.integers(1, 9, chance.integers(40, 60)) for name in ("predictions", "targets")}
         for _ in IDS
     ]
     data = [
@@ -92,6 +93,40 @@ def slow(
     scorer = Scorer(graphs["TokenErrorRate"], native=False)
     score_corpus(scorer, data, folder / "out", window_bytes=1)
     return scorer, data, files(folder / "out")
+
+
+@pytest.fixture
+def sent() -> Iterator[None]:
+    """What is of this file goes to the workers as it is: they do not find the file."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Held:
+    """An actor that stops after five windows, until its gate is open."""
+
+    gate: Path
+
+    def __init__(self, **settings: Any) -> None:
+        self._actor, self._given = on_ray._Actor(**settings), 0  # where it is, that is not this class
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        for result in self._actor(batch):
+            yield result
+            self._given += 1
+            patience = time.monotonic() + 120
+            while self._given >= 5 and not self.gate.exists():
+                assert time.monotonic() < patience, "nobody opened the gate"
+                time.sleep(0.02)
+
+
+@pytest.fixture
+def gate(sent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workers are held until this file is there."""
+    monkeypatch.setattr(Held, "gate", tmp_path / "open", raising=False)
+    monkeypatch.setattr(on_ray, "_Actor", Held)
+    return Held.gate
 
 
 def test_every_format_gives_the_bytes_of_a_run_without(
@@ -135,77 +170,83 @@ def test_windows_in_any_order_and_a_graph_of_the_whole(cluster: Any, graphs: Any
     assert list(on_ray.score(scorer, [], workers=2, address="nobody needs it")) == []
 
 
-def test_a_window_is_here_when_it_is_done(cluster: Any, slow: Any, tmp_path: Path) -> None:
-    scorer, data, _ = slow
-    start, times = time.perf_counter(), []
+def test_a_window_is_here_when_it_is_done(cluster: Any, corpus: Any, gate: Path, tmp_path: Path) -> None:
+    """And not with the others of its run, in the midst of which the worker is held."""
+    scorer, data, _ = corpus
     score_corpus(scorer, data[:1], tmp_path / "without", window_bytes=1)
-    alone = time.perf_counter() - start
-    score_corpus(
-        scorer,
-        data[:1],
-        tmp_path / "out",
-        window_bytes=1,
-        ray=cluster.address,
-        progress=lambda *_: times.append(time.perf_counter()),
-    )
-    assert len(times) == 25
-    assert times[-1] - times[0] > 0.2 * alone  # and not with the others of its run
+    told = []
+
+    def open_gate(items: int, *_: Any) -> None:
+        told.append(items)
+        if items == 3:  # of the five: what Ray has on its way is not counted
+            gate.touch()
+
+    score_corpus(scorer, data[:1], tmp_path / "out", window_bytes=1, ray=cluster.address, progress=open_gate)
+    assert told == list(range(1, 26))
     assert files(tmp_path / "out") == files(tmp_path / "without")
 
 
 @pytest.mark.skipif(NO_PROC, reason="no /proc here, by which workers are found")
-def test_workers_that_are_killed_change_nothing(cluster: Any, slow: Any, tmp_path: Path) -> None:
-    scorer, data, unbroken = slow
-    killed: list[int] = []
+def test_workers_that_are_killed_change_nothing(
+    cluster: Any, corpus: Any, gate: Path, tmp_path: Path
+) -> None:
+    scorer, data, unbroken = corpus
+    killed: set[int] = set()
 
-    def kill(items: int, *_: Any) -> None:
-        if items in (1, 9, 10, 20):
-            found = pids(cluster)
-            for pid in found if items == 20 else found[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+    def kill_three(items: int, *_: Any) -> None:
+        if items != 6:  # in the midst of what each of the two has
+            return
+        first = pids(cluster)[0]
+        kill([first])
+        patience = time.monotonic() + 120
+        while len(found := {*pids(cluster)} - {first}) < 2 and time.monotonic() < patience:
+            time.sleep(0.05)  # until a new one is there
+        kill(found)
+        killed.update(found, [first])
+        gate.touch()
 
     score_corpus(
-        scorer, data, tmp_path / "out", window_bytes=1, workers=2, ray=cluster.address, progress=kill
+        scorer, data, tmp_path / "out", window_bytes=1, workers=2, ray=cluster.address, progress=kill_three
     )
-    assert len(set(killed)) >= 3  # new ones came
+    assert len(killed) >= 3  # new ones came
     assert files(tmp_path / "out") == unbroken
 
 
-def test_a_machine_that_is_lost_changes_nothing(cluster: Any, slow: Any, tmp_path: Path) -> None:
-    scorer, data, unbroken = slow
-    machine = cluster.add_node(num_cpus=2)
+@pytest.mark.thorough  # killed workers, above, are the smaller case
+def test_a_machine_that_is_lost_changes_nothing(
+    cluster: Any, corpus: Any, gate: Path, tmp_path: Path
+) -> None:
+    scorer, data, unbroken = corpus
+    machine = cluster.add_node(num_cpus=1)
     lost = []
 
     def lose(items: int, *_: Any) -> None:
-        if items == 12:
+        if items == 9:
             lost.append(len(ray.nodes()))
             cluster.remove_node(machine, allow_graceful=False)
+            gate.touch()
 
     score_corpus(
-        scorer, data, tmp_path / "out", window_bytes=1, workers=4, ray=cluster.address, progress=lose
+        scorer, data, tmp_path / "out", window_bytes=1, workers=3, ray=cluster.address, progress=lose
     )
     assert lost == [2]
     assert files(tmp_path / "out") == unbroken
 
 
 @pytest.mark.skipif(NO_PROC, reason="no /proc here, by which workers are found")
-def test_the_command_line_prints_results_alone(cluster: Any, slow: Any, tmp_path: Path) -> None:
-    scorer, data, _ = slow
+def test_the_command_line_prints_results_alone(cluster: Any, corpus: Any, tmp_path: Path) -> None:
+    scorer, data, _ = corpus
     words = ["score", scorer.settings["graph"], *(word for path in data for word in ("--data", str(path)))]
     run = functools.partial(CliRunner(env={"COLUMNS": "200"}).invoke, app)
     without = run([*words, "--out", str(tmp_path / "without")])
-    killed: list[int] = []
 
-    def kill() -> None:
+    def kill_first() -> None:
         """Kill the first worker before it has begun."""
-        while not killed:
-            killed.extend(pids(cluster))
-            time.sleep(0.01)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        while not (found := pids(cluster)):
+            time.sleep(0.02)
+        kill(found)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill_first)
     thread.start()
     result = run([*words, "--out", str(tmp_path / "out"), "--ray", cluster.address])
     thread.join()
@@ -214,6 +255,7 @@ def test_the_command_line_prints_results_alone(cluster: Any, slow: Any, tmp_path
     assert files(tmp_path / "out") == files(tmp_path / "without")
 
 
+@pytest.mark.thorough  # the next test starts one too, from Python
 def test_a_cluster_of_ones_own(graphs: Any, tmp_path: Path) -> None:
     path = write("npz", tmp_path / "dev", items_of("ctc_loss", 8), IDS[:8])
     words = [graphs["ctc_loss"], "--data", path, "--ray", "local", "--workers", 3, "--out", tmp_path / "out"]
@@ -226,20 +268,21 @@ def test_a_cluster_of_ones_own(graphs: Any, tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
+import time
 from exportable_losses.runtime import Scorer, score_corpus
 
-graph, out, address, *data = sys.argv[1:]
+graph, out, *data = sys.argv[1:]
 score_corpus(
-    Scorer(graph, native=False), data, out, window_bytes=1, workers=2, ray=address,
-    progress=lambda items, *_: print(items, flush=True),
+    Scorer(graph, native=False), data, out, window_bytes=1, workers=2, ray="local",
+    progress=lambda items, *_: print(items, flush=True) or items < 5 or time.sleep(60),
 )
 """
 
 
-def test_a_run_goes_on_with_ray_and_without(cluster: Any, slow: Any, tmp_path: Path) -> None:
-    scorer, data, unbroken = slow
+def test_a_run_goes_on_with_ray_and_without(cluster: Any, corpus: Any, tmp_path: Path) -> None:
+    scorer, data, unbroken = corpus
     out, counts = tmp_path / "out", []
-    words = [scorer.settings["graph"], out, cluster.address, *data]
+    words = [scorer.settings["graph"], out, *data]
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *map(str, words)],
         stdout=subprocess.PIPE,
@@ -305,20 +348,12 @@ class Equipped:
         yield {"result": [pickle.dumps(ValueError(f"GPUs: {self._gpus}"))]}
 
 
-@pytest.fixture
-def sent() -> Iterator[None]:
-    """What is of this file goes to the workers as it is: they do not find the file."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
 @pytest.mark.usefixtures("sent")
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_a_worker_takes_a_gpu_where_the_providers_are_for_one(
-    cluster: Any, slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph, data = slow[0].settings["graph"], slow[1]
+    graph, data = corpus[0].settings["graph"], corpus[1]
     on_gpu = Scorer(graph, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(on_ray, "_Actor", Equipped)
     for scorer, gpus in (Scorer(graph), r"\[\]"), (on_gpu, r"\['0'\]"):
@@ -328,24 +363,24 @@ def test_a_worker_takes_a_gpu_where_the_providers_are_for_one(
 
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_a_cluster_of_ones_own_without_a_gpu(
-    slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     monkeypatch.setattr(ray, "init", lambda *_, **how: started.append((os.environ.copy(), how)))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 12.0})
-    scorer = Scorer(slow[0].settings["graph"], providers=["CUDAExecutionProvider"], threads=4)
+    scorer = Scorer(corpus[0].settings["graph"], providers=["CUDAExecutionProvider"], threads=4)
     with pytest.raises(RuntimeError, match="ray: got local, where no GPU is"):
-        score_corpus(scorer, slow[1], tmp_path / "out", ray="local", workers=3)
+        score_corpus(scorer, corpus[1], tmp_path / "out", ray="local", workers=3)
     ((environment, how),) = started
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
     assert how["num_cpus"] == 12
 
 
 def test_workers_without_the_package(
-    cluster: Any, slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer, data, _ = slow
+    scorer, data, _ = corpus
     monkeypatch.setattr(on_ray, "_Actor", Equipped)  # of this file
     with pytest.raises(
         RuntimeError, match=f"ray: ModuleNotFoundError: No module named '{__name__}'; the same"
@@ -357,67 +392,7 @@ def test_workers_without_the_package(
     ("address", "why"),
     [("127.0.0.1:1", "refused"), ("garbage", "address"), ("ray://127.0.0.1:1", "client")],
 )
-def test_an_address_where_nobody_answers(address: str, why: str, slow: Any, tmp_path: Path) -> None:
-    scorer, data, _ = slow
+def test_an_address_where_nobody_answers(address: str, why: str, corpus: Any, tmp_path: Path) -> None:
+    scorer, data, _ = corpus
     with pytest.raises(ConnectionError, match=f"ray: got {address}, expected local or .*{why}"):
         score_corpus(scorer, data, tmp_path / "out", ray=address)
-
-
-def linear(path: Path) -> Path:
-    """A model that adds weights, which it keeps in a file beside it, to the log-probabilities."""
-    weights = onnx.numpy_helper.from_array(np.zeros((1, 1, 9), np.float32), "weights")
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["scores", "weights"], ["log_probs"])],
-        "model",
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", "T", 9])],
-        [helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, ["B", "T", 9])],
-        [weights],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    beside = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
-    onnx.save(model, path, **beside)
-    return path
-
-
-@pytest.fixture
-def act(tmp_path: Path) -> Callable[..., Any]:
-    """What an actor gives that is handed a corpus, and the files of a scorer as they are elsewhere."""
-    items = [{"scores": item.pop("log_probs"), **item} for item in items_of("ctc_loss", 8)]
-    planned = list(windows([str(write("npz", tmp_path / "dev", items, IDS[:8]))]))
-
-    def act(scorer: Scorer, expected: dict[str, Any] | None = None, **elsewhere: str) -> Any:
-        paths = {name: scorer.settings[name] for name in ("graph", "model")}
-        sent = {name: (elsewhere.get(name, path), Path(path).read_bytes()) for name, path in paths.items()}
-        settings = {**scorer.settings, **dict.fromkeys(paths)}
-        actor = on_ray._Actor(settings, sent, expected or environment(scorer))
-        given = [
-            pickle.loads(each) for row in actor({"run": [pickle.dumps(planned)]}) for each in row["result"]
-        ]
-        assert len(given) == 1
-        return given[0] if isinstance(given[0], Exception) else (given[0], next(scorer.score(planned)))
-
-    return act
-
-
-def test_the_graph_goes_along(act: Any, graphs: Any, tmp_path: Path) -> None:
-    scorer = Scorer(graphs["ctc_loss"], model=linear(tmp_path / "model.onnx"))
-    other = tmp_path / "other.onnx"
-    other.write_bytes(graphs["l1_loss"].read_bytes())
-    for path in ("/nowhere/ctc_loss.onnx", str(other)):  # another file of that name is not taken
-        there, here = act(scorer, graph=path)
-        assert there == here
-        assert not any(there[1]["reason"].to_pylist())
-
-
-def test_what_is_beside_a_model_does_not(act: Any, graphs: Any, tmp_path: Path) -> None:
-    scorer = Scorer(graphs["ctc_loss"], model=linear(tmp_path / "model.onnx"))
-    error = act(scorer, model="/nowhere/model.onnx")
-    assert isinstance(error, RuntimeError)
-    assert re.fullmatch("workers: .* cannot run the graph: .*/weights.*", str(error))
-
-
-def test_a_worker_of_another_version_refuses(act: Any, graphs: Any, tmp_path: Path) -> None:
-    scorer = Scorer(graphs["ctc_loss"], model=linear(tmp_path / "model.onnx"))
-    error = act(scorer, {**environment(scorer), "onnxruntime": "1.0"})
-    assert isinstance(error, RuntimeError)
-    assert str(error).startswith(f"workers: got onnxruntime {environment(scorer)['onnxruntime']} on ")

@@ -58,6 +58,6 @@ def address(graphs: Path, library: Path, tmp_path: Path) -> Iterator[str]:
     """Where the page about `graphs` is served; what is in ``tmp_path / "site"`` may be changed."""
     write_site(listed(graphs), library, tmp_path / "site")
     with server(tmp_path / "site", 0) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        threading.Thread(target=serving.serve_forever, args=[0.01], daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}/"
         serving.shutdown()

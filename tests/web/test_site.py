@@ -39,7 +39,7 @@ def site(graphs: Path, library: Path, tmp_path: Path) -> Path:
 def get(site: Path) -> Iterator[Callable[..., tuple[bytes, dict[str, str]]]]:
     """What the server gives for a path: the bytes and the headers."""
     with server(site, 0) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        threading.Thread(target=serving.serve_forever, args=[0.01], daemon=True).start()
 
         def call(path: str, **headers: str) -> tuple[bytes, dict[str, str]]:
             request = urllib.request.Request(

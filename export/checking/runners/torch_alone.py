@@ -12,6 +12,8 @@ import torch
 from ...formats.errors import one_line
 from .face import Case, Outputs, named
 
+CODE = Path(__file__).with_name("torch_only.py").read_text()
+
 
 def version() -> str:
     """That of torch."""
@@ -25,14 +27,18 @@ def call(what: str, jobs: Sequence[Any]) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "jobs", Path(folder) / "results"
         torch.save(list(jobs), given)
-        code = Path(__file__).with_name("torch_only.py").read_text()
-        command = [sys.executable, "-W", "ignore", "-c", code, what, str(given), str(results)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = fresh_process(what, str(given), str(results))
         if done.returncode != 0:
             problem = f"the process with torch alone ended with {done.returncode}: {one_line(done.stderr)}"
             return [problem] * len(jobs)
         found: list[Any] = torch.load(results)
         return found
+
+
+def fresh_process(what: str, jobs: str, results: str) -> subprocess.CompletedProcess[str]:
+    """`torch_only` with these words, in the folder of the results."""
+    command = [sys.executable, "-W", "ignore", "-c", CODE, what, jobs, results]
+    return subprocess.run(command, cwd=Path(results).parent, capture_output=True, text=True)
 
 
 def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
