@@ -281,3 +281,24 @@ def test_a_cluster_needs_ray(graph, corpus, tmp_path, missing):
     assert done.returncode == 1
     assert done.stderr == f"{missing} is not installed. Try: pip install 'exportable-losses[ray]'\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model", "GRAPH"),
+        ("--feed", "log_probs=x"),
+        ("--batch-bytes", "100"),
+        ("--workers", "2"),
+        ("--ray", "local"),
+        ("--strict",),
+        ("--report", "PAGE"),
+        ("--lattice", "GRAPH"),
+        ("--tokens", "BATCH"),
+    ],
+)
+def test_a_batch_takes_no_option_of_a_corpus(cli, graph, save, tmp_path, words):
+    places = {"GRAPH": graph, "PAGE": tmp_path / "page.html", "BATCH": save("batch.npz", **UNIFORM)}
+    given = [places.get(word, word) for word in words]
+    result = cli("score", graph, "--inputs", places["BATCH"], *given)
+    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: of --data, not of --inputs.\n")

@@ -350,7 +350,7 @@ def test_a_column_that_is_missing_or_an_id_that_is_there_twice(tmp_path: Path) -
 
 
 def test_means_weighted_otherwise_are_not_compared(tmp_path: Path) -> None:
-    """A mean by frames moves from a mean by items without any item having moved."""
+    """The same items have another mean by frames than by items."""
     columns = {"loss": [1.0, 2.0], "loss_weight": [30.0, 10.0]}
     for name, by in (("frames", "T"), ("items", "")):
         write_run(tmp_path / name, columns, {"loss": {"kind": "mean", "by": by, "value": 1.25}})
