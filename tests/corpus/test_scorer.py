@@ -8,7 +8,7 @@ import pytest
 from corpora import items_of, write
 
 from exportable_losses.runtime import Scorer
-from exportable_losses.runtime.corpus.reading import windows
+from exportable_losses.runtime.corpus.reading import Reader, windows
 
 IDS = [f"utt{i}" for i in range(4)]
 
@@ -89,3 +89,17 @@ def test_a_nan_is_found_though_the_graph_sees_all_items_at_once(
     found = score(Scorer(graphs["EqualErrorRate"]), write("npz", tmp_path / "dev", items, IDS))
     reasons = [row["reason"] for row in found]
     assert reasons == [None, f"{name}: got nan, expected any number", None, None]
+
+
+def test_an_item_that_cannot_be_scored_cannot_be_fed(graphs: dict[str, Path], tmp_path: Path) -> None:
+    """A picture is of what was scored: the shard may have been written anew since."""
+    items = items_of("ctc_loss", 2)
+    items[1]["targets"] = items[1]["targets"][None]
+    (window,) = windows([str(write("npz", tmp_path / "dev", items, IDS[:2]))])
+    scorer = Scorer(graphs["ctc_loss"])
+    good, bad = Reader(scorer.columns).read(window)
+    assert list(scorer.feed(good)) == ["log_probs", "targets", "input_lens", "target_lens"]
+    with pytest.raises(
+        ValueError, match=r"^utt1: targets: got 3 dimensions, expected the dimensions \(B, S\)"
+    ):
+        scorer.feed(bad)
