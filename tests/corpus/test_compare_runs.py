@@ -414,3 +414,11 @@ def test_json_has_the_items_that_one_run_lacks(tmp_path: Path) -> None:
     assert found["missing"] == [{"id": "y", "run": "B", "reason": "a NaN"}]
     assert (found["items"], found["set_aside_in_both"]) == (1, 2)
     assert found["reasons"] == ["1 item scored in one run alone"]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"format": 1, "totals": ["loss"]}'])
+def test_totals_that_are_json_of_something_else(tmp_path: Path, content: str) -> None:
+    folder = mean_run(tmp_path / "a", [1.0])
+    (folder / "totals.json").write_text(content)
+    with pytest.raises(ValueError, match="a: not a run that this version reads: "):
+        read_run(folder)
