@@ -67,7 +67,7 @@ def shards(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 def _listed(path: str) -> list[str]:
     """The files behind a path, in alphabetical order."""
     if is_url(path):
-        fs, _, (inner,) = filesystems().get_fs_token_paths(path, expand=False)
+        fs, inner = filesystems().core.url_to_fs(path)
         if fs.isdir(inner):
             return sorted(fs.unstrip_protocol(file) for file in fs.find(inner))
         return sorted(map(fs.unstrip_protocol, fs.glob(inner))) if "*" in inner else [path]

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+import torch
 
 from exportable_losses import catalog
 from exportable_losses.export.commands import timing
@@ -74,3 +75,18 @@ def test_a_race_takes_turns():
     timing.race(lambda: order.append("a"), lambda: order.append("b"), seconds=0)
     changes = sum(x != y for x, y in itertools.pairwise(order))
     assert changes >= 9  # five turns of both
+
+
+def test_torch_has_its_threads_back_after_a_case():
+    before = torch.get_num_threads()
+
+    def fail():
+        with timing._torch_threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise ValueError("an export that fails")
+
+    with pytest.raises(ValueError, match="an export that fails"):
+        fail()
+    assert torch.get_num_threads() == before
+    with timing._torch_threads(None):
+        assert torch.get_num_threads() == before

@@ -176,3 +176,13 @@ def test_pairs_with_an_output_of_the_same_name_share_no_ids(cli, run_a, run_b, t
     ids = re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))
     assert len(ids) > 8
     assert len(ids) == len(set(ids))
+
+
+def test_prints_what_makes_the_runs_differ_before_any_number_does(cli, tmp_path):
+    aside = {"broken": "a NaN", "torn": "a NaN"}
+    one = mean_run(tmp_path / "one", VALUES, set_aside=aside)
+    other = mean_run(tmp_path / "other", VALUES, set_aside=aside, settings={"blank_index": 3})
+    lines = cli("compare", one, other).stdout.splitlines()
+    assert "2 set aside in both runs or in the only one that has them" in lines
+    assert "Note: the setting blank_index is 0 in A and 3 in B" in lines
+    assert not [line for line in cli("compare", one, one).stdout.splitlines() if "Note" in line]

@@ -5,11 +5,13 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 
 import exportable_losses
+from exportable_losses.export.commands import environment
 from exportable_losses.library import library_path
 from exportable_losses.ops import native
 from exportable_losses.ops.computers import COMPUTERS
@@ -117,3 +119,11 @@ cli.main()
         assert found["onnxruntime providers"] == {"problem": "onnxruntime is not installed"}
     if absent == "numba":
         assert "numba is not installed" in found["computers"]["available"]["numba"]["cpu"]
+
+
+def test_a_package_that_does_not_load_says_why(monkeypatch, tmp_path):
+    (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.12: not found\\nat all')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = environment.version("broken_package", "numpy")
+    assert found == f"{np.__version__}, does not load: libcudart.so.12: not found"
+    assert environment.version("broken_package", "broken-package") == "not installed"

@@ -148,3 +148,17 @@ def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
     result = cli("export", "l1_loss", "--format", "executorch", "--out", tmp_path)
     assert result.exit_code == 2
     assert "--format: EXPORTABLE_LOSSES_EXECUTORCH is no Python" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("float8", "onnx"), ("float16", "torchscript,pt2")])
+def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
+    dtype, formats = words
+    result = cli("export", "l1_loss", "--dtype", dtype, "--format", formats, "--out", tmp_path / "losses")
+    expected = f"--dtype: got '{dtype}' for {formats}, expected float16 or bfloat16, for ONNX graphs."
+    assert (result.exit_code, result.stderr) == (2, f"Error: {expected}\n")
+    assert not (tmp_path / "losses").exists()
+
+
+def test_a_row_that_is_named_twice_is_written_once(cli, tmp_path):
+    result = cli("export", "l1_loss", "l1_loss", "--format", "torchscript", "--out", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, f"Wrote 1 row to {tmp_path}.\n")

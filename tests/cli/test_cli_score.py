@@ -9,8 +9,9 @@ import pytest
 
 from exportable_losses import CTCPosterior, catalog
 from exportable_losses.export import attach
+from exportable_losses.export.commands import lattices
 from exportable_losses.export.commands.sessions import summary
-from exportable_losses.runtime import LossSession
+from exportable_losses.runtime import LossSession, Scorer
 
 WHOLE = np.ones(1, np.float32)
 UNIFORM = {
@@ -281,3 +282,36 @@ def test_a_cluster_needs_ray(graph, corpus, tmp_path, missing):
     assert done.returncode == 1
     assert done.stderr == f"{missing} is not installed. Try: pip install 'exportable-losses[ray]'\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model", "GRAPH"),
+        ("--feed", "log_probs=x"),
+        ("--batch-bytes", "100"),
+        ("--workers", "2"),
+        ("--ray", "local"),
+        ("--strict",),
+        ("--report", "PAGE"),
+        ("--lattice", "GRAPH"),
+        ("--tokens", "BATCH"),
+    ],
+)
+def test_a_batch_takes_no_option_of_a_corpus(cli, graph, save, tmp_path, words):
+    places = {"GRAPH": graph, "PAGE": tmp_path / "page.html", "BATCH": save("batch.npz", **UNIFORM)}
+    given = [places.get(word, word) for word in words]
+    result = cli("score", graph, "--inputs", places["BATCH"], *given)
+    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: of --data, not of --inputs.\n")
+
+
+def test_lattices_have_the_blank_of_the_loss(graph, tmp_path, monkeypatch):
+    model = onnx.load(graph)
+    (about,) = [entry for entry in model.metadata_props if '"blank_index"' in entry.value]
+    about.value = about.value.replace('"blank_index": 0', '"blank_index": 3')
+    onnx.save(model, tmp_path / "other.onnx")
+    exported = []
+    monkeypatch.setattr(lattices, "_exported", lambda rows, blank_index: exported.append((rows, blank_index)))
+    monkeypatch.setattr(lattices, "Lattices", lambda *_: None)
+    lattices.lattices(Scorer(tmp_path / "other.onnx"), [], [], None)
+    assert exported == [(("CTCPosterior", "CTCAlign"), 3)]

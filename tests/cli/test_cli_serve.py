@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,14 @@ def test_compare_says_which_file_is_something_else(cli, tmp_path, text):
 def test_compare_takes_no_file_beside_a_folder(cli, tmp_path):
     good = recorded(tmp_path / "good.json", "browser", ctc_loss={})
     assert cli("compare", good, tmp_path).exit_code == 2
+
+
+def test_a_server_for_the_network_names_this_machine(cli, graphs, library, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+    words = ("serve", graphs, "--port", "0", "--onnxruntime-web", library)
+    for host, name in (("0.0.0.0", socket.gethostname()), ("127.0.0.1", "127.0.0.1")):
+        result = cli(*words, "--host", host)
+        assert re.match(rf"http://{re.escape(name)}:\d+ has 2 graphs\.", result.stdout), result.output

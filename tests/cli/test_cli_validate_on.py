@@ -256,3 +256,24 @@ def test_a_cell_is_of_the_worst_output_and_the_first_problem():
     checks = [check("a", 2.0), check("b", 7.0, "off"), check("c", 5.0, "other")]
     cell = runtimes.to_json(validate.Validation({"here": "1"}, {}, checks))["rows"]["row"]["here"]
     assert cell == {"ulp": 7.0, "absolute": 0.875, "problem": "b: off"}
+
+
+def test_a_runtime_that_is_named_twice_runs_once(graphs):
+    checks = validate.validate(graphs, ["onnxruntime", "onnxruntime"]).checks
+    assert [(check.row, check.output) for check in checks] == [
+        ("ctc_loss", "loss"),
+        ("PitWrapper", "loss"),
+        ("PitWrapper", "permutations"),
+    ]
+
+
+def test_a_difference_without_bounds_is_json_too(tmp_path):
+    """An output that is infinite or NaN on one side alone."""
+    check = validate.Check(
+        "row", "here", "loss", Difference("loss", np.inf, np.inf, np.inf, 1.0), "off by inf"
+    )
+    path = tmp_path / "found.json"
+    runtimes.write_json(validate.Validation({"here": "1"}, {}, [check]), tmp_path, path)
+    json.loads(path.read_text(), parse_constant=pytest.fail)  # Infinity is no JSON
+    cell = runtimes.read_json(path)["rows"]["row"]["here"]
+    assert cell == {"ulp": np.inf, "absolute": np.inf, "problem": "loss: off by inf"}

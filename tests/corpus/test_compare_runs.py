@@ -11,7 +11,7 @@ from run_folders import mean_run, write_run
 
 from exportable_losses.contract import Total
 from exportable_losses.runtime.corpus.compare import Comparison, bootstrap, compare_runs
-from exportable_losses.runtime.corpus.runs import read_run
+from exportable_losses.runtime.corpus.runs import Run, read_run
 from exportable_losses.runtime.corpus.totals import Totals, composed, terms
 
 RANDOM = np.random.default_rng(5)
@@ -347,3 +347,78 @@ def test_a_column_that_is_missing_or_an_id_that_is_there_twice(tmp_path: Path) -
         read_run(write_run(tmp_path / "a", {"loss": [1.0]}, total))
     with pytest.raises(ValueError, match="id: got 'x' more than once"):
         read_run(mean_run(tmp_path / "b", [1.0, 2.0], ids=["x", "x"]))
+
+
+def test_means_weighted_otherwise_are_not_compared(tmp_path: Path) -> None:
+    """The same items have another mean by frames than by items."""
+    columns = {"loss": [1.0, 2.0], "loss_weight": [30.0, 10.0]}
+    for name, by in (("frames", "T"), ("items", "")):
+        write_run(tmp_path / name, columns, {"loss": {"kind": "mean", "by": by, "value": 1.25}})
+    frames, items = read_run(tmp_path / "frames"), read_run(tmp_path / "items")
+    same = "expected the same in both; export both graphs with the same settings"
+    with pytest.raises(ValueError, match=f"^loss: got a mean by T in A and a mean in B, {same}"):
+        compare_runs(frames, items)
+    with pytest.raises(ValueError, match=f"^loss: got a mean in A and a mean by T in B, {same}"):
+        compare_runs(items, frames)
+    assert compare_runs(frames, frames).ok
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> list[Run]:
+    """Two runs, the first of which has an output more."""
+    columns = {"errors": [1.0, 2.0], "tokens": [5.0, 5.0]}
+    runs = []
+    for outputs in (["errors", "tokens"], ["tokens"]):
+        totals = {name: {"kind": "sum", "by": "", "value": sum(columns[name])} for name in outputs}
+        folder = tmp_path / "-".join(outputs)
+        runs.append(read_run(write_run(folder, {name: columns[name] for name in outputs}, totals)))
+    return runs
+
+
+def test_an_output_that_one_run_lacks_is_named_with_the_run_that_has_it(more: list[Run]) -> None:
+    for a, b, has in ((*more, "A"), (*reversed(more), "B")):
+        found = compare_runs(a, b)
+        assert found.warnings == [f"the output errors is in {has} alone"]
+        assert [moves.output for moves in found.outputs] == ["tokens"]
+
+
+def test_runs_without_an_output_in_common(more: list[Run], tmp_path: Path) -> None:
+    total = {"errors": {"kind": "sum", "by": "", "value": 3.0}}
+    other = read_run(write_run(tmp_path / "other", {"errors": [1.0, 2.0]}, total))
+    with pytest.raises(ValueError, match=r"^output: got tokens in A and errors in B, expected one that"):
+        compare_runs(more[1], other)
+
+
+def test_an_output_that_is_named_twice_is_compared_once(more: list[Run]) -> None:
+    found = compare_runs(more[0], more[0], ["tokens", "errors", "tokens"])
+    assert [moves.output for moves in found.outputs] == ["tokens", "errors"]
+
+
+def test_what_is_wrong_is_not_undecided(tmp_path: Path) -> None:
+    """More items would not mend an item that is missing, nor an output that is outside."""
+    moves = 0.1 + 0.5 * np.sin(np.arange(1000) * 2 * np.pi / 1000)
+    mean_run(tmp_path / "a", np.zeros(1001))
+    mean_run(tmp_path / "b", moves)
+    runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    found = compare_runs(*runs, tolerance=0.105)
+    assert [moves.verdict for moves in found.outputs] == ["undecided"]
+    assert not found.undecided
+    assert compare_runs(*runs, tolerance=0.105, allow_missing=True).undecided
+
+
+def test_json_has_the_items_that_one_run_lacks(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0, 2.0], ids=["x", "y"], set_aside={"q": "bad", "c": "worse"})
+    mean_run(tmp_path / "b", [1.0], ids=["x"], set_aside={"y": "a NaN", "c": "worse"})
+    found = compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b")).to_json()
+    assert (found["a"], found["b"]) == (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found["missing"] == [{"id": "y", "run": "B", "reason": "a NaN"}]
+    assert (found["items"], found["set_aside_in_both"]) == (1, 2)
+    assert found["reasons"] == ["1 item scored in one run alone"]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"format": 1, "totals": ["loss"]}'])
+def test_totals_that_are_json_of_something_else(tmp_path: Path, content: str) -> None:
+    folder = mean_run(tmp_path / "a", [1.0])
+    (folder / "totals.json").write_text(content)
+    with pytest.raises(ValueError, match="a: not a run that this version reads: "):
+        read_run(folder)

@@ -1,5 +1,6 @@
 """The pages: all that a run has, nothing from elsewhere, the same bytes each time."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -367,3 +368,31 @@ def test_the_page_says_what_sizes_count(size: str, tmp_path: Path) -> None:
 
 def test_units_are_of_rows() -> None:
     assert set(report._UNITS) <= set(catalog.names())
+
+
+def test_the_page_has_the_model_that_ran_first(tmp_path: Path) -> None:
+    folder = mean_run(tmp_path / "run", [1.0, 2.0])
+    about = json.loads((folder / "totals.json").read_text())
+    about["model"] = {"file": "model.onnx", "sha256": "a7" * 32, "inputs": {"log_probs": "scores"}}
+    (folder / "totals.json").write_text(json.dumps(about))
+    write_report(read_run(folder), tmp_path / "page.html")
+    assert Page(tmp_path / "page.html").table("SHA-256") == [
+        ["graph", "ctc_loss.onnx", "5f" * 32],
+        ["model", "model.onnx", "a7" * 32],
+    ]
+
+
+def test_of_many_items_that_one_run_lacks_some_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "LISTED", 2)
+    a = mean_run(tmp_path / "a", np.arange(6.0))
+    b = mean_run(tmp_path / "b", np.arange(2.0))
+    write_comparison(compare_runs(read_run(a), read_run(b)), tmp_path / "page.html")
+    listed = Page(tmp_path / "page.html").table("4 that B lacks: the first 2")
+    assert [row[0] for row in listed] == ["utterance-0002", "utterance-0003"]
+
+
+def test_a_histogram_of_many_items_has_bars_that_can_be_told_apart() -> None:
+    counts = [len(bars(plots.histogram(np.linspace(0, 1, items), "loss").svg)) for items in (1000, 50_000)]
+    assert counts == [20, 60]  # twice the cube root of the number of items, up to sixty

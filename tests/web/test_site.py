@@ -16,7 +16,7 @@ import pytest
 from web_cases import ROWS, listed
 
 from exportable_losses.export.checking.web import npm
-from exportable_losses.export.checking.web.site import PAGE, server, write_site
+from exportable_losses.export.checking.web.site import PAGE, files_of, server, write_site
 
 
 @pytest.fixture
@@ -137,6 +137,13 @@ def test_the_server_is_for_this_machine_unless_told_otherwise(site: Path) -> Non
         assert serving.server_address[0] == "127.0.0.1"
         with pytest.raises(OSError, match="in use"):
             server(site, serving.server_port)
+
+
+def test_the_eleventh_input_is_behind_the_tenth(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"input_{i}.pb").touch()
+    assert [path.name for path in files_of(tmp_path, "input")] == [f"input_{i}.pb" for i in range(12)]
+    assert files_of(tmp_path, "output") == []
 
 
 # --- packages of npm
