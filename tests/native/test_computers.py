@@ -259,6 +259,14 @@ def test_what_lies_outside_is_refused_on_a_cpu(computer: Computer, loss: str, wr
         compute(computer.module, given, F32, computer.device)
 
 
+@each_type
+def test_uniform_scores_and_a_wide_target(computer: Computer, dtype: torch.dtype) -> None:
+    """Every path is as likely as any other: sums over them grow the fastest, and nothing overflows."""
+    computer.needs("ctc", dtype)
+    given = lattice("ctc", (1, 400, 200, 190), scale=0.0)
+    check(computer.module, given, dtype, computer.device)
+
+
 # The choice
 
 
