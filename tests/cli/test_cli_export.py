@@ -148,3 +148,15 @@ def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
     result = cli("export", "l1_loss", "--format", "executorch", "--out", tmp_path)
     assert result.exit_code == 2
     assert "--format: EXPORTABLE_LOSSES_EXECUTORCH is no Python" in result.stderr
+
+
+def test_settings_are_of_the_types_of_their_defaults():
+    given = files.parse_settings("AngularMargin", ["margin=1", "scale=0.5"])
+    assert given == {"margin": 1.0, "scale": 0.5}
+    assert type(given["margin"]) is float
+    assert files.parse_settings("AdditiveAngularMargin", ["easy_margin=true"]) == {"easy_margin": True}
+    for setting in ("margin=true", "margin=wide", 'margin="1"', "margin=[1]"):
+        with pytest.raises(ValueError, match=r"^margin: got .*, expected float$"):
+            files.parse_settings("AngularMargin", [setting])
+    with pytest.raises(ValueError, match=r"^easy_margin: got '1', expected bool$"):
+        files.parse_settings("AdditiveAngularMargin", ["easy_margin=1"])

@@ -15,6 +15,7 @@ from recorded import Recording, recordings
 
 from exportable_losses.ops import plain, using
 from exportable_losses.ops.computers import COMPUTERS
+from exportable_losses.ops.cuda import cuda_library_path
 
 F32, F64 = torch.float32, torch.float64
 EVERYONE = [*(f"native {isa}" for isa in SETS), "torchaudio", "numba", "torch"]
@@ -306,3 +307,10 @@ def test_the_first_that_can_computes(monkeypatch: pytest.MonkeyPatch) -> None:
         by("numba", name="numba")
     with pytest.raises(ValueError, match="computer: got 'abacus', expected one of native, cuda, "):
         by(name="abacus")
+
+
+def test_an_empty_variable_is_no_cuda_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", "")
+    assert cuda_library_path() is None
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", "another.so")
+    assert cuda_library_path() == "another.so"

@@ -248,3 +248,13 @@ def test_a_negative_number_never_reaches_a_graph_of_bytes(of_every_type: LossSes
     assert of_every_type(**given)["uint8_too"].tolist() == [[1, 1]]
     with pytest.raises(TypeError, match=r"^uint8: got int8, expected uint8 .* -1 at \[0, 0\] does not"):
         of_every_type(**{**given, "uint8": -given["uint8"]})
+
+
+def test_threads_and_providers_reach_onnx_runtime(of_every_type: LossSession) -> None:
+    path = folder() / "types.onnx"
+    session = LossSession(path, threads=3, providers=["CPUExecutionProvider"])._session
+    assert session.get_session_options().intra_op_num_threads == 3
+    assert of_every_type._session.get_session_options().intra_op_num_threads == 0  # its own choice
+    assert of_every_type._session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.warns(UserWarning, match="'NoSuchProvider' is not in available provider names"):
+        LossSession(path, providers=["NoSuchProvider", "CPUExecutionProvider"])

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
+from exportable_losses.export.formats.plan import plan
 from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession
 
@@ -374,3 +375,23 @@ def test_an_argument_goes_before_a_parameter_of_its_name(tmp_path: Path) -> None
     got = onnx_runtime(tmp_path / "x.onnx")(inputs)
     np.testing.assert_allclose(got["loss"], 4 * (4 * 5 + 9 * 7))
     np.testing.assert_allclose(got["grad_w"], [4 * 2 * 2 * 5, 4 * 2 * 3 * 7])
+
+
+def test_gradients_are_those_of_the_first_output(tmp_path: Path) -> None:
+    class Several(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.square(), 7 * x
+
+    to_onnx(Several(), tmp_path / "x.onnx", {"x": torch.ones(2, 3)}, gradients=("x",))
+    x = torch.randn(4, 5)
+    np.testing.assert_allclose(onnx_runtime(tmp_path / "x.onnx")({"x": x})["grad_x"], 2 * x, rtol=1e-6)
+
+
+def test_arguments_of_any_name() -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor, **more: Tensor) -> Tensor:
+            return x * more["scale"]
+
+    planned = plan(Named(), {"scale": torch.ones(2), "x": torch.full((3, 2), 5.0)})
+    assert list(planned.inputs) == ["x", "scale"]
+    assert planned.module(*planned.inputs.values())[0].tolist() == [[5.0, 5.0]] * 3

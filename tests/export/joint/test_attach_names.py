@@ -176,3 +176,10 @@ def test_targets_are_one_narrower_than_the_places_for_them(
     if places == 6:  # else ONNX Runtime sees it, inside the graph
         with pytest.raises(ValueError, match=r"^targets: got size 4 along dimension 1, expected 5"):
             session(x=x, **{**feed, "targets": feed["targets"][:, :4]})
+
+
+def test_names_of_dimensions_inside_the_model_are_taken_too(join: Join, tmp_path: Path) -> None:
+    model = recogniser(dims=("batch", "frames", "classes"))
+    model.graph.value_info.append(value("y", FLOAT, ["batch", "frames", "S"]))
+    join(model)
+    assert dims_of(onnx.load(tmp_path / "joint.onnx"))["targets"] == ["batch", "ctc_loss_S"]

@@ -215,3 +215,22 @@ def test_scores_of_sixteen_bits_are_cast(kind: int, wide: bool, export: Export, 
     expected = LossSession(loss)(log_probs=rounded, **LABELS)["loss"]
     assert got["loss"].dtype == expected.dtype
     np.testing.assert_allclose(got["loss"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["INT8", "INT16", "INT32", "UINT8", "UINT64"])
+def test_narrow_labels_from_the_model_are_cast(kind: str, join: Join) -> None:
+    model = recogniser()
+    model.graph.node.append(helper.make_node("Identity", ["ids"], ["labels"]))
+    shape = [getattr(onnx.TensorProto, kind), ["batch", "labels"]]
+    model.graph.input.append(value("ids", *shape))
+    model.graph.output.append(value("labels", *shape))
+    inputs = {"log_probs": "scores", "targets": "labels"}
+    if kind == "UINT64":
+        with pytest.raises(
+            ValueError, match=r"^inputs: labels is uint64, expected int64 for targets, or what"
+        ):
+            join(model, False, inputs=inputs)
+        return
+    session = join(model, False, inputs=inputs)
+    feed = {"x": X, "ids": LABELS["targets"], **{k: LABELS[k] for k in ("input_lens", "target_lens")}}
+    np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)
