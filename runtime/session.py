@@ -240,8 +240,9 @@ def cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     wanted = _dtype(kind)
     if array.dtype == wanted or wanted == np.object_:  # a model's own, strings say: ONNX Runtime knows
         return array
-    if not (np.can_cast(array.dtype, wanted, "safe") or _holds(wanted, array)):
-        raise TypeError(f"{name}: got {array.dtype}, expected {wanted} (or what casts to it without loss)")
+    rounds = array.dtype.kind in "iu" and wanted.kind == "f"  # numpy calls int64 to float64 safe
+    if rounds or not np.can_cast(array.dtype, wanted, "safe"):
+        _refuse_loss(name, array, wanted)
     return array.astype(wanted)
 
 
@@ -267,9 +268,17 @@ def _as_array(value: onnxruntime.OrtValue) -> np.ndarray:
     return np.frombuffer(content, _dtype("tensor(bfloat16)")).reshape(shape).copy()
 
 
-def _holds(wanted: np.dtype[Any], array: np.ndarray) -> bool:
-    """Whether every one of the integers in `array` is a number of the dtype `wanted`."""
+def _refuse_loss(name: str, array: np.ndarray, wanted: np.dtype[Any]) -> None:
+    """Refuse all but integers that are numbers of the dtype `wanted`, every one of them."""
+    expected = f"expected {wanted} (or what casts to it without loss"
     if array.dtype.kind not in "iu" or wanted.kind not in "iuf":
-        return False
-    whole = 2 ** (np.finfo(wanted).nmant + 1) if wanted.kind == "f" else int(np.iinfo(wanted).max)
-    return array.size == 0 or (int(array.max()) <= whole and int(array.min()) >= -whole)
+        raise TypeError(f"{name}: got {array.dtype}, {expected})")
+    if wanted.kind == "f":  # beyond, there are gaps between its integers
+        most = 2 ** (np.finfo(wanted).nmant + 1)
+        least = -most
+    else:
+        least, most = int(np.iinfo(wanted).min), int(np.iinfo(wanted).max)
+    if array.size and not least <= int(array.min()) <= int(array.max()) <= most:
+        first = array.argmin() if int(array.min()) < least else array.argmax()
+        at = [int(i) for i in np.unravel_index(first, array.shape)]
+        raise TypeError(f"{name}: got {array.dtype}, {expected}, which {array.flat[first]} at {at} does not)")

@@ -251,6 +251,12 @@ _PARTICULAR = [
         "target_lens: got zeros alone, expected at least one element within them in targets",
     ),
     BadInput(
+        "TokenErrorRate",
+        "lengths that round to no token",
+        lambda inputs: inputs.update(target_lens=torch.full((3,), 0.1)),  # of four tokens
+        "target_lens: got zeros alone, expected at least one element within them in targets",
+    ),
+    BadInput(
         "TokenErrorRate", "targets of no width", cut("targets", 1, 4), "targets: got no elements, expected"
     ),
     BadInput("Accuracy", "rank of targets", drop("targets"), r"targets: got .*, expected 2\b"),

@@ -162,3 +162,15 @@ def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
 def test_a_row_that_is_named_twice_is_written_once(cli, tmp_path):
     result = cli("export", "l1_loss", "l1_loss", "--format", "torchscript", "--out", tmp_path)
     assert (result.exit_code, result.stdout) == (0, f"Wrote 1 row to {tmp_path}.\n")
+
+
+def test_settings_are_of_the_types_of_their_defaults():
+    given = files.parse_settings("AngularMargin", ["margin=1", "scale=0.5"])
+    assert given == {"margin": 1.0, "scale": 0.5}
+    assert type(given["margin"]) is float
+    assert files.parse_settings("AdditiveAngularMargin", ["easy_margin=true"]) == {"easy_margin": True}
+    for setting in ("margin=true", "margin=wide", 'margin="1"', "margin=[1]"):
+        with pytest.raises(ValueError, match=r"^margin: got .*, expected float$"):
+            files.parse_settings("AngularMargin", [setting])
+    with pytest.raises(ValueError, match=r"^easy_margin: got '1', expected bool$"):
+        files.parse_settings("AdditiveAngularMargin", ["easy_margin=1"])

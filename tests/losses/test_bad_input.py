@@ -7,6 +7,7 @@ import pytest
 import torch
 from bad_input import NAN, BadInput, bad_inputs
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import exportable_losses as el
 from exportable_losses import catalog
@@ -86,6 +87,10 @@ def test_a_wrapped_loss_takes_one_tensor_or_two() -> None:
         TypeError, match=r"^loss_fn: got 3 arguments, expected outputs, or outputs and targets"
     ):
         el.LogSoftmaxWrapper(_ThreeInputs())
+    with pytest.raises(
+        TypeError, match=r"^loss_fn: got 0 arguments, expected outputs, or outputs and targets"
+    ):
+        el.LogSoftmaxWrapper(_NoInput())
 
 
 class _ThreeInputs(nn.Module):
@@ -93,6 +98,25 @@ class _ThreeInputs(nn.Module):
         return x + y + z
 
 
+class _NoInput(nn.Module):
+    def forward(self) -> torch.Tensor:
+        return torch.zeros(())
+
+
 def test_unknown_rows() -> None:
     with pytest.raises(KeyError, match="no row 'l2_loss', expected one of l1_loss"):
         catalog.get("l2_loss")
+
+
+@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "classification_error"])
+def test_tensors_without_values_are_held_to_their_shapes(row: str) -> None:
+    entry = catalog.get(row)
+    inputs, module = entry.example_inputs(), entry.module()
+    whole = module(**inputs)
+    with FakeTensorMode() as mode:
+        fake = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
+        got = module(**fake)
+        assert (got.shape, got.dtype) == (whole.shape, whole.dtype)
+        last = entry.inputs[-1].name
+        with pytest.raises(ValueError, match=rf"^{last}: got size 2 along dimension 0 \(B\), expected 3"):
+            module(**{**fake, last: fake[last][:2]})

@@ -15,6 +15,7 @@ from recorded import Recording, recordings
 
 from exportable_losses.ops import plain, using
 from exportable_losses.ops.computers import COMPUTERS
+from exportable_losses.ops.cuda import cuda_library_path
 
 F32, F64 = torch.float32, torch.float64
 EVERYONE = [*(f"native {isa}" for isa in SETS), "torchaudio", "numba", "torch"]
@@ -259,6 +260,14 @@ def test_what_lies_outside_is_refused_on_a_cpu(computer: Computer, loss: str, wr
         compute(computer.module, given, F32, computer.device)
 
 
+@each_type
+def test_uniform_scores_and_a_wide_target(computer: Computer, dtype: torch.dtype) -> None:
+    """Every path is as likely as any other: sums over them grow the fastest, and nothing overflows."""
+    computer.needs("ctc", dtype)
+    given = lattice("ctc", (1, 400, 200, 190), scale=0.0)
+    check(computer.module, given, dtype, computer.device)
+
+
 # The choice
 
 
@@ -298,3 +307,10 @@ def test_the_first_that_can_computes(monkeypatch: pytest.MonkeyPatch) -> None:
         by("numba", name="numba")
     with pytest.raises(ValueError, match="computer: got 'abacus', expected one of native, cuda, "):
         by(name="abacus")
+
+
+def test_an_empty_variable_is_no_cuda_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", "")
+    assert cuda_library_path() is None
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", "another.so")
+    assert cuda_library_path() == "another.so"

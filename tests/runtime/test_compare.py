@@ -66,3 +66,18 @@ def test_within_is_of_the_largest_magnitude_or_absolute() -> None:
 def test_names_must_agree() -> None:
     with pytest.raises(ValueError, match=r"^got: a, expected b"):
         compare({"a": np.zeros(1)}, {"b": np.zeros(1)})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_one_place_of_sixteen_bits_is_within_and_two_are_not(dtype: type) -> None:
+    expected = np.array([3, 1], dtype)
+    one = np.nextafter(expected, dtype(4))
+    two = np.nextafter(one, dtype(4))
+    for got, places in ((expected, 0), (one, 1), (two, 2), (expected - (one - expected), 1)):
+        [d] = compare({"x": np.array([got[0], 1], dtype)}, {"x": expected})
+        assert (d.ulp, d.half) == (places, True)
+        assert d.within() == (places < 2)
+        assert d.within(rtol=0, atol=0) == (places < 2)
+    [wide] = compare({"x": one.astype(np.float32)}, {"x": expected.astype(np.float32)})
+    assert not wide.half
+    assert not wide.within()

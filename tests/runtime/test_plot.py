@@ -202,3 +202,10 @@ plot({"posteriors": np.ones((1, 2, 3))})
     assert done.returncode == 1
     wanted = "ModuleNotFoundError: matplotlib is not installed: pip install 'exportable-losses[plot]'"
     assert done.stderr.strip().splitlines()[-1] == wanted
+
+
+def test_a_path_has_both_its_ends() -> None:
+    outputs = ctc()
+    for name in ("starts", "ends"):
+        assert plot(outputs, item=1).axes[0].lines
+        assert not plot({n: array for n, array in outputs.items() if n != name}, item=1).axes[0].lines

@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from bad_input import BadInput, bad_inputs
+from onnx import TensorProto, helper
 
 import exportable_losses as el
 from exportable_losses import catalog
@@ -181,3 +183,78 @@ def test_a_library_that_is_not_there_is_not_demanded(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(without(**given)["loss"], portable)
     with pytest.raises(RuntimeError, match=r"^native: got True, but no operator library is installed"):
         LossSession(path, native=True)
+
+
+# The first and the last of the whole numbers that each dtype takes, and one beyond either end.
+WHOLE = {
+    "uint8": (0, 255, -1, 256),
+    "uint64": (0, 2**63 - 1, -1, None),
+    "int8": (-128, 127, -129, 128),
+    "int32": (-(2**31), 2**31 - 1, -(2**31) - 1, 2**31),
+    "int64": (-(2**63), 2**63 - 1, None, 2**63),
+    "float16": (-(2**11), 2**11, -(2**11) - 1, 2**11 + 1),
+    "float": (-(2**24), 2**24, -(2**24) - 1, 2**24 + 1),
+    "double": (-(2**53), 2**53, -(2**53) - 1, 2**53 + 1),
+}
+NAMES = {"float": "float32", "double": "float64"}
+
+
+@pytest.fixture(scope="module")
+def of_every_type() -> LossSession:
+    """A graph with an input of each type, under its name."""
+    path = folder() / "types.onnx"
+    values = {name: getattr(TensorProto, name.upper()) for name in WHOLE}
+    inputs = [helper.make_tensor_value_info(name, kind, [None, 2]) for name, kind in values.items()]
+    outputs = [helper.make_tensor_value_info(f"{n}_too", kind, [None, 2]) for n, kind in values.items()]
+    nodes = [helper.make_node("Identity", [name], [f"{name}_too"]) for name in values]
+    opsets = [helper.make_opsetid("", 18)]
+    graph = helper.make_graph(nodes, "types", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return LossSession(path)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_numbers_are_cast_where_each_fits(kind: str, of_every_type: LossSession) -> None:
+    least, most, *beyond = WHOLE[kind]
+    got = of_every_type.cast(kind, np.array([[least, most]]))
+    assert got.dtype == NAMES.get(kind, kind)
+    assert [int(x) for x in got[0]] == [least, most]
+    assert of_every_type.cast(kind, np.zeros((0, 2), np.int16)).shape == (0, 2)
+    for number in filter(None, beyond):
+        wrong = np.full((2, 2), number)
+        wrong[0] = 1
+        expected = rf"expected {NAMES.get(kind, kind)} \(or what casts to it without loss, which {number} at"
+        with pytest.raises(TypeError, match=rf"^{kind}: got {wrong.dtype}, {expected} \[1, 0\] does not\)"):
+            of_every_type.cast(kind, wrong)
+
+
+def test_what_is_no_whole_number_is_not_made_one(of_every_type: LossSession) -> None:
+    for kind, number in (
+        ("int64", 1.0),
+        ("uint8", 1.0),
+        ("float", 1e300),
+        ("float16", np.float32(1)),
+        ("int8", "1"),
+    ):
+        given = np.array([number])
+        with pytest.raises(TypeError, match=rf"^{kind}: got {given.dtype}, expected .* without loss\)$"):
+            of_every_type.cast(kind, given)
+    assert of_every_type.cast("uint8", np.array([True])).tolist() == [1]
+    assert of_every_type.cast("double", np.float32([0.1])).tolist() == [float(np.float32(0.1))]
+
+
+def test_a_negative_number_never_reaches_a_graph_of_bytes(of_every_type: LossSession) -> None:
+    given = {name: np.ones((1, 2), np.int8) for name in WHOLE}
+    assert of_every_type(**given)["uint8_too"].tolist() == [[1, 1]]
+    with pytest.raises(TypeError, match=r"^uint8: got int8, expected uint8 .* -1 at \[0, 0\] does not"):
+        of_every_type(**{**given, "uint8": -given["uint8"]})
+
+
+def test_threads_and_providers_reach_onnx_runtime(of_every_type: LossSession) -> None:
+    path = folder() / "types.onnx"
+    session = LossSession(path, threads=3, providers=["CPUExecutionProvider"])._session
+    assert session.get_session_options().intra_op_num_threads == 3
+    assert of_every_type._session.get_session_options().intra_op_num_threads == 0  # its own choice
+    assert of_every_type._session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.warns(UserWarning, match="'NoSuchProvider' is not in available provider names"):
+        LossSession(path, providers=["NoSuchProvider", "CPUExecutionProvider"])

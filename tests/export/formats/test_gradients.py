@@ -151,3 +151,16 @@ def test_gradients_that_there_are_not(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         to_onnx(catalog.get(row).module(), tmp_path / "model.onnx", gradients=gradients)
+
+
+def test_integer_targets_have_no_gradient(tmp_path: Path) -> None:
+    """Where a row takes integers in place of numbers, `all` means all that can have a gradient."""
+    case, path = BY_NAME["l1_loss-mean"], tmp_path / "model.onnx"
+    inputs = case.inputs()
+    inputs["targets"] = (9 * inputs["targets"]).long()
+    to_onnx(case.module(), path, inputs, gradients="all")
+    got = onnx_runtime(path)(inputs)
+    assert list(got) == ["loss", "grad_predictions"]
+    assert_close(got, truth(case, inputs), case, "with integer targets")
+    with pytest.raises(ValueError, match=r"^gradients: got targets, expected some of predictions$"):
+        to_onnx(case.module(), path, inputs, gradients=("targets",))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
+from exportable_losses.export.formats.plan import plan
 from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession
 
@@ -342,3 +343,55 @@ def test_what_is_refused(
     with pytest.raises(error, match=f"^{message}"):
         to_onnx(forward_of(forward), tmp_path / "x.onnx", inputs, gradients=gradients)
     assert not list(tmp_path.iterdir())
+
+
+def test_arguments_by_keyword_alone(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, *, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+            assert shift is None
+            return (x * scale).square().sum()
+
+    inputs = {"scale": torch.tensor([2.0, 3.0]), "x": torch.ones(4, 2)}
+    model = to_onnx(Scaled(), tmp_path / "x.onnx", inputs, gradients=("scale",))
+    assert [value.name for value in model.graph.input] == ["x", "scale"]
+    got = onnx_runtime(tmp_path / "x.onnx")(inputs)
+    assert_close(got, truth(Scaled(), inputs, ["scale"]), torch.float32, "by keyword")
+    with pytest.raises(ValueError, match=r"^inputs: scale missing, expected x, scale, shift$"):
+        to_onnx(Scaled(), tmp_path / "y.onnx", {"x": inputs["x"]})
+
+
+def test_an_argument_goes_before_a_parameter_of_its_name(tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([5.0, 7.0]))
+
+        def forward(self, x: Tensor, w: Tensor) -> Tensor:
+            return (x * w * w * self.w).sum()
+
+    inputs = {"x": torch.ones(4, 2), "w": torch.tensor([2.0, 3.0])}
+    model = to_onnx(Twice(), tmp_path / "x.onnx", inputs, gradients=("w",))
+    assert [value.name for value in model.graph.input] == ["x", "w"]
+    got = onnx_runtime(tmp_path / "x.onnx")(inputs)
+    np.testing.assert_allclose(got["loss"], 4 * (4 * 5 + 9 * 7))
+    np.testing.assert_allclose(got["grad_w"], [4 * 2 * 2 * 5, 4 * 2 * 3 * 7])
+
+
+def test_gradients_are_those_of_the_first_output(tmp_path: Path) -> None:
+    class Several(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.square(), 7 * x
+
+    to_onnx(Several(), tmp_path / "x.onnx", {"x": torch.ones(2, 3)}, gradients=("x",))
+    x = torch.randn(4, 5)
+    np.testing.assert_allclose(onnx_runtime(tmp_path / "x.onnx")({"x": x})["grad_x"], 2 * x, rtol=1e-6)
+
+
+def test_arguments_of_any_name() -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor, **more: Tensor) -> Tensor:
+            return x * more["scale"]
+
+    planned = plan(Named(), {"scale": torch.ones(2), "x": torch.full((3, 2), 5.0)})
+    assert list(planned.inputs) == ["x", "scale"]
+    assert planned.module(*planned.inputs.values())[0].tolist() == [[5.0, 5.0]] * 3

@@ -17,6 +17,7 @@ from exportable_losses.runtime import LossSession
 
 OURS = "exportable_losses"
 FLOAT, DOUBLE, HALF = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
+BFLOAT16 = TensorProto.BFLOAT16
 NEWEST = onnx.defs.onnx_opset_version()
 CLASSES = 7
 WEIGHT = np.random.default_rng(0).normal(size=(4, CLASSES)).astype(np.float32)

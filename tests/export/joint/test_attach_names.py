@@ -1,6 +1,7 @@
 """What a joint graph calls its values, dimensions and functions, and what it says of itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from attach_cases import (
     two_steps,
     value,
 )
+from export_cases import BY_NAME, Export
 from onnx import helper
 
 import exportable_losses as el
@@ -155,3 +157,30 @@ def test_metadata_of_both(join: Join, tmp_path: Path, ctc: Path) -> None:
         "layout": "BTC",
     }
     assert session.metadata["row"] == "ctc_loss"
+
+
+@pytest.mark.parametrize(("places", "targets"), [(6, ["n", 5]), ("places", ["n", "U"]), (None, ["n", "U"])])
+def test_targets_are_one_narrower_than_the_places_for_them(
+    places: Any, targets: list[Any], export: Export, tmp_path: Path
+) -> None:
+    """A transducer's scores are `[B, T, U+1, V]`: where a model fixes U+1, it fixes U."""
+    loss = export(BY_NAME["transducer_loss-none"]) / "model.onnx"
+    kinds = [FLOAT, ["n", "t", places, 8]]
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], [value("x", *kinds)], [value("y", *kinds)])
+    path = tmp_path / "joint.onnx"
+    made = attach(save(model, tmp_path / "m.onnx"), loss, path, inputs={"logits": "y"})
+    onnx.checker.check_model(str(path), full_check=True)
+    assert dims_of(made)["targets"] == targets
+    feed = {name: x.numpy() for name, x in catalog.get("transducer_loss").example_inputs(U=5, V=8).items()}
+    expected, x, session = LossSession(loss)(**feed)["loss"], feed.pop("logits"), LossSession(path)
+    np.testing.assert_allclose(session(x=x, **feed)["loss"], expected, rtol=1e-6)
+    if places == 6:  # else ONNX Runtime sees it, inside the graph
+        with pytest.raises(ValueError, match=r"^targets: got size 4 along dimension 1, expected 5"):
+            session(x=x, **{**feed, "targets": feed["targets"][:, :4]})
+
+
+def test_names_of_dimensions_inside_the_model_are_taken_too(join: Join, tmp_path: Path) -> None:
+    model = recogniser(dims=("batch", "frames", "classes"))
+    model.graph.value_info.append(value("y", FLOAT, ["batch", "frames", "S"]))
+    join(model)
+    assert dims_of(onnx.load(tmp_path / "joint.onnx"))["targets"] == ["batch", "ctc_loss_S"]

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from attach_cases import (
+    BFLOAT16,
     CLASSES,
     DOUBLE,
     FLOAT,
@@ -175,4 +176,61 @@ def test_lengths_from_the_model(join: Join) -> None:
     with pytest.raises(ValueError, match=r"^input_lens: got 2.0 at \[0\], expected relative lengths"):
         session(**{**feed, "lens": 2 * feed["lens"]})
     feed["targets"] = LABELS["targets"] + [[0, 0, 0], [0, 0, -9]]  # behind the item's length
+    np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_lengths_of_labels_from_the_model(join: Join) -> None:
+    """Which labels count is known when the model has run: those are checked then, and no others ever."""
+    model = recogniser()
+    model.graph.node.append(helper.make_node("Identity", ["lens"], ["out_lens"]))
+    model.graph.input.append(value("lens", FLOAT, ["batch"]))
+    model.graph.output.append(value("out_lens", FLOAT, ["batch"]))
+    session = join(model, False, inputs={"log_probs": "scores", "target_lens": "out_lens"})
+    feed = {"x": X, "lens": LABELS["target_lens"], **{k: LABELS[k] for k in ("targets", "input_lens")}}
+    np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)
+    padded = LABELS["targets"] + [[0, 0, 0], [0, 0, -1]]  # the second item has two labels
+    np.testing.assert_allclose(session(**{**feed, "targets": padded})["loss"], two_steps(), rtol=1e-5)
+    wrong = LABELS["targets"] * [[1, 1, 1], [1, 0, 1]]
+    with pytest.raises(ValueError, match=r"^targets: got 0 at \[1, 1\], expected labels other than"):
+        session(**{**feed, "targets": wrong})
+    with pytest.raises(ValueError, match=r"^target_lens: got 2.0 at \[0\], expected relative lengths"):
+        session(**{**feed, "lens": feed["lens"] * np.float32([2, 1])})
+
+
+@pytest.mark.parametrize("kind", [HALF, BFLOAT16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+def test_scores_of_sixteen_bits_are_cast(kind: int, wide: bool, export: Export, tmp_path: Path) -> None:
+    """The loss is what it is of the scores that the model has rounded."""
+    loss = export(BY_NAME["ctc_loss-float64" if wide else "ctc_loss-none"]) / "model.onnx"
+    model = recogniser("log_probs")
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["half"], to=kind))
+    model.graph.output.append(value("half", kind, ["batch", "frames", CLASSES]))
+    path = tmp_path / "joint.onnx"
+    inputs = {"log_probs": "half"}
+    attach(save(model, tmp_path / "m.onnx"), loss, path, inputs=inputs, scores="log_probs")
+    onnx.checker.check_model(str(path), full_check=True)
+    got = LossSession(path)(x=X, **LABELS)
+    rounded = got["half"].astype(np.float64 if wide else np.float32)
+    assert (rounded != got["scores"]).any()
+    expected = LossSession(loss)(log_probs=rounded, **LABELS)["loss"]
+    assert got["loss"].dtype == expected.dtype
+    np.testing.assert_allclose(got["loss"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["INT8", "INT16", "INT32", "UINT8", "UINT64"])
+def test_narrow_labels_from_the_model_are_cast(kind: str, join: Join) -> None:
+    model = recogniser()
+    model.graph.node.append(helper.make_node("Identity", ["ids"], ["labels"]))
+    shape = [getattr(onnx.TensorProto, kind), ["batch", "labels"]]
+    model.graph.input.append(value("ids", *shape))
+    model.graph.output.append(value("labels", *shape))
+    inputs = {"log_probs": "scores", "targets": "labels"}
+    if kind == "UINT64":
+        with pytest.raises(
+            ValueError, match=r"^inputs: labels is uint64, expected int64 for targets, or what"
+        ):
+            join(model, False, inputs=inputs)
+        return
+    session = join(model, False, inputs=inputs)
+    feed = {"x": X, "ids": LABELS["targets"], **{k: LABELS[k] for k in ("input_lens", "target_lens")}}
     np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)

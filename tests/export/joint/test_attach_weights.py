@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from attach_cases import CLASSES, FLOAT, LABELS, WEIGHT, X, recogniser, save, two_steps, value
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses.export import attach
 from exportable_losses.runtime import LossSession
@@ -84,3 +84,34 @@ def test_a_model_may_be_replaced_by_the_joint_one(ctc: Path, tmp_path: Path) -> 
     path = save_external(recogniser(), tmp_path / "model.onnx")
     attach(path, ctc, path, inputs={"log_probs": "scores"})
     np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_external_data_by_their_whole_path_are_outside(ctc: Path, tmp_path: Path) -> None:
+    model = save_external(recogniser(), tmp_path / "model" / "model.onnx")
+    proto = onnx.load(model, load_external_data=False)
+    [place] = [e for e in proto.graph.initializer[0].external_data if e.key == "location"]
+    place.value = str(model.parent / "weights.bin")
+    save(proto, model)
+    with pytest.raises(
+        ValueError, match=r"^model: got external data in /.*weights.bin, expected them in its"
+    ):
+        attach(model, ctc, tmp_path / "x.onnx", inputs={"log_probs": "scores"})
+    assert {p.name for p in tmp_path.iterdir()} == {"model"}
+
+
+def test_external_data_in_several_files(ctc: Path, tmp_path: Path) -> None:
+    model, path = tmp_path / "model" / "model.onnx", tmp_path / "joint.onnx"
+    model.parent.mkdir()
+    proto = recogniser()
+    bias = np.linspace(-1, 1, CLASSES, dtype=np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(bias, "b"))
+    proto.graph.node.insert(1, helper.make_node("Add", ["y", "b"], ["z"]))
+    proto.graph.node[2].input[0] = "z"
+    onnx.save(proto, model, save_as_external_data=True, size_threshold=0, all_tensors_to_one_file=False)
+    assert len(list(model.parent.iterdir())) == 3
+    attach(model, ctc, path, inputs={"log_probs": "scores"})
+    shutil.rmtree(model.parent)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.data", f"{path.name}.1.data"}
+    got = LossSession(path)(x=X, **LABELS)
+    np.testing.assert_allclose(got["scores"], X @ WEIGHT + bias, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got["loss"], run_ctc(ctc, X @ WEIGHT + bias), rtol=1e-5)
