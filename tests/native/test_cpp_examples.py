@@ -1,5 +1,6 @@
 """The programs of examples/cpp are built, and run exported files on the test data beside them."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch.utils.cpp_extension
-from building import EXAMPLES, ROOT, built
+from building import EXAMPLES, ROOT, built, kept
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
@@ -327,7 +328,7 @@ def test_programs_are_short() -> None:
         assert len(program.read_text().splitlines()) < 100
 
 
-def test_the_readme_compiles(programs: Path, tmp_path: Path) -> None:
+def test_the_readme_compiles(programs: Path) -> None:
     """Its lines of C++, with the inputs that they name, and the flags of the program that was built."""
     example, registration = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert re.match(r"options\.RegisterCustomOpsLibrary\(", registration)
@@ -338,8 +339,12 @@ def test_the_readme_compiles(programs: Path, tmp_path: Path) -> None:
     source = (
         f"{include}\nvoid readme(torch::Tensor {names[1].replace(', ', ', torch::Tensor ')}) {{\n{lines}}}\n"
     )
-    (tmp_path / "readme.cpp").write_text(source)
-    folders = [f"-I{folder}" for folder in torch.utils.cpp_extension.include_paths()]
-    command = ["c++", "-std=c++20", "-fsyntax-only", *folders, str(tmp_path / "readme.cpp")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+    def compile_in(folder: Path) -> None:
+        (folder / "readme.cpp").write_text(source)
+        folders = [f"-I{path}" for path in torch.utils.cpp_extension.include_paths()]
+        command = ["c++", "-std=c++20", "-fsyntax-only", *folders, str(folder / "readme.cpp")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    kept("readme", hashlib.sha256(source.encode()).hexdigest(), compile_in)
