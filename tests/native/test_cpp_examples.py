@@ -29,8 +29,7 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """The folder of the programs; each is there if what it needs was found."""
-    options = (f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug")
-    return built("examples", *options, source=EXAMPLES)
+    return built("examples", f"-DPYTHON={sys.executable}", source=EXAMPLES)
 
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
