@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The package as one tree, for tools that read files and not the installed package.
 TREE := build/tree/exportable_losses
 
-.PHONY: demo test lint bench rows record venv clean tree
+.PHONY: demo test test-all lint bench rows record venv clean tree
 
 venv: $(VENV)/installed
 
@@ -21,6 +21,9 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: venv
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough"
+
+test-all: venv
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: venv tree

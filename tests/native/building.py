@@ -1,27 +1,92 @@
-"""CMake, as the tests of C++ use it."""
+"""C++ as the tests build it: once for all of them and all workers, and kept until its sources change."""
 
 import functools
+import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from ort_header import official_header
 
 ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "exportable_losses" / "csrc"
+EXAMPLES = ROOT / "examples" / "cpp"
+SOURCES = (ROOT / "CMakeLists.txt", ROOT / "cmake", CSRC, Path(__file__).parent, EXAMPLES)
+SUFFIXES = {".cc", ".cpp", ".c", ".h", ".cu", ".cuh", ".cmake", ".txt"}
+COMPILERS = ("g++", "nvcc", "aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")  # beside the machine's own
+KEPT = ROOT / "build" / "tests"
 # the `dev` extra brings cmake and ninja, which need not be on the path of who calls this Python
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+WARNINGS = "-Wall -Wextra -Werror"
 
 
-def cmake(folder: Path, *options: str, targets: tuple[str, ...] = ("all",), source: Path = ROOT) -> Path:
-    """`folder` with `targets` built in it, warnings as errors; skips where there are no tools for that."""
+def kept(name: str, step: str, fill: Callable[[Path], None]) -> Path:
+    """The folder `build/tests/NAME` after a step that fills it, which is taken once for the same sources.
+
+    What was built of other sources, or by a run that was killed half way, is thrown away first.
+    """
+    folder = KEPT / name
+    done = folder / "done"  # of what it is made, and the steps that were taken
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with FileLock(KEPT / f"{name}.lock"):
+        made_of, *steps = done.read_text().splitlines() if done.exists() else [""]
+        if made_of != sources():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            steps = []
+        if step not in steps:
+            done.unlink(missing_ok=True)
+            fill(folder)
+            done.write_text("\n".join([sources(), *steps, step]))
+    return folder
+
+
+@functools.cache
+def sources() -> str:
+    """A hash of all that is compiled and of what compiles it."""
+    files = [file for path in SOURCES for file in (path.rglob("*") if path.is_dir() else [path])]
+    texts = [(str(file), file.read_bytes()) for file in sorted(files) if file.suffix in SUFFIXES]
+    compilers = [path for path in (COMPILER, *map(which, COMPILERS)) if path]
+    said = [subprocess.run([path, "--version"], capture_output=True).stdout for path in compilers]
+    variables = [os.environ.get(name) for name in ("CXX", "CXXFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH")]
+    here = (
+        platform.machine(),
+        sys.prefix,
+        version("torch"),
+        version("onnxruntime"),
+        official_header(),
+        variables,
+    )
+    return hashlib.sha256(repr((texts, said, here)).encode()).hexdigest()
+
+
+def built(name: str, *options: str, targets: tuple[str, ...] = ("all",), source: Path = ROOT) -> Path:
+    """`build/tests/NAME` with `targets` built in it by CMake, warnings as errors."""
+    step = " ".join((*options, *targets))
+    return kept(name, step, lambda folder: cmake(folder, *options, targets=targets, source=source))
+
+
+def plain(*options: str, targets: tuple[str, ...] = ("exportable_losses",)) -> Path:
+    """Where the library is, or other targets beside it: built with our own header of ONNX Runtime."""
+    flags = f"-DCMAKE_CXX_FLAGS={WARNINGS} -DEXPORTABLE_LOSSES_OWN_ORT_ABI"
+    return built("plain", "-DEXPORTABLE_LOSSES_TESTS=ON", flags, *options, targets=targets)
+
+
+def cmake(folder: Path, *options: str, targets: tuple[str, ...], source: Path) -> None:
+    """Build `targets` in `folder`, warnings as errors; skips where there are no tools for that."""
     missing = [name for name, found in (("cmake", which("cmake")), ("a C++ compiler", COMPILER)) if not found]
     if missing:
         pytest.skip(f"this machine has no {' and no '.join(missing)}")
-    options = ("-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *options)
+    options = (f"-DCMAKE_CXX_FLAGS={WARNINGS}", *options)
     if source == ROOT:
         options = ("-DEXPORTABLE_LOSSES_CUDA=OFF", *options)
     generator = ["-G", "Ninja"] if which("ninja") else []
@@ -34,7 +99,6 @@ def cmake(folder: Path, *options: str, targets: tuple[str, ...] = ("all",), sour
             [which("cmake") or "cmake", *command[1:]], capture_output=True, text=True, env=environment
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return folder
 
 
 def shared_library(folder: Path, stem: str) -> str:

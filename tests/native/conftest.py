@@ -1,4 +1,4 @@
-"""What is built once for all tests, and for all workers of pytest-xdist."""
+"""What is made once for all tests, and for all workers of pytest-xdist."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from building import cmake, shared_library
+from building import plain, shared_library
 from filelock import FileLock  # torch brings it
-from ort_cases import build, relative
+from ort_cases import relative
 
 import exportable_losses as el
 from exportable_losses.export import to_onnx
@@ -35,25 +35,18 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
-def libraries(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[str, str]:
+def libraries() -> tuple[str, str]:
     """The paths of our libraries for ONNX Runtime and for libtorch."""
-
-    def build(folder: Path) -> None:
-        cmake(
-            folder,
-            "-DEXPORTABLE_LOSSES_TORCH=ON",
-            f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
-            targets=("exportable_losses", "exportable_losses_torch"),
-        )
-
-    folder = once("libraries", build)
-    return shared_library(folder, "exportable_losses"), shared_library(folder, "exportable_losses_torch")
+    ours = shared_library(plain(), "exportable_losses")
+    options = ("-DEXPORTABLE_LOSSES_TORCH=ON", f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
+    folder = plain(*options, targets=("exportable_losses_torch",))
+    return ours, shared_library(folder, "exportable_losses_torch")
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def library() -> Iterator[str]:
     """The library that every session here finds, built with our header."""
-    path = build(tmp_path_factory.mktemp("build"), "-DEXPORTABLE_LOSSES_OWN_ORT_ABI")
+    path = shared_library(plain(), "exportable_losses")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPORTABLE_LOSSES_LIBRARY", path)
         yield path

@@ -22,7 +22,7 @@ def main(loss: str) -> None:
             **{name: getattr(given, name)[:2] for name in given._fields if name != "blank"}
         )
         check(numba_gpu, given, torch.float64)
-        print(case.__name__)
+        print(f"{loss}: {case.__name__}")
     given = lattice(loss, (2, 5, 4, 2), seed=2)
     check(numba_gpu, given, torch.float32)
     costs, grad = compute(numba_gpu, given, torch.float64)
@@ -30,7 +30,7 @@ def main(loss: str) -> None:
     again, grad_again = compute(numba_gpu, given, torch.float64)
     assert torch.equal(costs, again)
     assert torch.equal(grad, grad_again)
-    print("nothing behind a length")
+    print(f"{loss}: nothing behind a length")
     beyond = given._replace(scores=lattice(loss, (2, 5, 4, 2), seed=2).scores)
     beyond.input_lengths[:], beyond.target_lengths[:] = 5, 2
     costs, _ = compute(numba_gpu, beyond, torch.float64)
@@ -41,7 +41,7 @@ def main(loss: str) -> None:
     again, grad = compute(numba_gpu, beyond, torch.float64)
     assert torch.equal(again, torch.stack([costs[0], torch.tensor(torch.inf)]))
     assert not grad[1].any()
-    print("lengths and labels out of range")
+    print(f"{loss}: lengths and labels out of range")
 
 
 if __name__ == "__main__":

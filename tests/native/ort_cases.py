@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from building import cmake
 from onnx import TensorProto, helper
 
 from exportable_losses.export.nodes.functions import function_protos
@@ -19,15 +18,6 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 SCORES = {"CTCLoss": "log_probs", "TransducerLoss": "logits"}
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 both_losses = pytest.mark.parametrize("loss", ["CTCLoss", "TransducerLoss"])
-
-
-def build(folder: Path, flags: str = "") -> str:
-    """The path of the library, built in `folder`."""
-    cmake(folder, f"-DCMAKE_CXX_FLAGS={flags} -Wall -Wextra -Werror", targets=("exportable_losses",))
-    (path,) = (
-        str(p) for p in folder.iterdir() if p.name.endswith(("losses.so", "losses.dylib", "losses.dll"))
-    )
-    return path
 
 
 # Models: one operator with absolute lengths, or a file of the exporter

@@ -4,9 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from building import ROOT, cmake, which
+from building import CSRC, built, which
 
-CSRC = ROOT / "exportable_losses" / "csrc"
 HERE = Path(__file__).parent
 CORTEX_M7 = ("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-d16", "-mfloat-abi=hard")
 
@@ -39,12 +38,13 @@ def test_linux(tmp_path: Path, processor: str, prefix: str, emulator: str, instr
         f"CMAKE_CXX_COMPILER={compiler}",
     )
     targets = ("core_test", "exportable_losses")
-    cmake(tmp_path, *(f"-D{o}" for o in (*options, "EXPORTABLE_LOSSES_TESTS=ON")), targets=targets)
-    library = tmp_path / "libexportable_losses.so"
-    run(f"{prefix}-strip", library)
-    assert library.stat().st_size < 1_000_000
+    defined = (f"-D{option}" for option in (*options, "EXPORTABLE_LOSSES_TESTS=ON"))
+    folder = built(processor, *defined, targets=targets)
+    stripped = tmp_path / "stripped"
+    run(f"{prefix}-strip", "-o", stripped, folder / "libexportable_losses.so")
+    assert stripped.stat().st_size < 1_000_000
     need(emulator, "qemu-user", "compiled, not run: ")
-    said = run(emulator, "-L", f"/usr/{prefix}", tmp_path / "core_test", 20)
+    said = run(emulator, "-L", f"/usr/{prefix}", folder / "core_test", 20)
     assert said == f"core: 20 rounds agree ({instructions})\n"
 
 

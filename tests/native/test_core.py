@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from building import cmake, shared_library, which, why_no_sanitizer
+from building import built, plain, shared_library, which, why_no_sanitizer
 
 NAMES = ("baseline", "avx2", "avx512")
-WARNINGS = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
+SANITIZERS = ["", "address,undefined", pytest.param("thread", marks=pytest.mark.thorough)]
 
 
 def run(program: Path, isa: str | None, *arguments: str) -> str:
@@ -26,13 +26,14 @@ def run(program: Path, isa: str | None, *arguments: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("sanitize", ["", "address,undefined", "thread"], ids=lambda kinds: kinds or "none")
-def test_core_and_door(tmp_path: Path, sanitize: str) -> None:
+@pytest.mark.parametrize("sanitize", SANITIZERS, ids=lambda kinds: kinds or "none")
+def test_core_and_door(sanitize: str) -> None:
     """Every instruction set that this machine has; one that it lacks falls back and never crashes."""
     if sanitize and (why := why_no_sanitizer(sanitize)):
         pytest.skip(why)
-    options = ("-DEXPORTABLE_LOSSES_TESTS=ON", f"-DSANITIZE={sanitize}", WARNINGS)
-    folder = cmake(tmp_path, *options, targets=("core_test", "door_test"))
+    programs = ("core_test", "door_test")
+    options = ("-DEXPORTABLE_LOSSES_TESTS=ON", f"-DSANITIZE={sanitize}")
+    folder = built(sanitize, *options, targets=programs) if sanitize else plain(targets=programs)
     best = run(folder / "door_test", None)
     has = NAMES[: NAMES.index(best) + 1] if best in NAMES else ()
     for isa in NAMES:
@@ -43,7 +44,7 @@ def test_core_and_door(tmp_path: Path, sanitize: str) -> None:
             break
     assert run(folder / "door_test", "sse9") == best
     if not sanitize and sys.platform == "linux" and platform.machine() == "x86_64":
-        wide_instructions_stay_in_their_core(folder)
+        wide_instructions_stay_in_their_core(plain())
 
 
 def wide_instructions_stay_in_their_core(folder: Path) -> None:
@@ -53,7 +54,6 @@ def wide_instructions_stay_in_their_core(folder: Path) -> None:
     """
     if which("nm") is None or which("objdump") is None:
         return
-    cmake(folder, targets=("exportable_losses",))
     narrow = [file for file in folder.rglob("*.o") if "core_avx" not in str(file)]
     nm = ["nm", "--defined-only", *map(str, narrow)]
     listed = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
@@ -70,9 +70,9 @@ def wide_instructions_stay_in_their_core(folder: Path) -> None:
 
 def test_the_library_is_small(tmp_path: Path) -> None:
     """Every instruction set of this machine's kind together, without symbols and CUDA."""
-    cmake(tmp_path, targets=("exportable_losses",))
     if which("strip") is None:
         pytest.skip("this machine has no strip")
-    path = shared_library(tmp_path, "exportable_losses")
-    subprocess.run(["strip", "-x", path], check=True)
-    assert Path(path).stat().st_size < 1_000_000
+    stripped = tmp_path / "stripped"
+    library = shared_library(plain(), "exportable_losses")
+    subprocess.run(["strip", "-x", "-o", stripped, library], check=True)
+    assert stripped.stat().st_size < 1_000_000

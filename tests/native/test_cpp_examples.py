@@ -1,5 +1,6 @@
 """The programs of examples/cpp are built, and run exported files on the test data beside them."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -14,26 +15,21 @@ import numpy as np
 import onnx
 import pytest
 import torch.utils.cpp_extension
-from building import ROOT, cmake
+from building import EXAMPLES, ROOT, built, kept
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_torchscript
 
-CPP = ROOT / "examples" / "cpp"
 ROWS = ("ctc_loss", "transducer_loss", "ctc_loss_kd", "l1_loss", "PitWrapper", "get_mask", "truncate")
 LATTICES = ROWS[:3]
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def programs(once: Once) -> Path:
+def programs() -> Path:
     """The folder of the programs; each is there if what it needs was found."""
-
-    def build(folder: Path) -> None:
-        cmake(folder, f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=Debug", source=CPP)
-
-    return once("examples", build)
+    return built("examples", f"-DPYTHON={sys.executable}", source=EXAMPLES)
 
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -327,23 +323,27 @@ def test_how_they_are_used(programs: Path) -> None:
 
 
 def test_programs_are_short() -> None:
-    for program in CPP.glob("*.cpp"):
+    for program in EXAMPLES.glob("*.cpp"):
         assert len(program.read_text().splitlines()) < 100
 
 
-def test_the_readme_compiles(programs: Path, tmp_path: Path) -> None:
+def test_the_readme_compiles(programs: Path) -> None:
     """Its lines of C++, with the inputs that they name, and the flags of the program that was built."""
     example, registration = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert re.match(r"options\.RegisterCustomOpsLibrary\(", registration)
-    assert "options.RegisterCustomOpsLibrary(" in (CPP / "onnx_loss.cpp").read_text()
+    assert "options.RegisterCustomOpsLibrary(" in (EXAMPLES / "onnx_loss.cpp").read_text()
     include, _, lines = example.partition("\n\n")
     names = re.search(r"forward\({(.*?)}\)", lines)
     assert names is not None
     source = (
         f"{include}\nvoid readme(torch::Tensor {names[1].replace(', ', ', torch::Tensor ')}) {{\n{lines}}}\n"
     )
-    (tmp_path / "readme.cpp").write_text(source)
-    folders = [f"-I{folder}" for folder in torch.utils.cpp_extension.include_paths()]
-    command = ["c++", "-std=c++20", "-fsyntax-only", *folders, str(tmp_path / "readme.cpp")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+    def compile_in(folder: Path) -> None:
+        (folder / "readme.cpp").write_text(source)
+        folders = [f"-I{path}" for path in torch.utils.cpp_extension.include_paths()]
+        command = ["c++", "-std=c++20", "-fsyntax-only", *folders, str(folder / "readme.cpp")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    kept("readme", hashlib.sha256(source.encode()).hexdigest(), compile_in)

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from building import COMPILER, PATH, ROOT, which
+from building import COMPILER, PATH, ROOT, kept, which
+from filelock import FileLock
 
 PARTS = (
     "exportable_losses",
@@ -139,12 +140,17 @@ def test_with_a_compiler(tmp_path: Path) -> None:
     """One wheel for every Python of a platform, and in it the library once and small.
 
     Installed, it brings the library to a Python that runs in the source tree, too, whose code is found first.
+    CMake finds its objects of the last run, for which the sources lie where they lay, as old as they are.
     """
-    tree, site = source(tmp_path / "source"), tmp_path / "site"
-    pip(
-        *("wheel", *HERE, "--wheel-dir", tmp_path, tree),
-        "--config-settings=cmake.define.EXPORTABLE_LOSSES_CUDA=OFF",
-    )
+    folder = kept("wheel", "objects", lambda _: None)
+    tree, site = folder / "source", tmp_path / "site"
+    with FileLock(folder / "lock"):
+        shutil.rmtree(tree, ignore_errors=True)
+        pip(
+            *("wheel", *HERE, "--wheel-dir", tmp_path, source(tree)),
+            f"--config-settings=build-dir={folder / 'objects'}",
+            "--config-settings=cmake.define.EXPORTABLE_LOSSES_CUDA=OFF",
+        )
     (wheel,) = tmp_path.glob("*.whl")
     platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     if sys.platform == "darwin":

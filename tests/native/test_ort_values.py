@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from building import built, shared_library
 from onnx import TensorProto, helper
 from ort_cases import (
     HARD,
@@ -23,7 +24,6 @@ from ort_cases import (
     batch,
     both_dtypes,
     both_losses,
-    build,
     computed_by,
     huge,
     impossible,
@@ -301,10 +301,10 @@ def test_two_threads_at_once(library: str) -> None:
 # The host, and the runtime's own door
 
 
-def test_either_header_makes_the_same_library(library: str, tmp_path: Path) -> None:
+def test_either_header_makes_the_same_library(library: str) -> None:
     if official_header() is None:
         pytest.skip("onnxruntime_c_api.h is not here (Debian trixie: libonnxruntime-dev; set CPATH)")
-    theirs = build(tmp_path)
+    theirs = shared_library(built("official", targets=("exportable_losses",)), "exportable_losses")
     for loss, dtype, case in itertools.product(SCORES, REAL, [lambda _feed: None, *HARD]):
         feed = batch(loss, dtype, seed=4)
         case(feed)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from building import cmake
+from building import plain, shared_library
 
 import exportable_losses as el
 from exportable_losses import ops
@@ -29,13 +29,11 @@ LOSSES = ("ctc", "transducer")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _library(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def _library() -> Any:
     """The installed library, or one built for these tests."""
     with pytest.MonkeyPatch.context() as patch:
         if native.about() == {}:
-            folder = cmake(tmp_path_factory.mktemp("library"), targets=("exportable_losses",))
-            (path,) = folder.glob("*exportable_losses.[sd]*")
-            patch.setenv("EXPORTABLE_LOSSES_LIBRARY", str(path))
+            patch.setenv("EXPORTABLE_LOSSES_LIBRARY", shared_library(plain(), "exportable_losses"))
             native._library.cache_clear()
         with ops.using("native"):
             yield

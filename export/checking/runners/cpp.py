@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from filelock import FileLock  # torch brings it
 
 from ...formats.errors import Absent, one_line
 from ...formats.testdata import read_test_data
@@ -37,15 +38,20 @@ def _built(program: str, folder: str, *options: str) -> Path:
         [cmake, "-S", SOURCES, "-B", place, f"-DPYTHON={sys.executable}", *options],
         [cmake, "--build", place, "--target", program],
     ]
-    for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = done.stderr or done.stdout
-            if "No rule to make target" in said or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
-                needs = "onnxruntime_cxx_api.h (Debian: libonnxruntime-dev; set CPATH)"
-                raise Absent(f"it needs a C++ compiler and {needs if 'onnx' in program else 'libtorch'}")
-            raise Absent(f"its program could not be built: {one_line(said)}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with FileLock(BUILD / f"{folder}.lock"):  # two at once would build into each other
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise Absent(_why_not_built(program, done.stderr or done.stdout))
     return place / program
+
+
+def _why_not_built(program: str, said: str) -> str:
+    if "No rule to make target" in said or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
+        needs = "onnxruntime_cxx_api.h (Debian: libonnxruntime-dev; set CPATH)"
+        return f"it needs a C++ compiler and {needs if 'onnx' in program else 'libtorch'}"
+    return f"its program could not be built: {one_line(said)}"
 
 
 def _arm_program() -> Path:

@@ -4,12 +4,11 @@ import subprocess
 from pathlib import Path
 
 import torch
-from building import ROOT, cmake, which
+from building import CSRC, built, kept, which
 from torch import Tensor
 
 from exportable_losses.ops import plain
 
-SOURCES = ROOT / "exportable_losses" / "csrc"
 # loss, and sizes (batch, frames, classes, labels): rows that are whole vectors and rows that are not, one
 # warp and many, lattices of several strips
 SIZES = [
@@ -65,37 +64,34 @@ def check(
         torch.testing.assert_close(ours_grad.cpu().double(), grad, **close)
 
 
-def compile_emulated(folder: Path, source: Path, *options: str) -> Path:
-    """`source`, which is or includes the kernels, compiled by g++ to run on the CPU.
+def compile_emulated(source: Path, *options: str) -> Path:
+    """`source`, which is or includes the kernels, compiled by g++ to run on the CPU; kept until it changes.
 
     Fibers jump between stacks, which _FORTIFY_SOURCE takes for an error.
     """
-    out = folder / (source.stem + (".so" if "-shared" in options else ""))
-    emulation = ["-I", str(Path(__file__).parent / "host_emulation"), "-x", "c++"]
-    run = subprocess.run(
-        [
-            "g++",
-            "-std=c++17",
-            "-O1",
-            "-U_FORTIFY_SOURCE",
-            *emulation,
-            str(source),
-            *options,
-            "-o",
-            str(out),
-            "-lpthread",
-        ],
-        capture_output=True,
-        text=True,
-    )
+
+    def compile_in(folder: Path) -> None:
+        emulation = ["-I", Path(__file__).parent / "host_emulation", "-x", "c++"]
+        out = ["-o", folder / source.stem, "-lpthread"]
+        gpp("-std=c++17", "-O1", "-U_FORTIFY_SOURCE", *emulation, source, *options, *out)
+
+    return kept("emulated", " ".join((source.name, *options)), compile_in) / source.stem
+
+
+def emulated_kernels() -> Path:
+    """The library of the kernels, on the CPU."""
+    return compile_emulated(CSRC / "cuda" / "cuda_api.cu", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+def gpp(*arguments: str | Path) -> None:
+    run = subprocess.run(["g++", *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return out
 
 
-def build_with_cmake(folder: Path, architectures: str) -> Path:
+def build_with_cmake(architectures: str) -> Path:
     """The CUDA library alone, for these architectures, by the repository's own CMake."""
     options = ("-DEXPORTABLE_LOSSES_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}")
-    cmake(folder, *options, targets=("exportable_losses_cuda",))
+    folder = built(f"cuda-{architectures}", *options, targets=("exportable_losses_cuda",))
     return folder / "libexportable_losses_cuda.so"
 
 

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRA
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return build_with_cmake(tmp_path_factory.mktemp("cuda"), "90")
+def library():
+    return build_with_cmake("90")
 
 
 def test_it_loads_without_a_driver(library):

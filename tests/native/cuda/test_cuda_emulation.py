@@ -7,29 +7,28 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cuda_cases import SIZES, SOURCES, check, compile_emulated, missing
+from building import CSRC
+from cuda_cases import SIZES, check, compile_emulated, emulated_kernels, missing
 
 from exportable_losses.ops import cuda
 
 pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 
 
-def test_the_kernels_agree_with_the_core(tmp_path):
-    core = [str(SOURCES / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc")]
+def test_the_kernels_agree_with_the_core():
+    core = [str(CSRC / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc")]
     sanitizers = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     source = Path(__file__).with_name("emulated.cc")
-    program = compile_emulated(tmp_path, source, "-DISA=baseline", *core, *sanitizers)
+    program = compile_emulated(source, "-DISA=baseline", *core, *sanitizers)
     run = subprocess.run([program, "300"], capture_output=True, text=True, timeout=600)
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.fixture
-def emulated_device(tmp_path, monkeypatch):
+def emulated_device(monkeypatch):
     """`ops.cuda` with the emulated library, for tensors on the CPU."""
-    kernels = SOURCES / "cuda" / "cuda_api.cu"
-    path = compile_emulated(tmp_path, kernels, "-shared", "-fPIC", "-fvisibility=hidden")
-    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(path))
+    monkeypatch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(emulated_kernels()))
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
     cuda._library.cache_clear()

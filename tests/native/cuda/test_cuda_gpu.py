@@ -11,14 +11,14 @@ DTYPES = (torch.float32, torch.float64)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
+def library():
     """The installed library, or one built for this GPU."""
     with pytest.MonkeyPatch.context() as patch:
         if cuda.cuda_library_path() is None:
             if missing("nvcc", "cmake"):
                 pytest.skip(f"the package was installed without CUDA kernels, and {missing('nvcc', 'cmake')}")
             major, minor = torch.cuda.get_device_capability()
-            path = build_with_cmake(tmp_path_factory.mktemp("cuda"), f"{major}{minor}")
+            path = build_with_cmake(f"{major}{minor}")
             patch.setenv("EXPORTABLE_LOSSES_CUDA_LIBRARY", str(path))
         cuda._library.cache_clear()
         yield

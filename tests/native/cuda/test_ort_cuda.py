@@ -6,47 +6,39 @@ the door does for CUDA runs.
 """
 
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from building import shared_library
-from cuda_cases import SOURCES, compile_emulated, missing
+from building import CSRC, kept, plain, shared_library
+from cuda_cases import emulated_kernels, gpp, missing
 from onnx import TensorProto, helper
 
 pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 Arrays = dict[str, np.ndarray]
-Once = Callable[[str, Callable[[Path], None]], Path]
 REAL = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
 OPERATORS = ("CTCLoss", "CTCLossGrad", "TransducerLoss", "TransducerLossGrad")
 
 
 @pytest.fixture(scope="session")
-def doors(once: Once) -> dict[str, str]:
+def doors() -> dict[str, str]:
     """Libraries by name: alone; with the CUDA kernels beside it; with them in the CPU's place."""
 
     def build(folder: Path) -> None:
-        (folder / "kernels").mkdir()
-        kernels = SOURCES / "cuda" / "cuda_api.cu"
-        emulated = compile_emulated(folder / "kernels", kernels, "-shared", "-fPIC", "-fvisibility=hidden")
-        sources = [
-            str(SOURCES / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc", "ort_door.cc")
-        ]
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-DISA=baseline"]
-        for name in ("alone", "instead"):
-            define = ['-DEXPORTABLE_LOSSES_CUDA_PROVIDER="CPUExecutionProvider"'] if name == "instead" else []
+        for name in ("alone", "beside", "instead"):
             (folder / name).mkdir()
-            out = folder / name / "libexportable_losses.so"
-            subprocess.run(["g++", *flags, *define, *sources, "-o", str(out), "-ldl"], check=True)
-        shutil.copytree(folder / "alone", folder / "beside")
+        for name in ("alone", "beside"):
+            shutil.copy(shared_library(plain(), "exportable_losses"), folder / name)
         for name in ("beside", "instead"):
-            shutil.copy(emulated, folder / name / "libexportable_losses_cuda.so")
+            shutil.copy(emulated_kernels(), folder / name / "libexportable_losses_cuda.so")
+        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-DISA=baseline"]
+        sources = [CSRC / name for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc", "ort_door.cc")]
+        define = '-DEXPORTABLE_LOSSES_CUDA_PROVIDER="CPUExecutionProvider"'
+        gpp(*flags, define, *sources, "-o", folder / "instead" / "libexportable_losses.so", "-ldl")
 
-    folder = once("cuda_doors", build)
+    folder = kept("cuda_doors", "all", build)
     return {
         name: shared_library(folder / name, "exportable_losses") for name in ("alone", "beside", "instead")
     }
