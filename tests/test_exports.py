@@ -96,6 +96,16 @@ def test_whatever_a_module_holds_and_takes_is_in_its_name() -> None:
     assert exports.digest(Weighed(1.0, 3), X) == exports.digest(Weighed(1.0, 3), X)
 
 
+def test_a_class_inside_a_function_is_refused() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return scale * x
+
+    scale = 2
+    with pytest.raises(AssertionError, match="may close over more"):
+        exports.onnx(Scaled(), X)
+
+
 def test_a_module_of_a_test_is_named_by_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     before = exports.digest(FrameNLL(), X)
     monkeypatch.setattr(exports, "_source", lambda kind: f"another {kind.__name__}")

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import exports
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from onnx_runs import RUNTIMES, as_arrays
 from torch import Tensor
 
 import exportable_losses as el
-from exportable_losses.export import to_onnx
 from exportable_losses.ops import using
 
 Chunk = Callable[[Inputs], dict[str, np.ndarray]]
@@ -126,18 +126,17 @@ def test_no_cut_changes_the_costs(cuts: set[int], kind: str) -> None:
 
 
 @pytest.mark.parametrize("blank", [2, 6])
-def test_the_blank_may_be_any_class(blank: int, tmp_path: Path) -> None:
+def test_the_blank_may_be_any_class(blank: int) -> None:
     log_probs, targets, *lengths = draw(20, 5, 7)
     expected = truth(log_probs, targets, *lengths)
     turned = log_probs.roll(blank, -1), (targets + blank) % 7, *lengths
     module = el.CTCForwardChunk(blank)
-    to_onnx(module, tmp_path / "model.onnx")
-    onnx = RUNTIMES["ONNX Runtime"](tmp_path / "model.onnx")
+    onnx = RUNTIMES["ONNX Runtime"](exports.onnx(module))
     for run in (lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True))), onnx):
         np.testing.assert_allclose(walk(run, *turned, (7, 8)), expected, rtol=5e-7)
 
 
-def test_states_go_from_one_another() -> None:
+def test_states_go_from_one_runtime_to_another() -> None:
     drawn = draw(60, 9, 7)
     module = el.CTCForwardChunk()
     onnx = RUNTIMES["ONNX Runtime"](Case("CTCForwardChunk").graph())
