@@ -98,9 +98,8 @@ def digest(module: nn.Module, inputs: Mapping[str, Tensor], *options: Any) -> st
     tensors = [*module.named_parameters(), *module.named_buffers(), *inputs.items()]
     for name, part in module.named_modules():
         kind = type(part)
-        assert getattr(sys.modules[kind.__module__], kind.__name__, None) is kind, (
-            f"{kind} may close over more"
-        )
+        known = getattr(sys.modules[kind.__module__], kind.__name__, None)
+        assert known is kind, f"{kind} is made in a function, and may close over what is seen nowhere here"
         own = {k: v for k, v in sorted(vars(part).items()) if k not in _OF_TORCH}
         tensors += [(k, v) for k, v in own.items() if isinstance(v, Tensor)]
         plain = {k: v for k, v in own.items() if not isinstance(v, Tensor)}
