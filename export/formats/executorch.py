@@ -18,7 +18,7 @@ from .executorch_elsewhere import call
 from .plan import Plan, plan
 from .pt2 import trace
 from .testdata import write_test_data
-from .tracing import quiet
+from .tracing import quiet, sparing
 
 
 def to_executorch(
@@ -46,7 +46,7 @@ def to_executorch(
     planned = plan(module, inputs)
     values = planned.module(*planned.inputs.values())
     try:
-        with quiet("torch._export.serde.serialize"), tempfile.TemporaryDirectory() as folder:
+        with quiet("torch._export.serde.serialize"), sparing(), tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "program.pt2"
             torch.export.save(bounded(planned), archive)
             call("lower", str(archive), str(Path(path).resolve()))

@@ -27,7 +27,7 @@ from .half import Half, in_half, kept, narrow, rounded
 from .metadata import KEY
 from .plan import Plan, plan
 from .testdata import write_test_data
-from .tracing import quiet
+from .tracing import quiet, sparing
 
 
 def to_onnx(
@@ -122,7 +122,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
-    with quiet("torch.onnx"):
+    with quiet("torch.onnx"), sparing():
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         if wanted:
             # Below autograd first, with the gradients written out: `torch.export` alone loses track of what

@@ -23,7 +23,7 @@ from .errors import reason
 from .metadata import KEY
 from .plan import Plan, plan
 from .testdata import write_test_data
-from .tracing import quiet
+from .tracing import quiet, sparing
 
 # Notes on where a node comes from: half of a file, with the paths of the machine that wrote it.
 _ORIGINS = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
@@ -66,7 +66,7 @@ def to_pt2(
     planned = plan(module, inputs)
     values = planned.module(*planned.inputs.values())
     try:
-        with quiet("torch._export.serde.serialize"):
+        with quiet("torch._export.serde.serialize"), sparing():
             program = trace(planned)
             archive = io.BytesIO()
             about = {} if planned.metadata is None else {f"{KEY}.json": planned.metadata}

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import exports
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,6 @@ import torch
 from corpora import KINDS, columns, items_of, write
 
 import exportable_losses as el
-from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession, Scorer
 from exportable_losses.runtime.corpus import lattices, reading
 from exportable_losses.runtime.corpus.lattices import Lattices
@@ -22,12 +22,9 @@ IDS = [f"utt{i}" for i in range(len(ITEMS))]
 
 
 @pytest.fixture(scope="module")
-def drawing(tmp_path_factory: pytest.TempPathFactory) -> list[LossSession]:
+def drawing() -> list[LossSession]:
     """The posterior and the alignment."""
-    folder = tmp_path_factory.mktemp("drawing")
-    to_onnx(el.CTCPosterior(), folder / "posterior.onnx")
-    to_onnx(el.CTCAlign(), folder / "align.onnx")
-    return [LossSession(folder / name) for name in ("posterior.onnx", "align.onnx")]
+    return [LossSession(exports.onnx(module)) for module in (el.CTCPosterior(), el.CTCAlign())]
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import math
 import random
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
+import exports
 import numpy as np
 import pytest
 import torch
@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exportable_losses import catalog
-from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
 from exportable_losses.runtime.corpus.batches import Batches, Items, grid_size, relative
 from exportable_losses.runtime.corpus.columns import Column
@@ -178,13 +177,13 @@ def expected(row: str, reduction: str, batch: dict[str, torch.Tensor]) -> dict[s
 
 
 @pytest.mark.parametrize(("row", "reduction"), CASES)
-def test_the_total_is_the_row_of_everything_at_once(row: str, reduction: str, tmp_path: Path) -> None:
+def test_the_total_is_the_row_of_everything_at_once(row: str, reduction: str) -> None:
     settings = {"reduction": reduction} if reduction else {}
-    to_onnx(catalog.get(row).module(**settings), tmp_path / "row.onnx")
+    graph = exports.onnx(catalog.get(row).module(**settings))
     batch = one_batch(row)
     want = expected(row, reduction, batch)
     for native in (False, "auto"):
-        session = LossSession(tmp_path / "row.onnx", native=native)
+        session = LossSession(graph, native=native)
         for cut in (True, False):
             items = items_of(row, batch, cut)
             one = totals_of(session, items, 0, 1)

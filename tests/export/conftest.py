@@ -1,20 +1,14 @@
-"""What the tests of exported files share: each graph is exported once, however many tests read it."""
+"""What the tests of exported files share: a process of torch alone."""
 
-import contextlib
-import functools
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from export_cases import Case, Export, Inputs, TorchAlone
-
-from exportable_losses.export import to_onnx, to_torchscript
+from export_cases import Inputs, TorchAlone
 
 # Answers each line "FILE CALLS.pt" with the outputs of the file for every call, in CALLS.pt.out,
 # or with what went wrong.
@@ -35,37 +29,6 @@ for line in sys.stdin:
     torch.save((outputs, ours), calls + ".out")
     print("done", flush=True)
 """
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_registry() -> Iterator[None]:
-    """Keep what the exporter reads anew from onnxscript's sources for each graph: a third of its time."""
-    from torch.onnx._internal.exporter import _registration
-
-    with pytest.MonkeyPatch.context() as patch:
-        api = _registration.onnxscript_apis
-        patch.setattr(api, "get_torchlib_ops", functools.cache(api.get_torchlib_ops))
-        yield
-
-
-@pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Writes ``model.onnx`` with its test data and ``model.pt``, in a folder that all workers share."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
-    root.mkdir(exist_ok=True)
-
-    def exported(case: Case) -> Path:
-        folder = root / str(case)
-        if not folder.exists():
-            new = Path(tempfile.mkdtemp(dir=root))
-            to_onnx(case.module(), new / "model.onnx", case.inputs())
-            to_torchscript(case.module(), new / "model.pt")
-            with contextlib.suppress(OSError):  # another worker was faster
-                new.rename(folder)
-        return folder
-
-    return exported
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import exports
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from exportable_losses.catalog import Entry
 
 Inputs = dict[str, Tensor]
 
-Export = Callable[["Case"], Path]
 TorchAlone = Callable[[Path, list[Inputs]], list[Any]]
 
 # Three sizes to run at, none of them the exported one. At ALL_ONE every size is as small as the row
@@ -75,6 +75,14 @@ class Case:
         sizes |= dict.fromkeys(self.dropped)
         drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **sizes)
         return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
+
+    def graph(self) -> Path:
+        """Its ONNX file, of the catalog's own sizes."""
+        return exports.onnx(self.module(), self.inputs())
+
+    def script(self) -> Path:
+        """Its TorchScript file."""
+        return exports.torchscript(self.module())
 
     def truth(self, inputs: Inputs) -> dict[str, Tensor]:
         """What the eager module gives in float64."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import exports
 import pytest
 import torch
 from building import plain, shared_library
@@ -13,7 +13,6 @@ from filelock import FileLock  # torch brings it
 from ort_cases import relative
 
 import exportable_losses as el
-from exportable_losses.export import to_onnx
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +52,8 @@ def library() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, int], str]:
+def exported() -> Callable[[str, Any, int], str]:
     """The path of an exported row, by name, dtype and blank."""
-    folder = tmp_path_factory.mktemp("exported")
     rows: dict[str, Any] = {
         "ctc_loss": lambda blank: el.CTCLoss(blank, "none", zero_infinity=False),
         "ctc_loss_kd": lambda blank: el.CTCDistillationLoss(blank),
@@ -65,13 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any, in
     }
 
     def path(row: str, dtype: Any, blank: int) -> str:
-        file = folder / f"{row}_{np.dtype(dtype)}_{blank}" / f"{row}.onnx"
-        if not file.exists():
-            file.parent.mkdir()
-            example = {
-                k: torch.from_numpy(v) for k, v in relative(row, dtype, (3, 7, 4, 5), 0, blank).items()
-            }
-            to_onnx(rows[row](blank), file, example)
-        return str(file)
+        example = {k: torch.from_numpy(v) for k, v in relative(row, dtype, (3, 7, 4, 5), 0, blank).items()}
+        return str(exports.onnx(rows[row](blank), example))
 
     return path

@@ -2,9 +2,9 @@
 
 import concurrent.futures
 import functools
-import tempfile
 from pathlib import Path
 
+import exports
 import numpy as np
 import onnx
 import pytest
@@ -14,7 +14,6 @@ from onnx import TensorProto, helper
 
 import exportable_losses as el
 from exportable_losses import catalog
-from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
 
 # What an exported graph can be given wrong; a module's own settings are refused when it is made.
@@ -22,21 +21,13 @@ CASES = [case for case in bad_inputs() if case.row in catalog.names()]
 
 
 @functools.cache
-def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="sessions"))
-
-
-@functools.cache
 def session_of(
     row: str, settings: tuple[tuple[str, object], ...], sizes: tuple[tuple[str, int], ...]
 ) -> LossSession:
     entry = catalog.get(row)
-    path = folder() / f"{row}-{abs(hash((settings, sizes)))}" / "graph.onnx"
-    path.parent.mkdir()
-    module = entry.module(**dict(settings))
     blank_index = dict(settings).get("blank_index", 0)
-    to_onnx(module, path, entry.example_inputs(blank_index=blank_index, **dict(sizes)))
-    return LossSession(path, native=False)
+    example = entry.example_inputs(blank_index=blank_index, **dict(sizes))
+    return LossSession(exports.onnx(entry.module(**dict(settings)), example), native=False)
 
 
 def session(case: BadInput) -> LossSession:
@@ -142,10 +133,8 @@ def test_sessions_know_their_names(ctc: LossSession) -> None:
     assert ctc.metadata["settings"]["reduction"] == "none"
 
 
-def test_a_provider_can_be_chosen(tmp_path: Path) -> None:
-    path = tmp_path / "l1_loss.onnx"
-    to_onnx(el.L1Loss(), path)
-    run = LossSession(path, providers=["CPUExecutionProvider"])
+def test_a_provider_can_be_chosen() -> None:
+    run = LossSession(exports.onnx(el.L1Loss()), providers=["CPUExecutionProvider"])
     assert run(**arrays("l1_loss"))["loss"].shape == ()
 
 
@@ -158,13 +147,11 @@ def test_one_session_serves_two_threads(ctc: LossSession) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_size_that_a_weight_fixes_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "bce_loss.onnx"
+def test_a_size_that_a_weight_fixes_is_named() -> None:
     rng = np.random.default_rng(0)
     given = {name: rng.random((2, 5, 7), np.float32) for name in ("inputs", "targets")}
     tensors = {name: torch.from_numpy(array) for name, array in given.items()}
-    to_onnx(el.BCEWithLogitsLoss(pos_weight=torch.rand(7)), path, tensors)
-    run = LossSession(path)
+    run = LossSession(exports.onnx(el.BCEWithLogitsLoss(pos_weight=torch.ones(7)), tensors))
     assert run(**given)["loss"].shape == ()
     with pytest.raises(
         ValueError, match=r"^inputs: got size 6 along dimension 2, expected 7, which the file"
@@ -172,9 +159,8 @@ def test_a_size_that_a_weight_fixes_is_named(tmp_path: Path) -> None:
         run(**{name: array[..., :6] for name, array in given.items()})
 
 
-def test_a_library_that_is_not_there_is_not_demanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "ctc_loss.onnx"
-    to_onnx(el.CTCLoss(reduction="none"), path)
+def test_a_library_that_is_not_there_is_not_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = exports.onnx(el.CTCLoss(reduction="none"))
     given = arrays("ctc_loss")
     portable = LossSession(path, native=False)(**given)["loss"]
     monkeypatch.setattr("exportable_losses.runtime.native.library_path", lambda: None)

@@ -10,7 +10,7 @@ import onnx.defs
 import onnxruntime
 import pytest
 import torch
-from export_cases import BY_NAME, Case, Export
+from export_cases import BY_NAME, Case
 from onnx import numpy_helper
 from onnx.inliner import inline_local_functions
 from onnx_runs import as_arrays
@@ -67,8 +67,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def path(case: Case, export: Export) -> Path:
-    return export(case) / "model.onnx"
+def path(case: Case) -> Path:
+    return case.graph()
 
 
 @pytest.fixture
@@ -142,9 +142,9 @@ def test_every_size_is_dynamic_under_its_letter(case: Case, model: onnx.ModelPro
 
 
 @pytest.mark.parametrize("row", catalog.names())
-def test_letters_are_written_as_in_the_catalog(row: str, export: Export) -> None:
+def test_letters_are_written_as_in_the_catalog(row: str) -> None:
     case = next(case for case in BY_NAME.values() if case.row == row)
-    graph = onnx.load(export(case) / "model.onnx").graph
+    graph = onnx.load(case.graph()).graph
     for value, entry in zip(graph.input, case.entry.inputs, strict=True):
         assert " ".join(dims(value)) == entry.dims.replace("?", "").replace("*", "X0")
 
@@ -221,6 +221,6 @@ def test_data_beside_it_are_what_eager_gives(case: Case, path: Path, model: onnx
 
 def test_a_torchscript_file_says_what_it_is(case: Case, path: Path) -> None:
     extra = {f"{OURS}.json": ""}
-    torch.jit.load(path.with_suffix(".pt"), _extra_files=extra)
+    torch.jit.load(case.script(), _extra_files=extra)
     [about] = [prop.value for prop in onnx.load(path).metadata_props]
     assert json.loads(extra[f"{OURS}.json"]) == json.loads(about)

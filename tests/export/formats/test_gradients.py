@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import exports
 import numpy as np
 import onnx
 import pytest
@@ -62,24 +63,13 @@ def assert_close(got: Arrays, expected: Inputs, case: Case, where: str) -> None:
         np.testing.assert_allclose(got[name], gradient, rtol=0, atol=tolerance, err_msg=f"{where}: {name}")
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of the graphs that were exported so far."""
-    return {"": tmp_path_factory.mktemp("gradients")}
-
-
-def exported(graph: dict[str, Path], name: str) -> Path:
-    if name not in graph:
-        path = graph[""] / name / "model.onnx"
-        path.parent.mkdir()
-        to_onnx(CASES[name].module(), path, CASES[name].inputs(), gradients="all")
-        graph[name] = path
-    return graph[name]
+def exported(case: Case) -> Path:
+    return exports.onnx(case.module(), case.inputs(), "all")
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_are_those_of_eager_float64(name: str, graph: dict[str, Path]) -> None:
-    case, path = CASES[name], exported(graph, name)
+def test_gradients_are_those_of_eager_float64(name: str) -> None:
+    case, path = CASES[name], exported(CASES[name])
     onnx.checker.check_model(str(path), full_check=True)
     run = onnx_runtime(path)
     for size in ("short", "large"):
@@ -91,8 +81,8 @@ def test_gradients_are_those_of_eager_float64(name: str, graph: dict[str, Path])
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.row in LATTICES])
 @pytest.mark.parametrize("native", [False, True])
-def test_lattices_in_every_runtime(name: str, native: bool, graph: dict[str, Path]) -> None:
-    case, path = CASES[name], exported(graph, name)
+def test_lattices_in_every_runtime(name: str, native: bool) -> None:
+    case, path = CASES[name], exported(CASES[name])
     if native:
         if LossSession(path).library is None:
             pytest.skip("the native library is not installed")
@@ -107,9 +97,9 @@ def test_lattices_in_every_runtime(name: str, native: bool, graph: dict[str, Pat
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("zero_infinity", [False, True])
-def test_what_cannot_be_aligned_has_no_gradient(runtime: str, zero_infinity: bool, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    to_onnx(el.CTCLoss(reduction="sum", zero_infinity=zero_infinity), path, gradients=("log_probs",))
+def test_what_cannot_be_aligned_has_no_gradient(runtime: str, zero_infinity: bool) -> None:
+    module = el.CTCLoss(reduction="sum", zero_infinity=zero_infinity)
+    path = exports.onnx(module, gradients=("log_probs",))
     log_probs = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     log_probs[2, 1, 3] = -torch.inf
     targets = torch.tensor([[1, 1, 1], [1, 2, 3], [1, 2, 0]])  # the first needs five frames of its four
@@ -125,10 +115,9 @@ def test_what_cannot_be_aligned_has_no_gradient(runtime: str, zero_infinity: boo
     np.testing.assert_allclose(got["grad_log_probs"], leaf.grad.numpy(), rtol=0, atol=2e-6)
 
 
-def test_the_gradient_of_ctc_is_that_of_the_logits(tmp_path: Path) -> None:
+def test_the_gradient_of_ctc_is_that_of_the_logits() -> None:
     # torch's convention: what `log_probs.grad` says is the gradient in the logits behind a log-softmax
-    path = tmp_path / "model.onnx"
-    to_onnx(el.CTCLoss(reduction="sum"), path, gradients=("log_probs",))
+    path = exports.onnx(el.CTCLoss(reduction="sum"), gradients=("log_probs",))
     inputs = catalog.get("ctc_loss").example_inputs(seed=5)
     logits = torch.randn_like(inputs["log_probs"]).requires_grad_()
     inputs["log_probs"] = logits.log_softmax(-1)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import rows
 import torch
-from export_cases import BY_NAME, Case, Export, Inputs
+from export_cases import BY_NAME, Case, Inputs
 from torch import nn
 
 import exportable_losses as el
@@ -36,9 +36,9 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def run_half(case: Case, export: Export, inputs: Inputs, dtype: Any, folder: Path) -> tuple[Any, Inputs]:
+def run_half(case: Case, inputs: Inputs, dtype: Any, folder: Path) -> tuple[Any, Inputs]:
     """What the narrowed graph gives, and what eager gives in float64, of the same numbers."""
-    model = onnx.load(export(case) / "model.onnx")
+    model = onnx.load(case.graph())
     given = in_half(case.module(), inputs, dtype)
     narrowed = [name for name in given if given[name].dtype != inputs[name].dtype]
     narrow(model, narrowed, dtype, kept(case.module()))
@@ -72,15 +72,15 @@ def assert_as_exact_as_half(got: Any, truth: Inputs, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("row", ROWS)
-def test_as_exact_as_sixteen_bits(row: str, dtype: str, export: Export, tmp_path: Path) -> None:
+def test_as_exact_as_sixteen_bits(row: str, dtype: str, tmp_path: Path) -> None:
     case = ROWS[row]
-    got, truth = run_half(case, export, case.inputs("short", seed=2), dtype, tmp_path)
+    got, truth = run_half(case, case.inputs("short", seed=2), dtype, tmp_path)
     assert_as_exact_as_half(got, truth, dtype)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("row", OF_SCORES)
-def test_nothing_overflows(row: str, dtype: str, export: Export, tmp_path: Path) -> None:
+def test_nothing_overflows(row: str, dtype: str, tmp_path: Path) -> None:
     """Scores of 10,000 and what they lead to: up to 60,000 nats, which float16 still holds."""
     case = ROWS[row]
     inputs = case.inputs("short", seed=3)  # three frames
@@ -88,7 +88,7 @@ def test_nothing_overflows(row: str, dtype: str, export: Export, tmp_path: Path)
     high = 0.0 if legal == "log_probability" else 1e4
     drawn = torch.rand(inputs[name].shape, generator=torch.Generator().manual_seed(0))
     inputs[name] = torch.where(drawn < 0.5, -1e4, high)
-    got, truth = run_half(case, export, inputs, dtype, tmp_path)
+    got, truth = run_half(case, inputs, dtype, tmp_path)
     for array in got.values():
         assert np.isfinite(array.astype(np.float64)).all()
     assert_as_exact_as_half(got, truth, dtype)

@@ -6,11 +6,10 @@ and in ONNX's own reference evaluator are each held to eager in float64.
 
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-from export_cases import BY_NAME, OTHER_SIZES, Case, Export, Inputs, TorchAlone
+from export_cases import BY_NAME, OTHER_SIZES, Case, Inputs, TorchAlone
 from onnx_runs import RUNTIMES, Arrays, as_arrays, assert_close
 
 
@@ -20,24 +19,22 @@ def scripted(case: Case) -> torch.jit.ScriptModule:
         return torch.jit.script(case.module())
 
 
-def every_way(
-    case: Case, folder: Path, alone: TorchAlone, calls: list[Inputs]
-) -> Iterator[tuple[str, list[Arrays]]]:
+def every_way(case: Case, alone: TorchAlone, calls: list[Inputs]) -> Iterator[tuple[str, list[Arrays]]]:
     """What each way of computing gives for each call."""
     eager, script = case.module(), scripted(case)
     yield "eager", [as_arrays(case.outputs(eager(**call))) for call in calls]
     yield "scripted", [as_arrays(case.outputs(script(**call))) for call in calls]
-    yield "TorchScript file", [as_arrays(case.outputs(o)) for o in alone(folder / "model.pt", calls)]
+    yield "TorchScript file", [as_arrays(case.outputs(o)) for o in alone(case.script(), calls)]
     for name, runtime in RUNTIMES.items():
-        run = runtime(folder / "model.onnx")
+        run = runtime(case.graph())
         yield name, [run(call) for call in calls]
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_every_way_gives_the_same(name: str, export: Export, torch_alone: TorchAlone) -> None:
+def test_every_way_gives_the_same(name: str, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
     calls = [case.inputs(size, seed=1) for size in OTHER_SIZES]
     truths = [case.truth(call) for call in calls]
-    for way, outputs in every_way(case, export(case), torch_alone, calls):
+    for way, outputs in every_way(case, torch_alone, calls):
         for size, got, truth in zip(OTHER_SIZES, outputs, truths, strict=True):
             assert_close(got, truth, case, f"{way} at size {size!r}")

@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import exports
 import pytest
 import torch
 from export_cases import BY_NAME, CASES, OTHER_SIZES, Case, TorchAlone
@@ -34,10 +35,10 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_torch_alone_gives_the_numbers_of_eager(name: str, tmp_path: Path, torch_alone: TorchAlone) -> None:
+def test_torch_alone_gives_the_numbers_of_eager(name: str, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
-    path = tmp_path / "model.pt2"
-    program = to_pt2(case.module(), path, case.inputs())
+    path = exports.pt2(case.module(), case.inputs())
+    program = torch.export.load(path)
     check_loops(program)
     # of integers it is wrong in AOTInductor
     assert all(node.target is not torch.ops.aten.pow.Scalar for node in program.graph.nodes)
@@ -61,8 +62,8 @@ def check_loops(program: ExportedProgram) -> None:
 
 
 @pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "PitWrapper", "EditDistance"])
-def test_a_loop_is_one_node_in_operators_of_torch(row: str, tmp_path: Path) -> None:
-    program = to_pt2(Case(row).module(), tmp_path / "model.pt2")
+def test_a_loop_is_one_node_in_operators_of_torch(row: str) -> None:
+    program = torch.export.load(exports.pt2(Case(row).module()))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert "scan" in called
     assert all(re.match(r"scan$|aten\.|<built-in function", name) for name in called)
@@ -93,20 +94,18 @@ def test_test_data_stand_beside_the_file(tmp_path: Path) -> None:
     assert list(expected) == list(case.entry.outputs)
 
 
-def test_inputs_are_called_by_name_in_any_order(tmp_path: Path) -> None:
+def test_inputs_are_called_by_name_in_any_order() -> None:
     case = Case("ctc_loss")
-    to_pt2(case.module(), tmp_path / "model.pt2")
-    loss = torch.export.load(tmp_path / "model.pt2").module()
+    loss = torch.export.load(exports.pt2(case.module())).module()
     inputs = case.inputs("large")
     expected = case.module()(**inputs)
     torch.testing.assert_close(loss(**dict(reversed(inputs.items()))), expected)
 
 
 @pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss", "l1_loss", "PitWrapper"])
-def test_sizes_that_disagree_are_refused(row: str, tmp_path: Path) -> None:
+def test_sizes_that_disagree_are_refused(row: str) -> None:
     case = Case(row)
-    to_pt2(case.module(), tmp_path / "model.pt2")
-    loss = torch.export.load(tmp_path / "model.pt2").module()
+    loss = torch.export.load(exports.pt2(case.module())).module()
     inputs = case.inputs("large")
     for name in inputs:
         other = {**inputs, name: inputs[name][:-1]}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import exports
 import numpy as np
 import onnx
 import pytest
@@ -9,11 +10,14 @@ import torch
 from export_cases import BY_NAME, Case, TorchAlone
 from onnx_runs import onnx_runtime
 from torch import nn
+from torch._export import utils
+from torch.onnx._internal.exporter import _registration
 
 import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_torchscript
 from exportable_losses.export.formats.testdata import read_test_data
+from exportable_losses.export.formats.tracing import sparing
 
 
 def test_modules_outside_the_catalog_are_refused(tmp_path: Path) -> None:
@@ -93,10 +97,25 @@ def test_custom_operators_on_demand(row: str, tmp_path: Path, torch_alone: Torch
 
 
 @pytest.mark.parametrize("row", ["l1_loss", "cal_snr", "get_si_snr_with_pitwrapper", "transducer_loss"])
-def test_ones_in_the_example_stay_dynamic(row: str, tmp_path: Path) -> None:
+def test_ones_in_the_example_stay_dynamic(row: str) -> None:
     # were the example what is traced, its sizes of one would be taken for broadcasts
     case = BY_NAME[next(name for name in BY_NAME if name.startswith(row))]
-    to_onnx(case.module(), tmp_path / "x.onnx", case.inputs("all_one"))
+    path = exports.onnx(case.module(), case.inputs("all_one"))
     inputs = case.inputs("large")
-    [loss] = onnx_runtime(tmp_path / "x.onnx")(inputs).values()
+    [loss] = onnx_runtime(path)(inputs).values()
     np.testing.assert_allclose(loss, case.truth(inputs)["loss"], rtol=1e-5)
+
+
+def test_the_library_is_read_once_and_operators_once_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, calls = _registration.onnxscript_apis, []
+    monkeypatch.setattr(api, "get_torchlib_ops", lambda: calls.append("library"))
+    monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", lambda: calls.append("operators"))
+    for _ in range(2):
+        with sparing():
+            for _ in range(2):
+                api.get_torchlib_ops()
+                utils._materialize_cpp_cia_ops()
+    assert calls == ["library", "operators", "operators"]
+    api.get_torchlib_ops()  # outside, torch is as it was
+    utils._materialize_cpp_cia_ops()
+    assert calls[3:] == ["library", "operators"]

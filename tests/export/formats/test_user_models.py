@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import exports
 import numpy as np
 import onnx
 import pytest
@@ -77,11 +78,10 @@ def assert_close(got: Arrays, expected: Inputs, dtype: torch.dtype, where: str) 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float32", "float64"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_recogniser_and_its_loss(reduction: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_recogniser_and_its_loss(reduction: str, dtype: torch.dtype) -> None:
     settings = {"reduction": reduction, "zero_infinity": True, "blank": 0}
-    path = tmp_path / "model.onnx"
-    module, example = recogniser(dtype, **settings), batch(2, 9, 3, dtype)
-    model = to_onnx(module, path, example, gradients=("features",))
+    path = exports.onnx(recogniser(dtype, **settings), batch(2, 9, 3, dtype), ("features",))
+    model = onnx.load(path)
     called = {node.op_type for node in model.graph.node if node.domain == "exportable_losses"}
     assert called == {"CTCLoss", "CTCLossGrad"} <= {function.name for function in model.functions}
     assert not model.metadata_props
@@ -99,11 +99,10 @@ def test_a_recogniser_and_its_loss(reduction: str, dtype: torch.dtype, tmp_path:
             assert_close(run(inputs), expected, dtype, f"{name} at {sizes}")
 
 
-def test_what_cannot_be_aligned(tmp_path: Path) -> None:
+def test_what_cannot_be_aligned() -> None:
     # infinite, and no gradient where torch has NaN
     inputs = batch(4, 6, 6, torch.float32)
-    to_onnx(recogniser(torch.float32, reduction="none"), tmp_path / "x.onnx", inputs, gradients="all")
-    got = onnx_runtime(tmp_path / "x.onnx")(inputs)
+    got = onnx_runtime(exports.onnx(recogniser(torch.float32, reduction="none"), inputs, "all"))(inputs)
     expected = recogniser(torch.float32, reduction="none")(**inputs)
     assert expected.isinf().any()
     assert expected.isfinite().any()
@@ -182,18 +181,19 @@ def test_names_of_outputs(make: Any, names: list[str], tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["grad_x"], np.full((4, 2), 2.0, np.float32))
 
 
-def test_weights_whose_gradients_are_asked_for_are_inputs(tmp_path: Path) -> None:
-    module, path = recogniser(torch.float32, reduction="sum", zero_infinity=True), tmp_path / "x.onnx"
+def test_weights_whose_gradients_are_asked_for_are_inputs() -> None:
+    module = recogniser(torch.float32, reduction="sum", zero_infinity=True)
     chosen = ["encoder.bias", "head.weight"]
     weights = {name: module.get_parameter(name).detach().clone() for name in chosen}
-    model = to_onnx(module, path, batch(2, 9, 3, torch.float32), gradients=[*chosen, "features"])
+    path = exports.onnx(module, batch(2, 9, 3, torch.float32), [*chosen, "features"])
+    model = onnx.load(path)
     dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
     assert list(dims) == ["features", "targets", "frames", "labels", *chosen]
     assert (dims["encoder.bias"], dims["head.weight"]) == ([8], [5, 8])
     held = sorted(tuple(tensor.dims) for tensor in model.graph.initializer)
     assert (5, 8) not in held
     assert (8, 5) not in held
-    given, expected = read_test_data(tmp_path / "test_data_set_0")
+    given, expected = read_test_data(path.parent / "test_data_set_0")
     np.testing.assert_array_equal(given["head.weight"], weights["head.weight"])
     assert list(expected) == ["loss", "grad_encoder.bias", "grad_head.weight", "grad_features"]
 

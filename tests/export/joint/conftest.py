@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import exports
 import onnx
 import pytest
 from attach_cases import Join, save
 
 import exportable_losses as el
-from exportable_losses.export import attach, to_onnx
+from exportable_losses.export import attach
 from exportable_losses.runtime import LossSession
 
 
 @pytest.fixture(scope="session")
-def ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ctc") / "ctc_loss.onnx"
-    to_onnx(el.CTCLoss(reduction="none"), path)
-    return path
+def ctc() -> Path:
+    return exports.onnx(el.CTCLoss(reduction="none"))
 
 
 @pytest.fixture

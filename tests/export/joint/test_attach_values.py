@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import exports
 import numpy as np
 import onnx
 import pytest
@@ -25,13 +26,13 @@ from attach_cases import (
     two_steps,
     value,
 )
-from export_cases import BY_NAME, Case, Export
+from export_cases import BY_NAME, Case
 from onnx import helper
 from onnx_runs import as_arrays
 
 import exportable_losses as el
 from exportable_losses import catalog
-from exportable_losses.export import attach, to_onnx
+from exportable_losses.export import attach
 from exportable_losses.library import library_path
 from exportable_losses.runtime import LossSession
 
@@ -64,9 +65,9 @@ ROWS = {row: next(case for case in BY_NAME.values() if case.row == row) for row 
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_row_behind_a_model_of_its_first_input(row: str, export: Export, tmp_path: Path) -> None:
+def test_every_row_behind_a_model_of_its_first_input(row: str, tmp_path: Path) -> None:
     case: Case = ROWS[row]
-    loss = export(case) / "model.onnx"
+    loss = case.graph()
     feed = as_arrays(case.inputs("short", seed=3))
     first = next(iter(feed))
     kind = helper.np_dtype_to_tensor_dtype(feed[first].dtype)
@@ -88,8 +89,7 @@ def test_every_row_behind_a_model_of_its_first_input(row: str, export: Export, t
 
 @pytest.mark.parametrize("scores", ["logits", "log_probs", "probs"])
 def test_a_transducer_takes_any_scores(scores: str, tmp_path: Path) -> None:
-    loss = tmp_path / "transducer.onnx"
-    to_onnx(el.TransducerLoss(reduction="none"), loss)
+    loss = exports.onnx(el.TransducerLoss(reduction="none"))
     feed = {k: v.numpy() for k, v in catalog.get("transducer_loss").example_inputs().items()}
     expected = LossSession(loss)(**feed)["loss"]
     op = {"logits": "Identity", "probs": "Softmax", "log_probs": "LogSoftmax"}[scores]
@@ -106,8 +106,7 @@ def test_a_transducer_takes_any_scores(scores: str, tmp_path: Path) -> None:
 
 
 def test_probabilities_from_logits_and_log_probabilities(tmp_path: Path) -> None:
-    loss = tmp_path / "distance.onnx"
-    to_onnx(el.DistanceDiffLoss(reduction="batch"), loss)
+    loss = exports.onnx(el.DistanceDiffLoss(reduction="batch"))
     feed = {k: v.numpy() for k, v in catalog.get("distance_diff_loss").example_inputs().items()}
     expected = LossSession(loss)(**feed)["loss"]
     kinds = [FLOAT, ["n", "t"]]

@@ -4,18 +4,18 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import exports
 import numpy as np
 import pytest
 import torch
 from enumeration import ctc_by_enumeration, label_sequences, padded
-from export_cases import Case, Export, Inputs
+from export_cases import Case, Inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_runs import RUNTIMES, as_arrays
 from torch import Tensor
 
 import exportable_losses as el
-from exportable_losses.export import to_onnx
 from exportable_losses.ops import using
 
 Chunk = Callable[[Inputs], dict[str, np.ndarray]]
@@ -23,13 +23,13 @@ OUTPUTS = ("costs", "alpha_out", "offset_out")
 
 
 @pytest.fixture(scope="module", params=["eager", "scripted", *RUNTIMES])
-def chunk(request: pytest.FixtureRequest, export: Export) -> Chunk:
+def chunk(request: pytest.FixtureRequest) -> Chunk:
     """The row in each way of computing it, with the blank at 0."""
     module = el.CTCForwardChunk()
     if request.param in RUNTIMES:
-        return RUNTIMES[request.param](export(Case("CTCForwardChunk")) / "model.onnx")
+        return RUNTIMES[request.param](Case("CTCForwardChunk").graph())
     if request.param == "scripted":
-        module = torch.jit.load(export(Case("CTCForwardChunk")) / "model.pt")
+        module = torch.jit.load(Case("CTCForwardChunk").script())
     return lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True)))
 
 
@@ -126,21 +126,20 @@ def test_no_cut_changes_the_costs(cuts: set[int], kind: str) -> None:
 
 
 @pytest.mark.parametrize("blank", [2, 6])
-def test_the_blank_may_be_any_class(blank: int, tmp_path: Path) -> None:
+def test_the_blank_may_be_any_class(blank: int) -> None:
     log_probs, targets, *lengths = draw(20, 5, 7)
     expected = truth(log_probs, targets, *lengths)
     turned = log_probs.roll(blank, -1), (targets + blank) % 7, *lengths
     module = el.CTCForwardChunk(blank)
-    to_onnx(module, tmp_path / "model.onnx")
-    onnx = RUNTIMES["ONNX Runtime"](tmp_path / "model.onnx")
+    onnx = RUNTIMES["ONNX Runtime"](exports.onnx(module))
     for run in (lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True))), onnx):
         np.testing.assert_allclose(walk(run, *turned, (7, 8)), expected, rtol=5e-7)
 
 
-def test_states_go_from_one_runtime_to_another(export: Export) -> None:
+def test_states_go_from_one_runtime_to_another() -> None:
     drawn = draw(60, 9, 7)
     module = el.CTCForwardChunk()
-    onnx = RUNTIMES["ONNX Runtime"](export(Case("CTCForwardChunk")) / "model.onnx")
+    onnx = RUNTIMES["ONNX Runtime"](Case("CTCForwardChunk").graph())
     turns = iter([lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True))), onnx] * 3)
     costs = walk(lambda inputs: next(turns)(inputs), *drawn, range(10, 60, 10))
     np.testing.assert_allclose(costs, truth(*drawn), rtol=5e-7)
@@ -210,8 +209,8 @@ def test_what_does_not_fit_is_refused(change: Inputs, message: str) -> None:
         el.CTCForwardChunk()(**{**inputs, "alpha": alpha, "offset": offset, **change})
 
 
-def test_the_first_state_is_made_by_the_script_too(export: Export, tmp_path: Path) -> None:
-    script = torch.jit.load(export(Case("CTCForwardChunk")) / "model.pt")
+def test_the_first_state_is_made_by_the_script_too(tmp_path: Path) -> None:
+    script = torch.jit.load(Case("CTCForwardChunk").script())
     targets = torch.ones(2, 3, dtype=torch.int64)
     for one, other in zip(
         script.initial_state(targets), el.CTCForwardChunk().initial_state(targets), strict=True

@@ -14,7 +14,7 @@ from enumeration import (
     label_sequences,
     padded,
 )
-from export_cases import Case, Export, Inputs
+from export_cases import Case, Inputs
 from onnx_runs import RUNTIMES, Arrays, Run, as_arrays
 from torch import Tensor
 
@@ -104,25 +104,20 @@ CHECKS = {"CTCPosterior": check_occupation, "CTCAlign": check_path}
 Way = Callable[[str, int, torch.dtype], Run]
 
 
-def in_torch(scripted: bool) -> Callable[[Export], Way]:
+def in_torch(scripted: bool) -> Way:
     def way(row: str, blank: int, dtype: torch.dtype) -> Run:
         module = torch.jit.script(ROWS[row](blank)) if scripted else ROWS[row](blank)
         outputs = catalog.get(row).outputs
         return lambda inputs: as_arrays(dict(zip(outputs, module(**inputs), strict=True)))
 
-    return lambda export: way
+    return way
 
 
-def in_a_file(runtime: Callable[[Path], Run]) -> Callable[[Export], Way]:
-    def of(export: Export) -> Way:
-        def way(row: str, blank: int, dtype: torch.dtype) -> Run:
-            name = f"paths_{blank}_{str(dtype).removeprefix('torch.')}"
-            case = Case(row, name, {"blank_index": blank}, sizes={"C": CLASSES}, dtype=dtype)
-            return runtime(export(case) / "model.onnx")
+def in_a_file(runtime: Callable[[Path], Run]) -> Way:
+    def way(row: str, blank: int, dtype: torch.dtype) -> Run:
+        return runtime(Case(row, "", {"blank_index": blank}, sizes={"C": CLASSES}, dtype=dtype).graph())
 
-        return way
-
-    return of
+    return way
 
 
 def with_the_library(path: Path) -> Run:
@@ -141,8 +136,8 @@ WAYS = {
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, export: Export) -> Way:
-    return WAYS[request.param](export)
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
 
 
 def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:

@@ -4,7 +4,7 @@ import jiwer
 import pytest
 import torch
 from edit_cases import Tokens, batch_of, by_recursion, every_pair, random_pairs, words
-from export_cases import Case, Export
+from export_cases import Case
 from onnx_runs import RUNTIMES
 
 import exportable_losses as el
@@ -21,8 +21,8 @@ def test_counts_are_those_of_the_recursion(pairs: list[tuple[Tokens, Tokens]], s
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_counts_of_exported_files(runtime: str, export: Export) -> None:
-    run = RUNTIMES[runtime](export(Case("EditDistance")) / "model.onnx")
+def test_counts_of_exported_files(runtime: str) -> None:
+    run = RUNTIMES[runtime](Case("EditDistance").graph())
     for pairs, width in ((every_pair(), 1), (every_pair(), 9), (random_pairs(1, 50, 12), 12)):
         call = dict(
             zip(
@@ -39,8 +39,8 @@ def test_counts_of_exported_files(runtime: str, export: Export) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("wide", "empty"), [("predictions", "targets"), ("targets", "predictions")])
-def test_sequences_of_no_width(runtime: str, wide: str, empty: str, export: Export) -> None:
-    run = RUNTIMES[runtime](export(Case("EditDistance")) / "model.onnx")
+def test_sequences_of_no_width(runtime: str, wide: str, empty: str) -> None:
+    run = RUNTIMES[runtime](Case("EditDistance").graph())
     call = {
         wide: torch.tensor([[3, 4]]),
         empty: torch.zeros(1, 0, dtype=torch.int64),

@@ -14,7 +14,7 @@ from enumeration import (
     transducer_by_enumeration,
     transducer_occupation,
 )
-from export_cases import Case, Export, Inputs
+from export_cases import Case, Inputs
 from onnx_runs import RUNTIMES, Run
 from torch import Tensor
 
@@ -25,9 +25,9 @@ RTOL = {torch.float32: 8 * float(np.finfo(np.float32).eps), torch.float64: 1e-10
 
 
 @pytest.fixture(params=RUNTIMES)
-def runs(request: pytest.FixtureRequest, export: Export) -> Callable[[Case], Run]:
+def runs(request: pytest.FixtureRequest) -> Callable[[Case], Run]:
     """A case's file in one of the runtimes."""
-    return lambda case: RUNTIMES[request.param](export(case) / "model.onnx")
+    return lambda case: RUNTIMES[request.param](case.graph())
 
 
 @pytest.fixture(params=RTOL, ids=["float32", "float64"])

@@ -1,0 +1,117 @@
+"""Exported files for tests to read: each is made once, for all workers of pytest-xdist and for later runs.
+
+A file's folder is named after all that it depends on (sources, libraries, module, inputs), so that what has
+changed is exported again. Nobody writes to these folders: a test that breaks a file copies it.
+"""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from exportable_losses import catalog
+from exportable_losses.export import to_onnx, to_pt2, to_torchscript
+from exportable_losses.library import library_path
+
+ROOT = Path(__file__).parents[1]
+_STORE = ROOT / "build" / "tests" / "exports"
+_LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
+_OF_TORCH = vars(nn.Module()).keys()
+
+
+def onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor] | None = None,
+    gradients: Sequence[str] | Literal["all"] = (),
+) -> Path:
+    """A graph with its test data beside it; without `inputs` of the catalog's example."""
+    inputs = _example(module) if inputs is None else inputs
+    name = digest(module, inputs, ".onnx", gradients)
+    return _file(name, ".onnx", lambda path: to_onnx(module, path, inputs, gradients=gradients))
+
+
+def torchscript(module: nn.Module) -> Path:
+    """A script."""
+    return _file(digest(module, {}, ".pt"), ".pt", lambda path: to_torchscript(module, path))
+
+
+def pt2(module: nn.Module, inputs: Mapping[str, Tensor] | None = None) -> Path:
+    """An archive of `torch.export`."""
+    inputs = _example(module) if inputs is None else inputs
+    return _file(digest(module, inputs, ".pt2"), ".pt2", lambda path: to_pt2(module, path, inputs))
+
+
+def _example(module: nn.Module) -> dict[str, Tensor]:
+    entry = catalog.find(module)
+    assert entry is not None
+    return entry.example_inputs(blank_index=catalog.settings_of(module).get("blank_index", 0))
+
+
+def _file(name: str, suffix: str, write: Callable[[Path], object]) -> Path:
+    folder = _folder() / name
+    if not folder.exists():
+        new = Path(tempfile.mkdtemp(dir=_folder()))
+        try:
+            write(new / f"model{suffix}")
+            with contextlib.suppress(OSError):  # another worker was faster
+                new.rename(folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return folder / f"model{suffix}"
+
+
+@functools.cache
+def _folder() -> Path:
+    """The folder of what is as it is now; those of what was before are removed."""
+    folder = _STORE / key()
+    folder.mkdir(parents=True, exist_ok=True)
+    for older in _STORE.iterdir():
+        if older != folder:
+            shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def key(root: Path = ROOT) -> str:
+    """A name for the sources under `root`, the libraries and this Python."""
+    found = hashlib.sha256(repr((sys.version, [metadata.version(name) for name in _LIBRARIES])).encode())
+    sources = [path for folder in ("exportable_losses", "export") for path in (root / folder).rglob("*.py")]
+    for path in sorted(sources):
+        found.update(repr((path.relative_to(root).as_posix(), path.read_bytes())).encode())
+    native = library_path()  # which computes test data
+    found.update(Path(native).read_bytes() if native else b"")
+    return found.hexdigest()[:16]
+
+
+def digest(module: nn.Module, inputs: Mapping[str, Tensor], *options: Any) -> str:
+    """A name for a module with all that it holds, its inputs, and how it is exported."""
+    found = hashlib.sha256(repr(options).encode())
+    tensors = [*module.named_parameters(), *module.named_buffers(), *inputs.items()]
+    for name, part in module.named_modules():
+        kind = type(part)
+        known = getattr(sys.modules[kind.__module__], kind.__name__, None)
+        assert known is kind, f"{kind} is made in a function, and may close over what is seen nowhere here"
+        own = {k: v for k, v in sorted(vars(part).items()) if k not in _OF_TORCH}
+        tensors += [(k, v) for k, v in own.items() if isinstance(v, Tensor)]
+        plain = {k: v for k, v in own.items() if not isinstance(v, Tensor)}
+        found.update(repr((name, kind.__module__, kind.__qualname__, plain, _source(kind))).encode())
+    for name, tensor in tensors:
+        found.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.detach().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:24]
+
+
+@functools.cache
+def _source(kind: type) -> str:
+    """That of a test's own module; the others belong to the package or to a library, which `key` has."""
+    file = Path(inspect.getfile(kind)).resolve()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
