@@ -153,3 +153,20 @@ def test_integer_targets_have_no_gradient(tmp_path: Path) -> None:
     assert_close(got, truth(case, inputs), case, "with integer targets")
     with pytest.raises(ValueError, match=r"^gradients: got targets, expected some of predictions$"):
         to_onnx(case.module(), path, inputs, gradients=("targets",))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_label_that_never_is_has_no_gradient_of_a_transducer(runtime: str, graph: dict[str, Path]) -> None:
+    """The cost of its item is infinite, and the other items have the gradients that they had."""
+    path = exported(graph, "transducer_loss-mean")
+    inputs = CASES["transducer_loss-mean"].inputs("short", seed=1)
+    inputs["target_lens"] = torch.ones_like(inputs["target_lens"])
+    run = RUNTIMES[runtime](path)
+    before = run(inputs)["grad_logits"]
+    assert before[0].any()
+    logits = inputs["logits"].clone()
+    logits[0, ..., inputs["targets"][0, 0]] = -torch.inf
+    got = run({**inputs, "logits": logits})
+    assert np.isposinf(got["loss"])
+    assert not got["grad_logits"][0].any()
+    np.testing.assert_allclose(got["grad_logits"][1:], before[1:], rtol=0, atol=1e-6)
