@@ -186,9 +186,9 @@ NAMES = {"float": "float32", "double": "float64"}
 
 
 @pytest.fixture(scope="module")
-def of_every_type() -> LossSession:
+def every_type(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph with an input of each type, under its name."""
-    path = folder() / "types.onnx"
+    path = tmp_path_factory.mktemp("types") / "types.onnx"
     values = {name: getattr(TensorProto, name.upper()) for name in WHOLE}
     inputs = [helper.make_tensor_value_info(name, kind, [None, 2]) for name, kind in values.items()]
     outputs = [helper.make_tensor_value_info(f"{n}_too", kind, [None, 2]) for n, kind in values.items()]
@@ -196,7 +196,12 @@ def of_every_type() -> LossSession:
     opsets = [helper.make_opsetid("", 18)]
     graph = helper.make_graph(nodes, "types", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-    return LossSession(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def of_every_type(every_type: Path) -> LossSession:
+    return LossSession(every_type)
 
 
 @pytest.mark.parametrize("kind", WHOLE)
@@ -236,11 +241,10 @@ def test_a_negative_number_never_reaches_a_graph_of_bytes(of_every_type: LossSes
         of_every_type(**{**given, "uint8": -given["uint8"]})
 
 
-def test_threads_and_providers_reach_onnx_runtime(of_every_type: LossSession) -> None:
-    path = folder() / "types.onnx"
-    session = LossSession(path, threads=3, providers=["CPUExecutionProvider"])._session
+def test_threads_and_providers_reach_onnx_runtime(every_type: Path, of_every_type: LossSession) -> None:
+    session = LossSession(every_type, threads=3, providers=["CPUExecutionProvider"])._session
     assert session.get_session_options().intra_op_num_threads == 3
     assert of_every_type._session.get_session_options().intra_op_num_threads == 0  # its own choice
     assert of_every_type._session.get_providers() == ["CPUExecutionProvider"]
     with pytest.warns(UserWarning, match="'NoSuchProvider' is not in available provider names"):
-        LossSession(path, providers=["NoSuchProvider", "CPUExecutionProvider"])
+        LossSession(every_type, providers=["NoSuchProvider", "CPUExecutionProvider"])
