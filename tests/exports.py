@@ -11,6 +11,7 @@ import inspect
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_pt2, to_torchscript
-from exportable_losses.library import library_path
 
 ROOT = Path(__file__).parents[1]
 _STORE = ROOT / "build" / "tests" / "exports"
+_SOURCES = {".py", ".cc", ".h"}  # the native library computes test data
+_HOUR = 3600.0
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 _OF_TORCH = vars(nn.Module()).keys()
 
@@ -40,9 +42,10 @@ def onnx(
     return _file(name, ".onnx", lambda path: to_onnx(module, path, inputs, gradients=gradients))
 
 
-def torchscript(module: nn.Module) -> Path:
+def torchscript(module: nn.Module, *, custom_ops: bool = False) -> Path:
     """A script."""
-    return _file(digest(module, {}, ".pt"), ".pt", lambda path: to_torchscript(module, path))
+    name = digest(module, {}, ".pt", custom_ops)
+    return _file(name, ".pt", lambda path: to_torchscript(module, path, custom_ops=custom_ops))
 
 
 def pt2(module: nn.Module, inputs: Mapping[str, Tensor] | None = None) -> Path:
@@ -72,11 +75,12 @@ def _file(name: str, suffix: str, write: Callable[[Path], object]) -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    """The folder of what is as it is now; those of what was before are removed."""
+    """The folder of what is as it is now; those that no run has begun with for an hour are removed."""
     folder = _STORE / key()
     folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
     for older in _STORE.iterdir():
-        if older != folder:
+        if older.stat().st_mtime < time.time() - _HOUR:
             shutil.rmtree(older, ignore_errors=True)
     return folder
 
@@ -84,11 +88,9 @@ def _folder() -> Path:
 def key(root: Path = ROOT) -> str:
     """A name for the sources under `root`, the libraries and this Python."""
     found = hashlib.sha256(repr((sys.version, [metadata.version(name) for name in _LIBRARIES])).encode())
-    sources = [path for folder in ("exportable_losses", "export") for path in (root / folder).rglob("*.py")]
-    for path in sorted(sources):
+    files = [path for folder in ("exportable_losses", "export") for path in (root / folder).rglob("*")]
+    for path in sorted(path for path in files if path.suffix in _SOURCES):
         found.update(repr((path.relative_to(root).as_posix(), path.read_bytes())).encode())
-    native = library_path()  # which computes test data
-    found.update(Path(native).read_bytes() if native else b"")
     return found.hexdigest()[:16]
 
 

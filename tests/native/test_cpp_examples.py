@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import exports
 import ml_dtypes
 import numpy as np
 import onnx
@@ -19,7 +20,6 @@ from building import EXAMPLES, ROOT, built, kept
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
-from exportable_losses.export import to_onnx, to_torchscript
 
 ROWS = ("ctc_loss", "transducer_loss", "ctc_loss_kd", "l1_loss", "PitWrapper", "get_mask", "truncate")
 LATTICES = ROWS[:3]
@@ -56,10 +56,12 @@ def exported(once: Once) -> Callable[[str], Files]:
     def fill(folder: Path) -> None:
         for row in ROWS:
             entry = catalog.get(row)
-            (folder / row).mkdir()
-            to_onnx(entry.module(), folder / row / "loss.onnx", entry.example_inputs())
-            to_torchscript(entry.module(), folder / row / "loss.pt")
-            to_torchscript(entry.module(), folder / row / "custom.pt", custom_ops=True)
+            graph = exports.onnx(entry.module())
+            shutil.copytree(graph.parent, folder / row)
+            (folder / row / graph.name).rename(folder / row / "loss.onnx")
+            shutil.copy(exports.torchscript(entry.module()), folder / row / "loss.pt")
+            custom = exports.torchscript(entry.module(), custom_ops=True)
+            shutil.copy(custom, folder / row / "custom.pt")
 
     folder = once("exported", fill)
     return lambda row: Files(folder / row)

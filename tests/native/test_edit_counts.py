@@ -3,9 +3,9 @@
 import contextlib
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import exports
 import jiwer
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ from ort_cases import computed_by, session
 from torch import Tensor
 
 import exportable_losses as el
-from exportable_losses.export import to_onnx
 from exportable_losses.export.nodes.functions import function_protos
 from exportable_losses.ops import edit_counts as plain
 from exportable_losses.ops import native, using
@@ -299,9 +298,8 @@ def test_the_kernel_and_the_body_agree(library: str, threads: int) -> None:
         np.testing.assert_array_equal(counts, portable.run(None, feed_of(batch))[0])
 
 
-def test_an_exported_file_gets_the_kernel(library: str, tmp_path: Path) -> None:
-    path = tmp_path / "distance.onnx"
-    to_onnx(el.EditDistance(), path)
+def test_an_exported_file_gets_the_kernel(library: str) -> None:
+    path = exports.onnx(el.EditDistance())
     batch = batch_of(random_pairs(8, 9, 30))
     names = ("predictions", "targets", "prediction_lens", "target_lens")
     feed = {

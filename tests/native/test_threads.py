@@ -1,9 +1,9 @@
 """One library, several threads: each gets the numbers that it would get alone, to the last bit."""
 
 import concurrent.futures
-from pathlib import Path
 from typing import Any
 
+import exports
 import numpy as np
 import pytest
 import torch
@@ -11,7 +11,6 @@ from building import plain, shared_library
 
 import exportable_losses as el
 from exportable_losses import ops
-from exportable_losses.export import to_onnx
 from exportable_losses.ops import native
 from exportable_losses.runtime import LossSession
 
@@ -73,13 +72,12 @@ def test_any_number_of_threads(loss: str, dtype: torch.dtype) -> None:
         torch.set_num_threads(before)
 
 
-def test_sessions_and_operators_at_once(tmp_path: Path) -> None:
+def test_sessions_and_operators_at_once() -> None:
     """Two threads with sessions of their own, one that shares theirs, two with the torch operators."""
     modules = {"ctc": el.CTCLoss(reduction="none"), "transducer": el.TransducerLoss(reduction="none")}
-    files = {loss: tmp_path / f"{loss}.onnx" for loss in LOSSES}
+    files = {loss: exports.onnx(module) for loss, module in modules.items()}
     feeds: list[tuple[str, dict[str, np.ndarray]]] = []
-    for loss, module in modules.items():
-        to_onnx(module, files[loss])
+    for loss in modules:
         for sizes in SIZES[:-1]:
             scores, targets, input_lengths, target_lengths, *_ = batch(loss, sizes)
             relative = (input_lengths.clamp(min=1) / sizes[1], target_lengths / sizes[2])
