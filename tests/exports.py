@@ -80,8 +80,9 @@ def _folder() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
     for older in _STORE.iterdir():
-        if older.stat().st_mtime < time.time() - _HOUR:
-            shutil.rmtree(older, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            if older.stat().st_mtime < time.time() - _HOUR:
+                shutil.rmtree(older, ignore_errors=True)
     return folder
 
 

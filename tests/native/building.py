@@ -23,6 +23,7 @@ SOURCES = (ROOT / "CMakeLists.txt", ROOT / "cmake", CSRC, Path(__file__).parent,
 SUFFIXES = {".cc", ".cpp", ".c", ".h", ".cu", ".cuh", ".cmake", ".txt"}
 COMPILERS = ("g++", "nvcc", "aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")  # beside the machine's own
 KEPT = ROOT / "build" / "tests"
+PROGRAMS = "host"  # as `validate --on` calls that folder, which takes them from here in its tests
 # the `dev` extra brings cmake and ninja, which need not be on the path of who calls this Python
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
@@ -79,6 +80,11 @@ def plain(*options: str, targets: tuple[str, ...] = ("exportable_losses",)) -> P
     """Where the library is, or other targets beside it: built with our own header of ONNX Runtime."""
     flags = f"-DCMAKE_CXX_FLAGS={WARNINGS} -DEXPORTABLE_LOSSES_OWN_ORT_ABI"
     return built("plain", "-DEXPORTABLE_LOSSES_TESTS=ON", flags, *options, targets=targets)
+
+
+def programs() -> Path:
+    """Where the programs of examples/cpp are; each is there if what it needs was found."""
+    return built(PROGRAMS, f"-DPYTHON={sys.executable}", source=EXAMPLES)
 
 
 def cmake(folder: Path, *options: str, targets: tuple[str, ...], source: Path) -> None:

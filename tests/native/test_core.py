@@ -11,7 +11,7 @@ import pytest
 from building import built, plain, shared_library, which, why_no_sanitizer
 
 NAMES = ("baseline", "avx2", "avx512")
-SANITIZERS = ["", "address,undefined", pytest.param("thread", marks=pytest.mark.thorough)]
+SANITIZERS = ["", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("address,undefined", "thread"))]
 
 
 def run(program: Path, isa: str | None, *arguments: str) -> str:

@@ -4,19 +4,19 @@ import hashlib
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import building
 import exports
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 import torch.utils.cpp_extension
-from building import EXAMPLES, ROOT, built, kept
+from building import EXAMPLES, ROOT, kept
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
@@ -29,7 +29,7 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """The folder of the programs; each is there if what it needs was found."""
-    return built("examples", f"-DPYTHON={sys.executable}", source=EXAMPLES)
+    return building.programs()
 
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

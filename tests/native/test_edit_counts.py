@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import exports
@@ -298,7 +299,7 @@ def test_the_kernel_and_the_body_agree(library: str, threads: int) -> None:
         np.testing.assert_array_equal(counts, portable.run(None, feed_of(batch))[0])
 
 
-def test_an_exported_file_gets_the_kernel(library: str) -> None:
+def test_an_exported_file_gets_the_kernel(library: str, tmp_path: Path) -> None:
     path = exports.onnx(el.EditDistance())
     batch = batch_of(random_pairs(8, 9, 30))
     names = ("predictions", "targets", "prediction_lens", "target_lens")
