@@ -1,6 +1,6 @@
 """Losses and metrics for speech models that compute the same number everywhere.
 
-Importing this package is cheap: torch loads when a module is first touched.
+Importing this package is cheap: torch loads when a module is touched, or names are listed.
 """
 
 import contextlib

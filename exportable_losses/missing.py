@@ -26,7 +26,7 @@ def remedy(error: ModuleNotFoundError, extra: str) -> tuple[str, str | None]:
 
 
 def explained(module: str, extra: str, find: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`find`, the `__getattr__` of a module that loads lazily, which says what to install where it cannot."""
+    """Wrap `find`, the `__getattr__` of a lazy module, so that an error says what to install."""
 
     def __getattr__(name: str) -> Any:
         try:

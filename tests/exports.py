@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_pt2, to_torchscript
+from exportable_losses.library import library_path
 
 ROOT = Path(__file__).parents[1]
 _STORE = ROOT / "build" / "tests" / "exports"
-_SOURCES = {".py", ".cc", ".h"}  # the native library computes test data
-_HOUR = 3600.0
+_DAY = 24 * 3600.0
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 _OF_TORCH = vars(nn.Module()).keys()
 
@@ -75,13 +75,13 @@ def _file(name: str, suffix: str, write: Callable[[Path], object]) -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    """The folder of what is as it is now; those that no run has begun with for an hour are removed."""
-    folder = _STORE / key()
+    """The folder of what is as it is now; those that no run has begun with for a day are removed."""
+    folder = _STORE / _KEY
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
     for older in _STORE.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another worker was faster
-            if older.stat().st_mtime < time.time() - _HOUR:
+            if older.stat().st_mtime < time.time() - _DAY:
                 shutil.rmtree(older, ignore_errors=True)
     return folder
 
@@ -89,10 +89,15 @@ def _folder() -> Path:
 def key(root: Path = ROOT) -> str:
     """A name for the sources under `root`, the libraries and this Python."""
     found = hashlib.sha256(repr((sys.version, [metadata.version(name) for name in _LIBRARIES])).encode())
-    files = [path for folder in ("exportable_losses", "export") for path in (root / folder).rglob("*")]
-    for path in sorted(path for path in files if path.suffix in _SOURCES):
+    sources = [path for folder in ("exportable_losses", "export") for path in (root / folder).rglob("*.py")]
+    for path in sorted(sources):
         found.update(repr((path.relative_to(root).as_posix(), path.read_bytes())).encode())
+    if native := library_path():  # it computes the test data
+        found.update(Path(native).read_bytes())
     return found.hexdigest()[:16]
+
+
+_KEY = key()  # of the sources that are loaded, not of what they become while tests run
 
 
 def digest(module: nn.Module, inputs: Mapping[str, Tensor], *options: Any) -> str:
@@ -106,6 +111,7 @@ def digest(module: nn.Module, inputs: Mapping[str, Tensor], *options: Any) -> st
         own = {k: v for k, v in sorted(vars(part).items()) if k not in _OF_TORCH}
         tensors += [(k, v) for k, v in own.items() if isinstance(v, Tensor)]
         plain = {k: v for k, v in own.items() if not isinstance(v, Tensor)}
+        assert " at 0x" not in repr(plain), f"{kind} holds {plain}, which has no name that lasts"
         found.update(repr((name, kind.__module__, kind.__qualname__, plain, _source(kind))).encode())
     for name, tensor in tensors:
         found.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())

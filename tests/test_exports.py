@@ -36,7 +36,6 @@ def test_the_same_sources_have_one_key(tree: Path) -> None:
         "export/formats/onnx.py",
         "export/nodes/functions/ctc.py",
         "exportable_losses/masking.py",
-        "exportable_losses/csrc/ctc.inc.h",
     ],
 )
 def test_a_byte_in_a_source_changes_the_key(source: str, tree: Path) -> None:
@@ -62,6 +61,13 @@ def test_another_version_of_a_library_changes_the_key(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         exports.metadata, "version", lambda name: version(name) + "1" * (name == "onnxscript")
     )
+    assert exports.key() != before
+
+
+def test_another_native_library_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "library.so").write_bytes(b"another")
+    before = exports.key()
+    monkeypatch.setenv("EXPORTABLE_LOSSES_LIBRARY", str(tmp_path / "library.so"))
     assert exports.key() != before
 
 
@@ -107,6 +113,11 @@ def test_a_class_inside_a_function_is_refused() -> None:
         exports.onnx(Scaled(), X)
 
 
+def test_what_has_no_name_that_lasts_is_refused() -> None:
+    with pytest.raises(AssertionError, match="which has no name that lasts"):
+        exports.digest(Weighed(1.0, object()), X)
+
+
 def test_a_module_of_a_test_is_named_by_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     before = exports.digest(FrameNLL(), X)
     monkeypatch.setattr(exports, "_source", lambda kind: f"another {kind.__name__}")
@@ -126,9 +137,9 @@ def test_a_file_is_written_once_and_then_kept(tmp_path: Path, monkeypatch: pytes
     assert sorted(tmp_path.rglob("*.pt")) == sorted([first, other])
 
 
-def test_what_no_run_has_used_for_an_hour_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_run_has_used_for_a_day_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "_STORE", tmp_path)
-    for age in (0, 2):
+    for age in (0, 30):
         (tmp_path / f"{age} hours").mkdir()
         os.utime(tmp_path / f"{age} hours", (time.time() - 3600 * age,) * 2)
     folder = exports._folder.__wrapped__()

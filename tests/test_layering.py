@@ -1,6 +1,7 @@
 """Who may import whom: the contracts of pyproject.toml, held by import-linter. And how long a file may be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_a_runtime_that_imports_torch_is_noticed(tmp_path: Path) -> None:
     done = lint(tmp_path)
     assert done.returncode != 0
     assert "runtime" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("floor", "line"),
+    [
+        ("nodes", "from ..formats import plan"),
+        ("formats", "from ..checking.runners import RUNNERS"),
+        ("joint", "from ..checking import validate"),
+        ("checking", "from ..commands import app"),
+    ],
+)
+def test_an_import_that_runs_upwards_is_noticed(floor: str, line: str, tmp_path: Path) -> None:
+    package = linked_tree(tmp_path) / "exportable_losses"
+    (package / "export").unlink()
+    shutil.copytree(ROOT / "export", package / "export", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "export" / floor / "upwards.py").write_text(f"{line}\n")
+    done = lint(tmp_path)
+    assert done.returncode != 0
+    assert "imports run downwards BROKEN" in done.stdout
 
 
 UNWANTED = ("torch", "onnx", "onnxruntime", "onnxscript", "pyarrow", "matplotlib", "ray")

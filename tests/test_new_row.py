@@ -22,6 +22,8 @@ ROW = "SmoothL1Loss"
 TESTS = [
     *(f"tests/losses/test_{name}.py" for name in ("catalog", "recorded", "package", "bad_input", "repr")),
     f"tests/export/formats/test_parity.py::test_every_way_gives_the_same[{ROW}-mean]",
+    *(f"tests/losses/test_{name}.py" for name in ("every_row", "properties", "what_files_say")),
+    "tests/runtime/test_session.py",
     *("tests/cli/test_cli_list.py", "tests/cli/test_cli_bench.py", "tests/test_readme.py"),
     *("tests/export/checking/test_record.py", "tests/export/formats/test_half.py"),
 ]

@@ -1,14 +1,17 @@
-"""What is round a trace: silence, and nothing done twice."""
+"""What surrounds a trace: silence, and nothing done twice."""
 
 import contextlib
 import functools
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch._export.utils
 from torch.onnx._internal.exporter import _registration
+
+_ONE_AT_A_TIME = threading.RLock()  # two that overlap would leave torch as the first has changed it
 
 
 @contextlib.contextmanager
@@ -28,17 +31,17 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sparing() -> Iterator[None]:
-    """Spare the exporter a third of its time, which goes into asking for the same again.
+    """Save a third of the exporter's time, which it spends asking the same things again.
 
     It reads onnxscript's library from its sources for every graph, and has torch list all composite operators
-    for every namespace. A torch without these functions takes its time.
+    for every namespace. Where torch has other functions, nothing is saved.
     """
     spared: list[tuple[Any, str, Callable[..., Any]]] = [
-        (_registration.onnxscript_apis, "get_torchlib_ops", _kept),
+        (getattr(_registration, "onnxscript_apis", None), "get_torchlib_ops", _kept),
         # of one trace only: between two there may be new operators
         (torch._export.utils, "_materialize_cpp_cia_ops", functools.cache),
     ]
-    with contextlib.ExitStack() as restore:
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as restore:
         for owner, name, once in spared:
             if function := getattr(owner, name, None):
                 restore.callback(setattr, owner, name, function)

@@ -24,7 +24,7 @@ def test_exceptions_name_rows_and_letters_that_exist(row):
         assert exception.items() <= case.sizes.items()
 
 
-def test_shapes_the_issue_names():
+def test_shapes_of_the_lattices_and_permutations():
     shapes = {
         row: [tuple(case.sizes[letter] for letter in letters) for case in timing.cases([row])]
         for row, letters in (("ctc_loss", "BTSC"), ("transducer_loss", "BTUV"))

@@ -99,7 +99,7 @@ def test_every_runtime_sees_a_number_that_is_off(cli, everywhere, tmp_path, name
     assert "3 outputs checked, 1 off." in result.stdout
 
 
-@pytest.mark.thorough  # the next test has what does not compile; that something does, test_upstream
+@pytest.mark.thorough  # slow: the next test covers a failure, test_upstream a package that compiles
 @pytest.mark.parametrize("row", ["l1_loss", "ctc_loss"])
 def test_aotinductor_compiles_a_file_once_for_python_and_cpp(cli, tmp_path, monkeypatch, row):
     for name in COMPILED:

@@ -23,7 +23,7 @@ SOURCES = (ROOT / "CMakeLists.txt", ROOT / "cmake", CSRC, Path(__file__).parent,
 SUFFIXES = {".cc", ".cpp", ".c", ".h", ".cu", ".cuh", ".cmake", ".txt"}
 COMPILERS = ("g++", "nvcc", "aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")  # beside the machine's own
 KEPT = ROOT / "build" / "tests"
-PROGRAMS = "host"  # as `validate --on` calls that folder, which takes them from here in its tests
+PROGRAMS = "host"  # the folder that `validate --on` builds into; its tests take the programs from here
 # the `dev` extra brings cmake and ninja, which need not be on the path of who calls this Python
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
@@ -46,9 +46,21 @@ def kept(name: str, step: str, fill: Callable[[Path], None]) -> Path:
             steps = []
         if step not in steps:
             done.unlink(missing_ok=True)
-            fill(folder)
-            done.write_text("\n".join([sources(), *steps, step]))
+            try:
+                fill(folder)
+                steps.append(step)
+            except (Exception, pytest.skip.Exception):  # other tests read what earlier steps have left
+                _finish(done, steps)
+                raise
+            _finish(done, steps)
     return folder
+
+
+def _finish(done: Path, steps: list[str]) -> None:
+    """Say what stands in a folder, all at once."""
+    new = done.with_suffix(".new")
+    new.write_text("\n".join([sources(), *steps]))
+    new.replace(done)
 
 
 @functools.cache

@@ -1,36 +1,15 @@
-"""What is made once for all tests, and for all workers of pytest-xdist."""
+"""What the tests of C++ and of its doors share."""
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import exports
 import pytest
 import torch
 from building import plain, shared_library
-from filelock import FileLock  # torch brings it
 from ort_cases import relative
 
 import exportable_losses as el
-
-
-@pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """`once(name, fill)` is a folder that the first worker to ask has filled."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def folder_of(name: str, fill: Callable[[Path], None]) -> Path:
-        folder = shared / name
-        with FileLock(shared / f"{name}.lock"):
-            if not (shared / f"{name}.done").exists():
-                folder.mkdir(exist_ok=True)
-                fill(folder)
-                (shared / f"{name}.done").touch()
-        return folder
-
-    return folder_of
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,19 @@ def test_what_was_killed_half_way_is_begun_anew(taken: list[str]) -> None:
     assert taken == ["a", "b", "a"]
 
 
+def test_a_step_that_fails_leaves_what_others_read(taken: list[str]) -> None:
+    def fails(folder: Path) -> None:
+        raise AssertionError("it does not compile")
+
+    folder = building.kept("x", "a", of(taken, "a"))
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="it does not compile"):
+            building.kept("x", "b", fails)
+        assert (folder / "a").exists()
+    building.kept("x", "a", of(taken, "a"))
+    assert taken == ["a"]
+
+
 def test_what_is_of_other_sources_is_thrown_away(taken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     building.kept("x", "a", of(taken, "a"))
     monkeypatch.setattr(building, "sources", lambda: "other")

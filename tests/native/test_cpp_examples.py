@@ -23,7 +23,6 @@ from exportable_losses import catalog
 
 ROWS = ("ctc_loss", "transducer_loss", "ctc_loss_kd", "l1_loss", "PitWrapper", "get_mask", "truncate")
 LATTICES = ROWS[:3]
-Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -50,20 +49,17 @@ class Files:
 
 
 @pytest.fixture(scope="session")
-def exported(once: Once) -> Callable[[str], Files]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Files]:
     """The files of a row, test data beside them."""
-
-    def fill(folder: Path) -> None:
-        for row in ROWS:
-            entry = catalog.get(row)
-            graph = exports.onnx(entry.module())
-            shutil.copytree(graph.parent, folder / row)
-            (folder / row / graph.name).rename(folder / row / "loss.onnx")
-            shutil.copy(exports.torchscript(entry.module()), folder / row / "loss.pt")
-            custom = exports.torchscript(entry.module(), custom_ops=True)
-            shutil.copy(custom, folder / row / "custom.pt")
-
-    folder = once("exported", fill)
+    folder = tmp_path_factory.mktemp("exported")
+    for row in ROWS:
+        entry = catalog.get(row)
+        graph = exports.onnx(entry.module())
+        shutil.copytree(graph.parent, folder / row)
+        (folder / row / graph.name).rename(folder / row / "loss.onnx")
+        shutil.copy(exports.torchscript(entry.module()), folder / row / "loss.pt")
+        custom = exports.torchscript(entry.module(), custom_ops=True)
+        shutil.copy(custom, folder / row / "custom.pt")
     return lambda row: Files(folder / row)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import half
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -21,19 +20,12 @@ from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession, compare
 
 ROWS = {row: next(case for case in BY_NAME.values() if case.row == row) for row in catalog.names()}
-NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 BITS = {"float16": 11, "bfloat16": 8}  # of a mantissa
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126}
 # rows that take logits or log-probabilities, and what gives a probability zero is no reason for infinity
 _LOSSES = ("nll_loss", "bce_loss", "ctc_loss", "transducer_loss", "nll_loss_kd", "ctc_loss_kd")
 _PATHS = ("CTCPosterior", "CTCAlign", "TransducerPosterior", "TransducerAlign")
 OF_SCORES = (*_LOSSES, "LogSoftmaxWrapper", *_PATHS)
-
-
-def as_array(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        return tensor.float().numpy().astype(ml_dtypes.bfloat16)
-    return tensor.numpy()
 
 
 def run_half(case: Case, inputs: Inputs, dtype: Any, folder: Path) -> tuple[Any, Inputs]:
@@ -45,7 +37,7 @@ def run_half(case: Case, inputs: Inputs, dtype: Any, folder: Path) -> tuple[Any,
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / "half.onnx")
     session = LossSession(folder / "half.onnx")
-    got = session(**{name: as_array(tensor) for name, tensor in given.items()})
+    got = session(**{name: half.as_array(tensor) for name, tensor in given.items()})
     exact = {name: x.float() if x.dtype == TYPES[dtype][0] else x for name, x in given.items()}
     return got, case.truth(exact)
 
@@ -60,7 +52,7 @@ def assert_as_exact_as_half(got: Any, truth: Inputs, dtype: str) -> None:
         if got[name].dtype == np.float64:  # the gaps of a calibration error: sums over a corpus
             continue
         state = name in ("alpha_out", "offset_out")
-        assert got[name].dtype == (np.float32 if state else NUMPY[dtype]), name
+        assert got[name].dtype == (np.float32 if state else half.NUMPY[dtype]), name
         most = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
         inside = 100 * np.finfo(np.float32).eps * most
         allowed = np.abs(expected) * 2.0 ** -BITS[dtype] + inside + SMALLEST[dtype]
@@ -109,7 +101,7 @@ def test_the_file_has_its_test_data_and_gradients(dtype: Any, tmp_path: Path) ->
         "grad_log_probs": TYPES[dtype][1],
     }
     inputs, outputs = read_test_data(tmp_path / "test_data_set_0")
-    assert inputs["log_probs"].dtype == outputs["loss"].dtype == NUMPY[dtype]
+    assert inputs["log_probs"].dtype == outputs["loss"].dtype == half.NUMPY[dtype]
     for difference in compare(LossSession(tmp_path / "loss.onnx")(**inputs), outputs):
         assert difference.half
         assert difference.within()
@@ -148,7 +140,7 @@ def test_a_state_keeps_its_bits(dtype: Any, tmp_path: Path) -> None:
     alpha, offset = (x.numpy() for x in el.CTCForwardChunk().initial_state(targets))
     whole = {"targets": targets.numpy(), "input_lens": ones.numpy(), "target_lens": ones.numpy()}
     for frame in log_probs.split(1, dim=1):
-        got = session(log_probs=as_array(frame), **whole, alpha=alpha, offset=offset)
+        got = session(log_probs=half.as_array(frame), **whole, alpha=alpha, offset=offset)
         costs, alpha, offset = got.values()
     truth = torch.nn.functional.ctc_loss(
         log_probs.double().transpose(0, 1),
