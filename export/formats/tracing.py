@@ -33,11 +33,12 @@ def quiet(*loggers: str) -> Iterator[None]:
 def sparing() -> Iterator[None]:
     """Save a third of the exporter's time, which it spends asking the same things again.
 
-    It reads onnxscript's library from its sources for every graph, and has torch list all composite operators
-    for every namespace. Where torch has other functions, nothing is saved.
+    For every graph it reads onnxscript's library from its sources, with the signature of each function, and has
+    torch list all composite operators for every namespace. Where torch has other functions, nothing is saved.
     """
     spared: list[tuple[Any, str, Callable[..., Any]]] = [
         (getattr(_registration, "onnxscript_apis", None), "get_torchlib_ops", _kept),
+        (getattr(_registration, "_schemas", None), "op_signature_from_function", _kept),
         # of one trace only: between two there may be new operators
         (torch._export.utils, "_materialize_cpp_cia_ops", functools.cache),
     ]
@@ -51,5 +52,5 @@ def sparing() -> Iterator[None]:
 
 @functools.cache
 def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which answers once and for all."""
-    return functools.cache(function)
+    """`function`, which remembers its answers: twice as many as there are in the library."""
+    return functools.lru_cache(maxsize=2048)(function)

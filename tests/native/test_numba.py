@@ -163,6 +163,7 @@ with computers.using("numba"): assert el.CTCLoss()(*given).isclose(expected)
 # On a GPU
 
 
+@pytest.mark.thorough  # the simulator is slow; the recursions are those of the CPU, which other tests hold
 def test_the_kernels_for_a_gpu_in_the_simulator() -> None:
     needs_numba()
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")

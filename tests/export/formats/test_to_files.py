@@ -107,15 +107,18 @@ def test_ones_in_the_example_stay_dynamic(row: str) -> None:
 
 
 def test_the_library_is_read_once_and_operators_once_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    api, calls = _registration.onnxscript_apis, []
+    api, schemas, calls = _registration.onnxscript_apis, _registration._schemas, []
     monkeypatch.setattr(api, "get_torchlib_ops", lambda: calls.append("library"))
+    monkeypatch.setattr(schemas, "op_signature_from_function", lambda of: calls.append(of))
     monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", lambda: calls.append("operators"))
     for _ in range(2):
         with sparing():
             for _ in range(2):
                 api.get_torchlib_ops()
+                schemas.op_signature_from_function("signature")
                 utils._materialize_cpp_cia_ops()
-    assert calls == ["library", "operators", "operators"]
+    assert calls == ["library", "signature", "operators", "operators"]
     api.get_torchlib_ops()  # outside, torch is as it was
+    schemas.op_signature_from_function("signature")
     utils._materialize_cpp_cia_ops()
-    assert calls[3:] == ["library", "operators"]
+    assert calls[4:] == ["library", "signature", "operators"]
