@@ -33,8 +33,9 @@ def quiet(*loggers: str) -> Iterator[None]:
 def sparing() -> Iterator[None]:
     """Save a third of the exporter's time, which it spends asking the same things again.
 
-    For every graph it reads onnxscript's library from its sources, with the signature of each function, and has
-    torch list all composite operators for every namespace. Where torch has other functions, nothing is saved.
+    For every graph it reads onnxscript's library from its sources, with the signature of each function, and
+    has torch list all composite operators for every namespace. Where torch has other functions, nothing is
+    saved.
     """
     spared: list[tuple[Any, str, Callable[..., Any]]] = [
         (getattr(_registration, "onnxscript_apis", None), "get_torchlib_ops", _kept),

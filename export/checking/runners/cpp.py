@@ -48,7 +48,10 @@ def _built(program: str, folder: str, *options: str) -> Path:
 
 
 def _why_not_built(program: str, said: str) -> str:
-    if "No rule to make target" in said or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
+    no_target = any(
+        words in said for words in ("No rule to make target", "unknown target")
+    )  # make's, ninja's
+    if no_target or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
         needs = "onnxruntime_cxx_api.h (Debian: libonnxruntime-dev; set CPATH)"
         return f"it needs a C++ compiler and {needs if 'onnx' in program else 'libtorch'}"
     return f"its program could not be built: {one_line(said)}"
