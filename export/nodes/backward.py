@@ -15,11 +15,16 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Gradients that torch knows how to write in other operators."""
+    """What torch writes in other operators by its own rules: gradients, and the forwards that feed them.
+
+    The exporter translates such a forward for the sake of its first output and makes the second up, which the
+    gradient reads: that of `nll_loss_forward` is the total weight that a mean is divided by.
+    """
     return {
         operator: decompose
         for operator, decompose in decomposition_table.items()
-        if isinstance(operator, torch._ops.OpOverload) and "_backward" in operator.name()
+        if isinstance(operator, torch._ops.OpOverload)
+        and any(half in operator.name() for half in ("_backward", "_forward"))
     }
 
 

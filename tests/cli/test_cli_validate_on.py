@@ -295,3 +295,12 @@ def test_a_difference_without_bounds_is_json_too(tmp_path):
     json.loads(path.read_text(), parse_constant=pytest.fail)  # Infinity is no JSON
     cell = runtimes.read_json(path)["rows"]["row"]["here"]
     assert cell == {"ulp": np.inf, "absolute": np.inf, "problem": "loss: off by inf"}
+
+
+@pytest.mark.parametrize("said", ["No rule to make target 'x'", "ninja: error: unknown target 'x'"])
+def test_a_program_without_its_headers_is_named_whoever_builds_it(said):
+    assert "onnxruntime_cxx_api.h" in cpp._why_not_built("onnx_loss", said)
+    assert cpp._why_not_built("torch_loss", said) == "it needs a C++ compiler and libtorch"
+    assert (
+        cpp._why_not_built("torch_loss", "no space left") == "its program could not be built: no space left"
+    )

@@ -48,10 +48,8 @@ def _built(program: str, folder: str, *options: str) -> Path:
 
 
 def _why_not_built(program: str, said: str) -> str:
-    no_target = any(
-        words in said for words in ("No rule to make target", "unknown target")
-    )  # make's, ninja's
-    if no_target or "no CMAKE_CXX_COMPILER" in said.replace("No ", "no "):
+    words = ("No rule to make target", "unknown target", "o CMAKE_CXX_COMPILER")  # of make, ninja and CMake
+    if any(word in said for word in words):
         needs = "onnxruntime_cxx_api.h (Debian: libonnxruntime-dev; set CPATH)"
         return f"it needs a C++ compiler and {needs if 'onnx' in program else 'libtorch'}"
     return f"its program could not be built: {one_line(said)}"

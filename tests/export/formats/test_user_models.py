@@ -233,6 +233,38 @@ def test_our_own_losses_inside(tmp_path: Path) -> None:
     assert_close(got, truth(Mixed(), other, ["scores"]), torch.float32, "at other sizes")
 
 
+class Classifier(nn.Module):
+    """A linear layer and a loss whose mean is over the targets that count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 5)
+        self.register_buffer("weight", torch.linspace(0.5, 2.0, 5))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        scores = self.head(x)
+        weighted = F.nll_loss(scores.log_softmax(-1), y, weight=self.weight)
+        smoothed = F.cross_entropy(scores, y, label_smoothing=0.1, ignore_index=1)
+        return F.cross_entropy(scores, y) + 2 * weighted + 3 * smoothed
+
+
+def test_the_gradient_of_a_mean_over_targets_is_divided_by_their_number(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path, weights = Classifier(), tmp_path / "x.onnx", ["head.weight", "head.bias"]
+    example = {"x": torch.randn(2, 4), "y": torch.tensor([0, 2])}
+    to_onnx(module, path, example, gradients=["x", *weights])
+    held = {name: module.get_parameter(name).detach().clone() for name in weights}
+    exact = copy.deepcopy(module).double()
+    for items in (2, 3, 5):
+        x, y = torch.randn(items, 4), torch.arange(items) % 5
+        leaves = [x.double().requires_grad_(), *(exact.get_parameter(name) for name in weights)]
+        loss = exact(leaves[0], y)
+        gradients = torch.autograd.grad(loss, leaves)
+        expected = {f"grad_{n}": g for n, g in zip(["x", *weights], gradients, strict=True)}
+        got = onnx_runtime(path)({"x": x, "y": y, **held})
+        assert_close(got, {"loss": loss, **expected}, torch.float32, f"{items} items")
+
+
 def frames_last(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: layer(x.transpose(1, 2))
 
