@@ -142,6 +142,8 @@ def test_what_no_run_has_used_for_a_day_is_removed(tmp_path: Path, monkeypatch: 
     for age in (0, 30):
         (tmp_path / f"{age} hours").mkdir()
         os.utime(tmp_path / f"{age} hours", (time.time() - 3600 * age,) * 2)
+    (tmp_path / exports._KEY).mkdir()  # of now, and begun with long ago
+    os.utime(tmp_path / exports._KEY, (0, 0))
     folder = exports._folder.__wrapped__()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["0 hours", folder.name])
 

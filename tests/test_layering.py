@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from source_tree import WITHOUT_EDITABLE
 
 ROOT = Path(__file__).parent.parent
 SOURCE = {".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cu", ".cuh", ".js"}
@@ -24,11 +25,7 @@ def linked_tree(folder: Path) -> Path:
 
 
 def lint(tree: Path) -> subprocess.CompletedProcess[str]:
-    # an editable install puts a finder of its own before the path: without it the tree is found
-    code = (
-        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Redirecting' not in type(f).__name__];"
-        "from importlinter.cli import lint_imports_command as main; main()"
-    )
+    code = f"{WITHOUT_EDITABLE}; from importlinter.cli import lint_imports_command as main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "--config", str(ROOT / "pyproject.toml"), "--no-cache"],
         env={**os.environ, "PYTHONPATH": str(tree)},

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from source_tree import WITHOUT_EDITABLE
 
 from exportable_losses.library import library_path
 
@@ -67,11 +68,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(copy: Path) -> Run:
     """Runs a command in the copy, where the package is the copy's."""
-    # an editable install puts a finder of its own before the path
-    finders = (
-        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Redirecting' not in type(f).__name__]"
-    )
-    (copy / "sitecustomize.py").write_text(finders)
+    (copy / "sitecustomize.py").write_text(WITHOUT_EDITABLE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment |= {"PYTHONPATH": str(copy), "EXPORTABLE_LOSSES_LIBRARY": library_path() or ""}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from building import COMPILER, PATH, ROOT, kept, which
 from filelock import FileLock
+from source_tree import WITHOUT_EDITABLE
 
 PARTS = (
     "exportable_losses",
@@ -51,8 +52,7 @@ def run(code: str, *, site: Path, cwd: Path) -> str:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("EXPORTABLE_LOSSES")
     }
-    # before the editable install of this checkout, whose finder comes with the interpreter's site
-    first = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n{code}"
+    first = f"{WITHOUT_EDITABLE}\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", first],
         capture_output=True,

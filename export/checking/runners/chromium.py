@@ -6,10 +6,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from exportable_losses.export.checking.web import devtools, npm
-from exportable_losses.export.checking.web.site import Graph, server, write_site
-
 from ...formats.errors import Absent, one_line
+from ..web import devtools, npm
+from ..web.site import Graph, server, write_site
 from .face import Case, Outputs, Runner
 from .node import decoded, installed
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from exportable_losses.export.checking.web import npm
-from exportable_losses.export.checking.web.site import files_of
-
 from ...formats.errors import Absent, one_line
+from ..web import npm
+from ..web.site import files_of
 from .face import Case, Outputs, Runner
 
 SCRIPT = Path(npm.__file__).with_name("node.js")

@@ -1,5 +1,6 @@
 """What `to_onnx` and `to_torchscript` take, and what they leave as it was."""
 
+import threading
 from pathlib import Path
 
 import exports
@@ -122,3 +123,19 @@ def test_the_library_is_read_once_and_operators_once_a_trace(monkeypatch: pytest
     schemas.op_signature_from_function("signature")
     utils._materialize_cpp_cia_ops()
     assert calls[4:] == ["library", "signature", "operators"]
+
+
+def test_of_two_threads_one_waits_and_torch_is_as_it_was() -> None:
+    before, entered = utils._materialize_cpp_cia_ops, threading.Event()
+
+    def export() -> None:
+        with sparing():
+            entered.set()
+
+    other = threading.Thread(target=export)
+    with sparing():
+        other.start()
+        assert not entered.wait(0.1)
+    other.join()
+    assert entered.is_set()
+    assert utils._materialize_cpp_cia_ops is before
