@@ -135,6 +135,15 @@ def test_dimensions_are_the_models_where_it_has_them(join: Join, tmp_path: Path)
         assert (found["targets"], found["loss"]) == (targets, loss)
 
 
+@pytest.mark.parametrize("batch", [2, "batch"])
+def test_the_batch_of_a_model_that_has_time_first_is_its_second_dimension(
+    batch: int | str, join: Join, tmp_path: Path
+) -> None:
+    join(recogniser(layout="TBC", dims=(batch, "frames", CLASSES)), layout="TBC")
+    found = dims_of(onnx.load(tmp_path / "joint.onnx"))
+    assert (found["scores"], found["targets"]) == (["frames", batch, CLASSES], [batch, "S"])
+
+
 def test_metadata_of_both(join: Join, tmp_path: Path, ctc: Path) -> None:
     model = recogniser("probs", opset=12)
     model.metadata_props.add(key="character", value="abc")
