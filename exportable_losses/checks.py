@@ -27,7 +27,8 @@ def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **set
 
     Shapes are checked on every device. Values (lengths, indices) are checked on the CPU only,
     so that a GPU is never made to wait; a NaN passes through into the loss. A trace, an export
-    and a compiled graph are not checked: there, values do not exist yet.
+    and a compiled graph are not checked: there, values do not exist yet. Nor are values under the
+    transforms of `torch.func`, which hold many at once.
 
     Raises:
         ValueError: names the argument, what came and what was expected.
@@ -35,9 +36,14 @@ def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **set
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     given = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
-    values = all(type(tensor) is Tensor and tensor.device.type == "cpu" for tensor in given.values())
+    values = all(_is_plain(tensor) and tensor.device.type == "cpu" for tensor in given.values())
     checked = {entry.name for entry in contract.inputs if entry.bounded} if values else set()
     arrays: dict[str, Any] = {
         name: tensor.numpy() if name in checked else tensor for name, tensor in given.items()
     }
     contract.check(arrays, settings, values=values)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has memory of its own, which a subclass and a transform's stand-in have not."""
+    return type(tensor) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

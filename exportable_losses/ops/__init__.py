@@ -26,6 +26,8 @@ from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
+from .registration import register
+from .scores import computed
 from .transducer import (
     transducer_align,
     transducer_costs,
@@ -49,16 +51,12 @@ __all__ = [
     "with_no_arc",
 ]
 
-_LIBRARY = torch.library.Library("exportable_losses", "DEF")
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
 
 
 def _register_lattice(loss: str, scores: str) -> None:
     """Define `loss`_loss and `loss`_loss_grad; the gradient of the first is the second."""
     name, arguments = f"{loss}_loss", _LATTICE.format(scores=scores)
-    _LIBRARY.define(f"{name}({arguments}) -> Tensor")
-    _LIBRARY.define(f"{name}_grad({arguments}, Tensor grad_costs) -> (Tensor, Tensor)")
-    grad_op = getattr(torch.ops.exportable_losses, f"{name}_grad")
 
     def costs(*lattice: Any) -> Tensor:
         _check_shapes(loss, scores, *lattice)
@@ -68,27 +66,15 @@ def _register_lattice(loss: str, scores: str) -> None:
         _check_shapes(loss, scores, *lattice)
         return getattr(computer_of(lattice[0]), loss)(*lattice)
 
-    def fake(x: Tensor, *_: Any) -> Tensor:
-        return x.new_empty(x.shape[0])
-
     def fake_grad(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        return x.new_empty(x.shape[0]), x.new_empty(x.shape)
+        return _fake_costs(x), x.new_empty(x.shape)
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.blank_index = inputs[4]
+    register(f"{name}_grad({arguments}, Tensor grad_costs) -> (Tensor, Tensor)", costs_and_grad, fake_grad)
+    register(f"{name}({arguments}) -> Tensor", costs, _fake_costs, gradient=f"{name}_grad")
 
-    def backward(ctx: Any, grad_costs: Tensor) -> tuple[Tensor | None, ...]:
-        _, grad = grad_op(*ctx.saved_tensors, ctx.blank_index, grad_costs)
-        return grad, None, None, None, None
 
-    _LIBRARY.impl(name, costs, "CompositeExplicitAutograd")
-    _LIBRARY.impl(f"{name}_grad", costs_and_grad, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"exportable_losses::{name}", fake, lib=_LIBRARY)
-    torch.library.register_fake(f"exportable_losses::{name}_grad", fake_grad, lib=_LIBRARY)
-    torch.library.register_autograd(
-        f"exportable_losses::{name}", backward, setup_context=setup_context, lib=_LIBRARY
-    )
+def _fake_costs(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape[0], dtype=computed(x.dtype))
 
 
 def _check_shapes(
@@ -127,36 +113,30 @@ _register_lattice("transducer", "logits")
 
 def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:
     """Define `name`, two tensors that plain torch computes of a lattice."""
-    _LIBRARY.define(f"{name}({_LATTICE.format(scores=scores)}) -> (Tensor, Tensor)")
 
     def checked(*lattice: Any) -> tuple[Tensor, Tensor]:
         _check_shapes(loss, scores, *lattice)
         return compute(*lattice)
 
-    _LIBRARY.impl(name, checked, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"exportable_losses::{name}", fake, lib=_LIBRARY)
+    register(f"{name}({_LATTICE.format(scores=scores)}) -> (Tensor, Tensor)", checked, fake)
 
 
 def _fake_ctc_posterior(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0]), x.new_empty(*x.shape[:2], 2 * targets.shape[1] + 1)
+    costs = _fake_costs(x)
+    return costs, costs.new_empty(*x.shape[:2], 2 * targets.shape[1] + 1)
 
 
 def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[:2], dtype=torch.int64), x.new_empty(x.shape[0])
+    return x.new_empty(x.shape[:2], dtype=torch.int64), _fake_costs(x)
 
 
 def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return targets.new_empty(targets.shape, dtype=torch.int64), x.new_empty(x.shape[0])
+    return targets.new_empty(targets.shape, dtype=torch.int64), _fake_costs(x)
 
 
 _register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
 _register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
 _register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
-
-_LIBRARY.define(
-    f"ctc_forward({_LATTICE.format(scores='log_probs')}, Tensor alpha, Tensor offset)"
-    " -> (Tensor, Tensor, Tensor)"
-)
 
 
 def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,25 +150,23 @@ def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     return computer.ctc_forward(*given)
 
 
-_LIBRARY.impl("ctc_forward", _ctc_forward, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "exportable_losses::ctc_forward",
-    lambda x, _t, _i, _l, _b, alpha, offset: (
-        x.new_empty(x.shape[0]),
-        torch.empty_like(alpha),
-        torch.empty_like(offset),
-    ),
-    lib=_LIBRARY,
+def _fake_ctc_forward(
+    x: Tensor, _t: Tensor, _i: Tensor, _l: Tensor, _b: int, alpha: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    costs = _fake_costs(x)
+    return costs, costs.new_empty(alpha.shape), costs.new_empty(offset.shape)
+
+
+register(
+    f"ctc_forward({_LATTICE.format(scores='log_probs')}, Tensor alpha, Tensor offset)"
+    " -> (Tensor, Tensor, Tensor)",
+    _ctc_forward,
+    _fake_ctc_forward,
 )
-
-_LIBRARY.define("best_permutation(Tensor costs) -> Tensor")
-_LIBRARY.impl("best_permutation", best_permutation, "CompositeExplicitAutograd")
-
-
-torch.library.register_fake(
-    "exportable_losses::best_permutation",
+register(
+    "best_permutation(Tensor costs) -> Tensor",
+    best_permutation,
     lambda costs: costs.new_empty(costs.shape[:2], dtype=torch.int64),
-    lib=_LIBRARY,
 )
 
 
@@ -206,13 +184,9 @@ def _edit_counts(
     return computer.edit_counts(predictions, targets, prediction_lengths, target_lengths)
 
 
-_LIBRARY.define(
+register(
     "edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths)"
-    " -> Tensor"
-)
-_LIBRARY.impl("edit_counts", _edit_counts, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "exportable_losses::edit_counts",
+    " -> Tensor",
+    _edit_counts,
     lambda predictions, *_: predictions.new_empty((predictions.shape[0], 3), dtype=torch.int64),
-    lib=_LIBRARY,
 )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
+from .scores import widened
+
 
 def ctc_costs(
     log_probs: Tensor,
@@ -32,7 +34,7 @@ def ctc_costs(
         zero_infinity: give zero instead of infinity to a target that cannot be aligned.
     """
     return ctc_loss(
-        log_probs.transpose(0, 1),
+        widened(log_probs).transpose(0, 1),
         targets,
         input_lengths,
         target_lengths,
@@ -52,16 +54,17 @@ def ctc_costs_and_grad(
 ) -> tuple[Tensor, Tensor]:
     """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `log_probs`.
 
-    The gradient is torch's: `exp(log_probs) - occupation`, the gradient in the logits when
+    The gradient, in the type of `log_probs`, is torch's: `exp(log_probs) - occupation`, the gradient in the logits when
     `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
     log-probability is (torch gives NaN there).
     """
-    frames_first = log_probs.transpose(0, 1)
+    scores = widened(log_probs)
+    frames_first = scores.transpose(0, 1)
     costs, log_alpha = torch.ops.aten._ctc_loss.Tensor(
         frames_first, targets, input_lengths, target_lengths, blank_index
     )
     grad = torch.ops.aten._ctc_loss_backward.Tensor(
-        grad_costs,
+        grad_costs.to(scores.dtype),
         frames_first,
         targets,
         input_lengths,
@@ -71,7 +74,7 @@ def ctc_costs_and_grad(
         blank_index,
         True,
     ).transpose(0, 1)
-    return costs, grad.masked_fill(log_probs.isneginf(), 0.0)
+    return costs, grad.masked_fill(scores.isneginf(), 0.0).to(log_probs.dtype)
 
 
 def ctc_posterior(
@@ -84,6 +87,7 @@ def ctc_posterior(
     are one batch of 2B.
     """
     batch, frames = log_probs.shape[0], log_probs.shape[1]
+    log_probs = widened(log_probs)
     alpha, emitted, active, skips = both_ways(log_probs, targets, input_lengths, target_lengths, blank_index)
     before, behind = torch.empty_like(emitted[:batch]), torch.empty_like(emitted[:batch])
     for t in range(frames):
@@ -114,7 +118,7 @@ def ctc_forward(
     The largest of an item's states is taken out at every frame, so that no number grows with time, and here
     how the frames are divided among calls changes no bit.
     """
-    emitted, skips = lattice(log_probs, targets, target_lengths, blank_index)
+    emitted, skips = lattice(widened(log_probs), targets, target_lengths, blank_index)
     active = within(input_lengths, log_probs.shape[1])
     states, behind = by_state(alpha, skips, target_lengths)
     high, low = offset[:, 0], offset[:, 1]
@@ -163,7 +167,7 @@ def ctc_align(
     stayed goes before one as good that stepped, and that before one that skipped.
     """
     frames = log_probs.shape[1]
-    emitted, skips = lattice(log_probs, targets, target_lengths, blank_index)
+    emitted, skips = lattice(widened(log_probs), targets, target_lengths, blank_index)
     active = within(input_lengths, frames)
     last = 2 * target_lengths.unsqueeze(1)
     alpha = on(torch.zeros_like(last), skips)

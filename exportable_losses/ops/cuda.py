@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..library import library_path
 from .native import TYPES, Batch, in_rows, pointer
+from .scores import computed, widened
 
 
 def cuda_library_path() -> str | None:
@@ -55,8 +56,8 @@ def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
     if scores.device.type != "cuda":
         return f"it computes on CUDA devices, not on {scores.device.type}"
-    if scores.dtype not in TYPES:
-        return f"it knows float32 and float64, not {scores.dtype}"
+    if computed(scores.dtype) not in TYPES:
+        return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
     return "" if _library() else "the package was installed without it (no nvcc was found)"
 
 
@@ -80,7 +81,9 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    library, device, kind = _library(), scores.device, scores.dtype
+    library, device, dtype = _library(), scores.device, scores.dtype
+    scores = widened(scores)
+    kind = scores.dtype
     if library is None:
         raise RuntimeError("the CUDA kernels were asked for: the package was installed without them")
     scores = in_rows(scores)
@@ -106,7 +109,7 @@ def _run(
         )
     if error:
         raise ValueError(error.decode())
-    return costs, grad
+    return costs, None if grad is None else grad.to(dtype)
 
 
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..library import library_path
+from .scores import computed, widened
 
 _FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
 _SEQUENCES = ("predictions", "targets", "prediction_lengths", "target_lengths")
@@ -90,8 +91,8 @@ def _library() -> ctypes.CDLL | None:
 
 def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
-    if scores.device.type == "cpu" and scores.dtype not in TYPES:
-        return f"it knows float32 and float64, not {scores.dtype}"
+    if scores.device.type == "cpu" and computed(scores.dtype) not in TYPES:
+        return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
     return unavailable_on(scores.device)
 
 
@@ -123,6 +124,7 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
+    dtype, scores = scores.dtype, widened(scores)
     costs = scores.new_empty(scores.shape[0])
     grad = None
     if grad_costs is not None:
@@ -133,7 +135,7 @@ def _run(
     compute_into(
         loss, scores, targets, input_lengths, target_lengths, blank_index, grad_costs, costs=costs, grad=grad
     )
-    return costs, grad
+    return costs, None if grad is None else grad.to(dtype)
 
 
 def compute_into(
@@ -200,7 +202,7 @@ def ctc_forward(
     names = ("targets", "input_lengths", "target_lengths", "alpha", "offset")
     given = dict(zip(names, (targets, input_lengths, target_lengths, alpha, offset), strict=True))
     _on_the_cpu(given, "the scores are")
-    log_probs = in_rows(log_probs)
+    log_probs = in_rows(widened(log_probs))
     targets = targets.long().contiguous()
     input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
     state = [tensor.to(log_probs.dtype).contiguous() for tensor in (alpha, offset)]

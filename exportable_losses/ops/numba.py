@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .scores import computed, widened
+
 _KERNELS = {"cpu": "numba_cpu", "cuda": "numba_gpu"}
 
 
@@ -40,16 +42,21 @@ def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
     if scores.device.type not in _KERNELS:
         return f"it computes on the CPU and on CUDA devices, not on {scores.device.type}"
-    if scores.dtype not in (torch.float32, torch.float64):
-        return f"it knows float32 and float64, not {scores.dtype}"
+    if computed(scores.dtype) not in (torch.float32, torch.float64):
+        return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
     return _why_not(scores.device.type)
 
 
 def ctc(log_probs: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, C]`."""
-    return _kernels(log_probs.device.type).ctc(log_probs, *rest)
+    return _run("ctc", log_probs, *rest)
 
 
 def transducer(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, U+1, V]`."""
-    return _kernels(logits.device.type).transducer(logits, *rest)
+    return _run("transducer", logits, *rest)
+
+
+def _run(loss: str, scores: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    costs, grad = getattr(_kernels(scores.device.type), loss)(widened(scores), *rest)
+    return costs, None if grad is None else grad.to(scores.dtype)

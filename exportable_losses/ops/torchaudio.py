@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .scores import computed, widened
 from .transducer import log_zero
 
 
@@ -33,8 +34,8 @@ def unavailable(scores: Tensor) -> str:
         return f"it computes on the CPU and on CUDA devices, not on {scores.device.type}"
     if scores.dim() != 4:
         return "it computes the transducer only"
-    if scores.dtype != torch.float32:
-        return f"it knows float32, not {scores.dtype}"
+    if computed(scores.dtype) != torch.float32:
+        return f"it knows float32 and 16 bits, not {scores.dtype}"
     return _rnnt_loss()[1]
 
 
@@ -57,12 +58,12 @@ def transducer(
         ValueError: an item has no frame.
     """
     if not len(logits):
-        return logits.new_empty(0), None if grad_costs is None else torch.zeros_like(logits)
+        return logits.new_empty(0, dtype=torch.float32), None if grad_costs is None else torch.zeros_like(logits)
     if int(input_lengths.min()) < 1:
         raise ValueError("input_lengths: got an item without a frame, torchaudio expects one at least")
     # it takes no frame and no label more than the longest item has, and int32 alone
     frames, labels = int(input_lengths.max()), int(target_lengths.max())
-    given = logits.detach()[:, :frames, : labels + 1].clamp(min=log_zero())  # it makes a NaN of log 0
+    given = widened(logits.detach())[:, :frames, : labels + 1].clamp(min=log_zero())  # it makes a NaN of log 0
     given = given.contiguous().requires_grad_(grad_costs is not None)
     integers = (
         x.to(given.device, torch.int32).contiguous()
@@ -77,6 +78,7 @@ def transducer(
     (grad,) = torch.autograd.grad(costs, given, grad_costs)
     costs = _infinite(costs.detach())
     grad = grad.masked_fill(costs.isinf()[:, None, None, None], 0.0)
+    grad = grad.to(logits.dtype)
     return costs, pad(grad, [0, 0, 0, logits.shape[2] - labels - 1, 0, logits.shape[1] - frames])
 
 

@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from .scores import widened
+
 
 def log_zero() -> float:
     """Stands for log 0; finite, so that no difference of two is a NaN, in values or gradients."""
@@ -33,7 +35,7 @@ def transducer_costs(
         blank_index: the class of the blank.
     """
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = arcs_by_diagonal(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(widened(logits).log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
     alpha = start(labels, stay)
     for n in range(stay.shape[1]):
         alpha = forward(alpha, stay[:, n], emit[:, n])
@@ -48,14 +50,15 @@ def transducer_costs_and_grad(
     blank_index: int,
     grad_costs: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `logits`.
+    """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `logits`, of
+    their type.
 
     It is `softmax * occupation of the node - occupation of the arc`, and zero where the cost is
     infinite. A path takes one arc of each diagonal, so that the occupations of those are a softmax. In
     it a factor of the whole diagonal is nothing, and alpha and beta can stay near one: the logarithm of
     what thousands of arcs multiply to has few digits behind the point.
     """
-    log_probs = logits.log_softmax(-1)
+    log_probs = widened(logits).log_softmax(-1)
     labels = next_labels(targets, target_lengths, blank_index)
     stay, emit = arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     diagonals = stay.shape[1]
@@ -78,7 +81,8 @@ def transducer_costs_and_grad(
     stays, emits = stays.masked_fill(padding, 0.0) * weight, emits.masked_fill(padding, 0.0) * weight
     grad = log_probs.exp_().mul_((stays + emits).unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0.0)
     grad[..., blank_index] -= stays
-    return costs, grad.scatter_add_(-1, at_labels(labels, grad), -emits.unsqueeze(-1))
+    grad.scatter_add_(-1, at_labels(labels, grad), -emits.unsqueeze(-1))
+    return costs, grad.to(logits.dtype)
 
 
 def transducer_align(
@@ -92,7 +96,7 @@ def transducer_align(
     and where no path is possible.
     """
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = arcs_by_diagonal(logits.log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(widened(logits).log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
     alpha = start(labels, stay)
     by_label = torch.empty(stay.shape, dtype=torch.bool, device=stay.device)
     for n in range(stay.shape[1]):
@@ -121,7 +125,7 @@ def with_no_arc(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank_i
     small share keeps the logarithm of the total small as well.
     """
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = _by_frame(logits.log_softmax(-1), labels, blank_index)
+    stay, emit = _by_frame(widened(logits).log_softmax(-1), labels, blank_index)
     last = torch.arange(labels.shape[1], device=labels.device) >= target_lengths.unsqueeze(1)
     kept = math.log1p(-_given_up())
     stay, emit = stay + kept, emit.masked_fill(last.unsqueeze(1), -float("inf")) + kept
