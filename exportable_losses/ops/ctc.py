@@ -33,7 +33,7 @@ def ctc_costs(
         blank_index: the class of the blank.
         zero_infinity: give zero instead of infinity to a target that cannot be aligned.
     """
-    return ctc_loss(
+    costs = ctc_loss(
         widened(log_probs).transpose(0, 1),
         targets,
         input_lengths,
@@ -42,6 +42,7 @@ def ctc_costs(
         reduction="none",
         zero_infinity=zero_infinity,
     )
+    return costs + poison(log_probs, targets, input_lengths, target_lengths, blank_index)
 
 
 def ctc_costs_and_grad(
@@ -54,9 +55,9 @@ def ctc_costs_and_grad(
 ) -> tuple[Tensor, Tensor]:
     """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `log_probs`.
 
-    The gradient, in the type of `log_probs`, is torch's: `exp(log_probs) - occupation`, the gradient in the logits when
-    `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
-    log-probability is (torch gives NaN there).
+    The gradient, in the type of `log_probs`, is torch's: `exp(log_probs) - occupation`, the gradient in
+    the logits when `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
+    log-probability is minus infinity (torch gives NaN there), and a NaN in all frames where the cost is.
     """
     scores = widened(log_probs)
     frames_first = scores.transpose(0, 1)
@@ -74,7 +75,38 @@ def ctc_costs_and_grad(
         blank_index,
         True,
     ).transpose(0, 1)
-    return costs, grad.masked_fill(scores.isneginf(), 0.0).to(log_probs.dtype)
+    grad = grad.masked_fill(scores.isneginf(), 0.0).to(log_probs.dtype)
+    return poisoned(costs, grad, log_probs, targets, input_lengths, target_lengths, blank_index)
+
+
+def poison(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> Tensor:
+    """What makes a NaN of an item's cost, and zero for all others `[B]`.
+
+    An item is poisoned by a NaN or +inf among what its target reads, blanks too, whichever path would take
+    it: the recursions of different computers, and their sums, lose such a score in different places.
+    """
+    labels = labels_and_blank(targets, target_lengths, blank_index)
+    read = log_probs.detach().gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1))
+    wrong = ~(read < torch.inf) & within(input_lengths, log_probs.shape[1]).unsqueeze(2)
+    nothing = torch.zeros(log_probs.shape[0], dtype=log_probs.dtype, device=log_probs.device)
+    return nothing.masked_fill(wrong.flatten(1).any(1), torch.nan)
+
+
+def poisoned(
+    costs: Tensor,
+    by_frame: Tensor,
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+) -> tuple[Tensor, Tensor]:
+    """`costs` `[B]` and `by_frame` `[B, T, *]`, of poisoned items a NaN and NaN within their frames."""
+    bane = poison(log_probs, targets, input_lengths, target_lengths, blank_index)
+    inside = within(input_lengths, log_probs.shape[1]) & bane.isnan().unsqueeze(1)
+    return costs + bane, by_frame.masked_fill(inside.unsqueeze(2), torch.nan)
 
 
 def ctc_posterior(
@@ -87,15 +119,16 @@ def ctc_posterior(
     are one batch of 2B.
     """
     batch, frames = log_probs.shape[0], log_probs.shape[1]
-    log_probs = widened(log_probs)
-    alpha, emitted, active, skips = both_ways(log_probs, targets, input_lengths, target_lengths, blank_index)
+    scores = widened(log_probs)
+    alpha, emitted, active, skips = both_ways(scores, targets, input_lengths, target_lengths, blank_index)
     before, behind = torch.empty_like(emitted[:batch]), torch.empty_like(emitted[:batch])
     for t in range(frames):
         reached = transition(alpha, skips)
         alpha = torch.where(active[:, t : t + 1], reached + emitted[:, t], alpha)
         before[:, t] = reached[:batch]
         behind[:, frames - 1 - t] = alpha[batch:].flip(1)
-    return occupation(alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths)
+    costs, states = occupation(alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths)
+    return poisoned(costs, states, log_probs, targets, input_lengths, target_lengths, blank_index)
 
 
 def ctc_forward(
@@ -179,12 +212,13 @@ def ctc_align(
         moves[:, t] = move * now
     best, move = best_transition(alpha, skips)
     scores = best.gather(1, last).squeeze(1)
+    scores = scores + poison(log_probs, targets, input_lengths, target_lengths, blank_index)
     state = last - move.gather(1, last)
     states = torch.empty_like(active, dtype=torch.int64)
     for t in range(frames - 1, -1, -1):
         states[:, t] = state.squeeze(1)
         state = state - moves[:, t].gather(1, state)
-    return states.masked_fill(~active | scores.isneginf().unsqueeze(1), -1), scores
+    return states.masked_fill(~active | ~scores.isfinite().unsqueeze(1), -1), scores
 
 
 # What the recursions are made of, in `scans` too
@@ -195,6 +229,12 @@ def within(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
+def labels_and_blank(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
+    """The labels of each item, and the blank behind them: `[B, S+1]`, int64."""
+    padded = torch.nn.functional.pad(targets.long(), [0, 1])
+    return torch.where(within(target_lengths, padded.shape[1]), padded, blank_index)
+
+
 def lattice(
     log_probs: Tensor, targets: Tensor, target_lengths: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
@@ -202,8 +242,7 @@ def lattice(
 
     Such an arc leads from one label to the next, unless they are equal; two blanks are.
     """
-    padded = torch.nn.functional.pad(targets.long(), [0, 1])
-    padded = torch.where(within(target_lengths, padded.shape[1]), padded, blank_index)
+    padded = labels_and_blank(targets, target_lengths, blank_index)
     labels = torch.stack([torch.full_like(padded, blank_index), padded], 2).flatten(1)[:, :-1]
     two_before = torch.nn.functional.pad(labels, [2, 0], value=float(blank_index))[:, :-2]
     skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(labels == two_before, -torch.inf)

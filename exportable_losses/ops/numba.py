@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .ctc import poison, poisoned
 from .scores import computed, widened
 
 _KERNELS = {"cpu": "numba_cpu", "cuda": "numba_gpu"}
@@ -47,9 +48,18 @@ def unavailable(scores: Tensor) -> str:
     return _why_not(scores.device.type)
 
 
-def ctc(log_probs: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
     """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, C]`."""
-    return _run("ctc", log_probs, *rest)
+    lattice = (log_probs, targets, input_lengths, target_lengths, blank_index)
+    costs, grad = _run("ctc", *lattice, grad_costs)
+    return (costs + poison(*lattice), None) if grad is None else poisoned(costs, grad, *lattice)
 
 
 def transducer(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:

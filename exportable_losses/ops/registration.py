@@ -60,7 +60,7 @@ def _differentiable(operator: Any, gradient: str) -> Callable[..., Any]:
 
     methods = (forward, setup_context, backward, jvp)
     name = f"GeneratedBackwardFor_{_NAMESPACE}_{operator._schema.name.partition('::')[2]}"
-    function = type(
+    function: Any = type(
         name, (torch.autograd.Function,), {each.__name__: staticmethod(each) for each in methods}
     )
     # `Function.apply` would begin the transforms of `torch.func` anew; the dispatcher has begun them already,

@@ -1,4 +1,4 @@
-"""Scores of 16 bits: what comes of them is computed in float32, and their gradient rounded once to their type."""
+"""Scores of 16 bits: computed in float32, and so are costs; a gradient is rounded once to their type."""
 
 import torch
 from torch import Tensor

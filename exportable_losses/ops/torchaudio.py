@@ -58,13 +58,15 @@ def transducer(
         ValueError: an item has no frame.
     """
     if not len(logits):
-        return logits.new_empty(0, dtype=torch.float32), None if grad_costs is None else torch.zeros_like(logits)
+        costs = logits.new_empty(0, dtype=torch.float32)
+        return costs, None if grad_costs is None else torch.zeros_like(logits)
     if int(input_lengths.min()) < 1:
         raise ValueError("input_lengths: got an item without a frame, torchaudio expects one at least")
     # it takes no frame and no label more than the longest item has, and int32 alone
     frames, labels = int(input_lengths.max()), int(target_lengths.max())
-    given = widened(logits.detach())[:, :frames, : labels + 1].clamp(min=log_zero())  # it makes a NaN of log 0
-    given = given.contiguous().requires_grad_(grad_costs is not None)
+    given = widened(logits.detach())[:, :frames, : labels + 1]
+    given = given.clamp(min=log_zero()).contiguous()  # it makes a NaN of log 0
+    given = given.requires_grad_(grad_costs is not None)
     integers = (
         x.to(given.device, torch.int32).contiguous()
         for x in (targets[:, :labels], input_lengths, target_lengths)

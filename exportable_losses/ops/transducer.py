@@ -34,8 +34,11 @@ def transducer_costs(
         target_lengths: labels per item `[B]`, int64.
         blank_index: the class of the blank.
     """
+    # autograd would multiply what lies behind the lengths by zero, and a NaN by zero is a NaN
+    outside = behind(logits[..., 0], input_lengths, target_lengths).unsqueeze(-1)
+    log_probs = normalised(logits.masked_fill(outside, 0.0))
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = arcs_by_diagonal(widened(logits).log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     alpha = start(labels, stay)
     for n in range(stay.shape[1]):
         alpha = forward(alpha, stay[:, n], emit[:, n])
@@ -58,7 +61,7 @@ def transducer_costs_and_grad(
     it a factor of the whole diagonal is nothing, and alpha and beta can stay near one: the logarithm of
     what thousands of arcs multiply to has few digits behind the point.
     """
-    log_probs = widened(logits).log_softmax(-1)
+    log_probs = normalised(logits)
     labels = next_labels(targets, target_lengths, blank_index)
     stay, emit = arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     diagonals = stay.shape[1]
@@ -96,7 +99,7 @@ def transducer_align(
     and where no path is possible.
     """
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = arcs_by_diagonal(widened(logits).log_softmax(-1), labels, input_lengths, target_lengths, blank_index)
+    stay, emit = arcs_by_diagonal(normalised(logits), labels, input_lengths, target_lengths, blank_index)
     alpha = start(labels, stay)
     by_label = torch.empty(stay.shape, dtype=torch.bool, device=stay.device)
     for n in range(stay.shape[1]):
@@ -125,7 +128,7 @@ def with_no_arc(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank_i
     small share keeps the logarithm of the total small as well.
     """
     labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = _by_frame(widened(logits).log_softmax(-1), labels, blank_index)
+    stay, emit = _by_frame(normalised(logits), labels, blank_index)
     last = torch.arange(labels.shape[1], device=labels.device) >= target_lengths.unsqueeze(1)
     kept = math.log1p(-_given_up())
     stay, emit = stay + kept, emit.masked_fill(last.unsqueeze(1), -float("inf")) + kept
@@ -159,6 +162,11 @@ def transducer_posteriors(
 
 
 # What the recursions are made of, in `scans` too
+
+
+def normalised(logits: Tensor) -> Tensor:
+    """The log-probabilities of the classes at each node."""
+    return widened(logits).log_softmax(-1)
 
 
 def next_labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
