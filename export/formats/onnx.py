@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exportable_losses
 
-from ..nodes import backward
+from ..nodes import backward, walks
 from ..nodes.translation import attach_bodies, translations
 from .errors import reason
 from .gradients import gradients_of, with_gradients
@@ -133,6 +133,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
             tracer = make_fx(both, backward.decompositions(), "symbolic", _allow_non_fake_inputs=True)
             with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
                 written_out = tracer(*symbolic)
+            walks.join(written_out)
             found = [  # what the first trace or this one has fixed is a number in what was written out
                 {i: dim for i, dim in dims.items() if not is_concrete_int(value.shape[i])}
                 for dims, value in zip(shapes, symbolic, strict=True)

@@ -116,7 +116,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ... )
         >>> model = add_bodies(program).model_proto
         >>> [function.name for function in model.functions]
-        ['CTCLattice', 'CTCTransition', 'CTCLoss']
+        ['CTCReversed', 'CTCBothWays', 'CTCLattice', 'CTCTransition', 'CTCStep', 'CTCLoss']
     """
     assignment = operators.node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     of_sequences = dict.fromkeys(

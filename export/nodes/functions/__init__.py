@@ -18,8 +18,8 @@ from .ctc import CTCLoss
 from .ctc_align import CTCAlign
 from .ctc_forward import CTCForward
 from .ctc_grad import CTCLossGrad
-from .ctc_lattice import CTCLattice, CTCTransition
-from .ctc_posterior import CTCPosterior
+from .ctc_lattice import CTCBothWays, CTCLattice, CTCReversed, CTCStep, CTCTransition
+from .ctc_posterior import CTCExactStep, CTCJoin, CTCPosterior
 from .edits import EditCounts
 from .transducer import TransducerArcs, TransducerArrivals, TransducerEither, TransducerLoss
 from .transducer_align import TransducerAlign
@@ -34,11 +34,16 @@ _BODIES = {
     for body in (
         BestPermutation,
         CTCAlign,
+        CTCBothWays,
+        CTCExactStep,
         CTCForward,
+        CTCJoin,
         CTCLattice,
         CTCLoss,
         CTCLossGrad,
         CTCPosterior,
+        CTCReversed,
+        CTCStep,
         CTCTransition,
         EditCounts,
         TransducerAlign,

@@ -15,13 +15,12 @@ def CTCAlign(log_probs, targets, input_lengths, target_lengths, blank_index: int
     over how many states the best path came into each (the fewest of equals); the second goes back
     over them.
     """
-    both_labels, both_skips, both_starts = ours.CTCLattice(
-        log_probs, targets, target_lengths, blank_index=blank_index
+    emitted, skips = ours.CTCLattice(log_probs, targets, target_lengths, blank_index=blank_index)
+    never = op.CastLike(op.Constant(value_float=float("-inf")), log_probs)
+    is_first = op.Range(0, op.Squeeze(op.Shape(skips, start=1)), 1) == op.Unsqueeze(
+        target_lengths - target_lengths, [1]
     )
-    labels, _back_labels = op.Split(both_labels, num_outputs=2, axis=0)
-    skips, _back_skips = op.Split(both_skips, num_outputs=2, axis=0)
-    starts, _back_starts = op.Split(both_starts, num_outputs=2, axis=0)
-    by_frame = op.Transpose(log_probs, perm=[1, 0, 2])
+    starts = op.Where(is_first, op.CastLike(0.0, log_probs), never)
     t = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(log_probs, start=1, end=2)), 1), [1])
     active = op.Unsqueeze(t < op.Unsqueeze(input_lengths, [0]), [2])
 
@@ -29,8 +28,7 @@ def CTCAlign(log_probs, targets, input_lengths, target_lengths, blank_index: int
     def step(
         alpha: FLOAT["B", "L"],
         skips: FLOAT["B", "L"],
-        labels: INT64["B", "L"],
-        frame: FLOAT["B", "C"],
+        emitted: FLOAT["B", "L"],
         active: BOOL["B", 1],
     ):
         before = op.Pad(alpha, [0, 2, 0, 0], op.Constant(value_float=float("-inf")))
@@ -38,21 +36,13 @@ def CTCAlign(log_probs, targets, input_lengths, target_lengths, blank_index: int
         two = op.Slice(before, [0], [-2], [1]) + skips
         nearer = op.Max(alpha, one)
         move = op.Where(two > nearer, 2, op.Cast(one > alpha, to=7))
-        best = op.Max(nearer, two) + op.GatherElements(frame, labels, axis=1)
-        return (
-            op.Where(active, best, alpha),
-            op.Identity(skips),
-            op.Identity(labels),
-            op.Where(active, move, 0),
-        )
+        best = op.Max(nearer, two) + emitted
+        return op.Where(active, best, alpha), op.Identity(skips), op.Where(active, move, 0)
 
-    ended, _skips, _labels, moves = op.Scan(
-        starts, skips, labels, by_frame, active, body=step, num_scan_inputs=2
-    )
+    ended, _skips, moves = op.Scan(starts, skips, emitted, active, body=step, num_scan_inputs=2)
     # a path ends on the last blank or on the last label, where there is one
     last = op.Unsqueeze(2 * target_lengths, [1])
     on_blank = op.GatherElements(ended, last, axis=1)
-    never = op.CastLike(op.Constant(value_float=float("-inf")), log_probs)
     on_label = op.GatherElements(op.Pad(ended, [0, 1, 0, 0], never), last, axis=1)
     best = op.Max(on_blank, on_label)
     end = last - op.Cast(on_label > on_blank, to=7)

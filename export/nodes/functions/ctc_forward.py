@@ -1,6 +1,6 @@
 """CTC's forward recursion with its state as input and output, as an ONNX function."""
 
-from onnxscript import BOOL, FLOAT, INT64, graph, script
+from onnxscript import BOOL, FLOAT, graph, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
@@ -14,20 +14,16 @@ def CTCForward(log_probs, targets, input_lengths, target_lengths, alpha, offset,
     Each item's largest state is taken out at every frame and goes to its offset, a number and its rounding,
     so that how the frames are divided among calls changes no bit.
     """
-    both_labels, both_skips, _starts = ours.CTCLattice(
-        log_probs, targets, target_lengths, blank_index=blank_index
-    )
-    labels, _back_labels = op.Split(both_labels, num_outputs=2, axis=0)  # the reversed half is not walked
-    skips, _back_skips = op.Split(both_skips, num_outputs=2, axis=0)
+    emitted, skips = ours.CTCLattice(log_probs, targets, target_lengths, blank_index=blank_index)
     never = op.CastLike(op.Constant(value_float=float("-inf")), log_probs)
     last = op.Unsqueeze(2 * target_lengths, [1])
-    within = op.Range(0, op.Squeeze(op.Shape(labels, start=1)), 1) <= last
+    within = op.Range(0, op.Squeeze(op.Shape(skips, start=1)), 1) <= last
+    emitted = op.Where(within, emitted, never)
     by_state = op.Flatten(op.Transpose(alpha, perm=[0, 2, 1]), axis=1)  # blank, label, blank, ...
     states = op.Where(within, op.Slice(by_state, [0], [-1], [1]), never)
     high, low = op.Split(offset, num_outputs=2, axis=1)
     frames = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(log_probs, start=1, end=2)), 1), [1])
     active = op.Unsqueeze(frames < op.Unsqueeze(input_lengths, [0]), [2])
-    by_frame = op.Transpose(log_probs, perm=[1, 0, 2])
 
     @graph()
     def step(
@@ -35,33 +31,18 @@ def CTCForward(log_probs, targets, input_lengths, target_lengths, alpha, offset,
         high: FLOAT["B", 1],
         low: FLOAT["B", 1],
         skips: FLOAT["B", "L"],
-        labels: INT64["B", "L"],
-        within: BOOL["B", "L"],
-        frame: FLOAT["B", "C"],
+        emitted: FLOAT["B", "L"],
         active: BOOL["B", 1],
     ):
-        # alpha(s) = [alpha(s) + alpha(s-1) + alpha(s-2) where it may skip] * y(label(s)), in logarithms
-        never = op.Constant(value_float=float("-inf"))
-        zero = op.Constant(value_float=0.0)
-        emitted = op.GatherElements(frame, labels, axis=1)
-        reached = op.Where(within, ours.CTCTransition(states, skips) + emitted, never)
-        top = op.ReduceMax(reached, [1], keepdims=1)
-        most = op.Where(op.And(active, top > op.Constant(value_float=-3.4028235e38)), top, zero)
+        stepped, taken = ours.CTCStep(states, skips, emitted, active)
         # Knuth's sum of two numbers, and what it has rounded away
-        total = high + most
+        total = high + taken
         added = total - high
-        rounded = (high - (total - added)) + (most - added)
-        return (
-            op.Where(active, reached - most, states),
-            total,
-            low + rounded,
-            op.Identity(skips),
-            op.Identity(labels),
-            op.Identity(within),
-        )
+        rounded = (high - (total - added)) + (taken - added)
+        return stepped, total, low + rounded, op.Identity(skips)
 
-    states, high, low, _skips, _labels, _within = op.Scan(
-        states, high, low, skips, labels, within, by_frame, active, body=step, num_scan_inputs=2
+    states, high, low, _skips = op.Scan(
+        states, high, low, skips, emitted, active, body=step, num_scan_inputs=2
     )
     ended = op.GatherElements(ours.CTCTransition(states, skips), last, axis=1)
     costs = op.Squeeze(op.Neg(high + (low + ended)), [1])

@@ -23,10 +23,9 @@ def CTCLossGrad(log_probs, targets, input_lengths, target_lengths, grad_costs, b
     # every blank is one class
     on_blanks = op.ReduceSum(op.Slice(held, [0], [9223372036854775807], [2], [2]), [2], keepdims=1)
     on_labels = op.Slice(held, [1], [9223372036854775807], [2], [2])
-    labels, _skips, _starts = ours.CTCLattice(log_probs, targets, target_lengths, blank_index=blank_index)
-    of_states, _reversed = op.Split(labels, num_outputs=2, axis=0)
-    of_labels = op.Slice(of_states, [1], [9223372036854775807], [1], [2])
-    classes = op.Concat(op.Slice(of_states, [0], [1], [1]), of_labels, axis=1)
+    is_label = op.Range(0, op.Squeeze(op.Shape(targets, start=1)), 1) < op.Unsqueeze(target_lengths, [1])
+    blank = op.Constant(value_int=blank_index)
+    classes = op.Pad(op.Where(is_label, targets, blank), [0, 1, 0, 0], blank)
     weight = op.Unsqueeze(grad_costs, [1, 2])
     updates = op.Neg(weight * op.Concat(on_blanks, on_labels, axis=2))
     index = op.Expand(op.Unsqueeze(classes, [1]), op.Shape(updates))

@@ -45,9 +45,16 @@ LATTICES = {
 }
 # what the bodies of others call
 CALLED = {
-    "CTCLoss": {"CTCLattice", "CTCTransition"},
-    "CTCPosterior": {"CTCLattice", "CTCTransition"},
-    "CTCForward": {"CTCLattice", "CTCTransition"},
+    "CTCLoss": {"CTCBothWays", "CTCLattice", "CTCReversed", "CTCStep", "CTCTransition"},
+    "CTCPosterior": {
+        "CTCBothWays",
+        "CTCExactStep",
+        "CTCJoin",
+        "CTCLattice",
+        "CTCReversed",
+        "CTCTransition",
+    },
+    "CTCForward": {"CTCLattice", "CTCStep", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
     "TransducerLoss": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
     "TransducerLossGrad": {"TransducerArcs", "TransducerArrivals", "TransducerEither"},
