@@ -6,6 +6,9 @@ with Recurrent Neural Networks", https://www.cs.toronto.edu/~graves/icml_2006.pd
 The lattice of a target has 2S+1 states: blanks at the even ones, the label (s - 1) / 2 at the odd. A
 path begins on the first blank, before the first frame, and ends on the last one, behind the last
 frame. At each frame it stays, steps to the next state, or skips the blank between two labels.
+
+Costs and occupation are computed in float64: in float32 the logarithms of thousands of frames, and torch's
+kernel too, lose the digits that a gradient is made of.
 """
 
 import torch
@@ -34,14 +37,14 @@ def ctc_costs(
         zero_infinity: give zero instead of infinity to a target that cannot be aligned.
     """
     costs = ctc_loss(
-        widened(log_probs).transpose(0, 1),
+        log_probs.double().transpose(0, 1),
         targets,
         input_lengths,
         target_lengths,
         blank_index,
         reduction="none",
         zero_infinity=zero_infinity,
-    )
+    ).to(widened(log_probs).dtype)
     return costs + poison(log_probs, targets, input_lengths, target_lengths, blank_index)
 
 
@@ -59,13 +62,12 @@ def ctc_costs_and_grad(
     the logits when `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
     log-probability is minus infinity (torch gives NaN there), and a NaN in all frames where the cost is.
     """
-    scores = widened(log_probs)
-    frames_first = scores.transpose(0, 1)
+    frames_first = log_probs.double().transpose(0, 1)
     costs, log_alpha = torch.ops.aten._ctc_loss.Tensor(
         frames_first, targets, input_lengths, target_lengths, blank_index
     )
     grad = torch.ops.aten._ctc_loss_backward.Tensor(
-        grad_costs.to(scores.dtype),
+        grad_costs.double(),
         frames_first,
         targets,
         input_lengths,
@@ -75,7 +77,8 @@ def ctc_costs_and_grad(
         blank_index,
         True,
     ).transpose(0, 1)
-    grad = grad.masked_fill(scores.isneginf(), 0.0).to(log_probs.dtype)
+    costs = costs.to(widened(log_probs).dtype)
+    grad = grad.masked_fill(log_probs.isneginf(), 0.0).to(log_probs.dtype)
     return poisoned(costs, grad, log_probs, targets, input_lengths, target_lengths, blank_index)
 
 
@@ -119,7 +122,7 @@ def ctc_posterior(
     are one batch of 2B.
     """
     batch, frames = log_probs.shape[0], log_probs.shape[1]
-    scores = widened(log_probs)
+    scores = log_probs.double()
     alpha, emitted, active, skips = both_ways(scores, targets, input_lengths, target_lengths, blank_index)
     before, behind = torch.empty_like(emitted[:batch]), torch.empty_like(emitted[:batch])
     for t in range(frames):
@@ -128,6 +131,8 @@ def ctc_posterior(
         before[:, t] = reached[:batch]
         behind[:, frames - 1 - t] = alpha[batch:].flip(1)
     costs, states = occupation(alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths)
+    dtype = widened(log_probs).dtype
+    costs, states = costs.to(dtype), states.to(dtype)
     return poisoned(costs, states, log_probs, targets, input_lengths, target_lengths, blank_index)
 
 

@@ -62,7 +62,7 @@ def ctc_costs(
     log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
 ) -> Tensor:
     """`ctc.ctc_costs`, by the recursion."""
-    emitted, skips = ctc.lattice(log_probs, targets, target_lengths, blank_index)
+    emitted, skips = ctc.lattice(log_probs.double(), targets, target_lengths, blank_index)
     active = ctc.within(input_lengths, log_probs.shape[1])
     last = 2 * target_lengths.unsqueeze(1)
 
@@ -71,7 +71,7 @@ def ctc_costs(
 
     start = ctc.on(torch.zeros_like(last), skips)
     (alpha, _), _ = _scan(step, [start, last], [emitted.transpose(0, 1), active.t().unsqueeze(2)], [skips])
-    return -ctc.transition(alpha, skips).gather(1, last).squeeze(1)
+    return -ctc.transition(alpha, skips).gather(1, last).squeeze(1).to(log_probs.dtype)
 
 
 def ctc_posterior(
@@ -80,7 +80,7 @@ def ctc_posterior(
     """`ctc.ctc_posterior`."""
     batch = log_probs.shape[0]
     start, emitted, active, skips = ctc.both_ways(
-        log_probs, targets, input_lengths, target_lengths, blank_index
+        log_probs.double(), targets, input_lengths, target_lengths, blank_index
     )
 
     def step(alpha: Tensor, emitted: Tensor, active: Tensor, skips: Tensor) -> Sequence[Tensor]:
@@ -91,7 +91,10 @@ def ctc_posterior(
     sequences = [emitted.transpose(0, 1), active.t().unsqueeze(2)]
     (alpha,), (reached, stepped) = _scan(step, [start], sequences, [skips], targets.shape)
     before, behind = reached[:, :batch].transpose(0, 1), stepped[:, batch:].flip(0, 2).transpose(0, 1)
-    return ctc.occupation(alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths)
+    costs, states = ctc.occupation(
+        alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths
+    )
+    return costs.to(log_probs.dtype), states.to(log_probs.dtype)
 
 
 def ctc_forward(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import exportable_losses as el
 from exportable_losses import ops
+from exportable_losses.ops import scans
 from exportable_losses.runtime import LossSession
 
 BATCH, FRAMES, LABELS, CLASSES = 2, 6000, 60, 30
@@ -68,6 +69,17 @@ def test_ctc_posterior_and_scripts(spread: float) -> None:
     np.testing.assert_allclose(got.detach(), costs, rtol=5e-7)
     np.testing.assert_allclose(torch.autograd.grad(got.sum(), log_probs)[0], gradient, atol=1e-5)
     posterior = el.CTCPosterior()
-    wide, narrow = posterior(log_probs.detach().double(), *given[1:]), posterior(log_probs.detach(), *given[1:])
-    for name in wide._fields:
-        np.testing.assert_allclose(getattr(narrow, name), getattr(wide, name), rtol=5e-7, atol=1e-5)
+    narrow, wide = (posterior(scores.detach(), *given[1:]) for scores in (log_probs, log_probs.double()))
+    for got, expected in zip(narrow, wide, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=5e-7, atol=1e-5)
+
+
+def test_ctc_scans() -> None:
+    """What a `.pt2` holds, at the lengths that its loop of Python allows here."""
+    log_probs, targets = (tensor[:, :1000] for tensor in batch(5.0))
+    lattice = (targets, torch.full((BATCH,), 1000), torch.full((BATCH,), LABELS), 0)
+    for program in (scans.ctc_posterior, lambda *given: (scans.ctc_costs(*given),)):
+        for got, expected in zip(
+            program(log_probs, *lattice), program(log_probs.double(), *lattice), strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=5e-7, atol=1e-6)
