@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .classification import class_contract, nll_loss
 from .contract import Total
-from .masking import frame_mask, reduce_masked, truncate
+from .masking import as_index, mask_of, reduce_masked, truncate, zero_behind
 from .settings import settings_repr
 
 __all__ = ["Accuracy", "ExpectedCalibrationError", "Perplexity"]
@@ -68,13 +68,14 @@ class Accuracy(nn.Module):
             check_inputs(ACCURACY, given, allowed_len_diff=self.allowed_len_diff)
         if probabilities.dim() == 3:
             probabilities, targets = truncate(probabilities, targets, self.allowed_len_diff)
-        target = targets.long().unsqueeze(-1)
+        mask = mask_of(targets, length)
+        target = zero_behind(as_index(targets), mask).unsqueeze(-1)
         score = probabilities.gather(probabilities.dim() - 1, target)
         earlier = torch.arange(probabilities.shape[-1], device=targets.device) < target
         # what is not at most the target's score is ahead of it: so is a NaN
         ahead = ~(probabilities <= score) | ((probabilities == score) & earlier)
         hit = ahead.long().sum(-1) < self.top_k
-        return reduce_masked(hit.to(probabilities.dtype), length, self.reduction)
+        return reduce_masked(hit.to(probabilities.dtype), mask, self.reduction)
 
 
 class ExpectedCalibrationError(nn.Module):
@@ -126,13 +127,9 @@ class ExpectedCalibrationError(nn.Module):
         confidence = probabilities.gather(probabilities.dim() - 1, best.unsqueeze(-1)).squeeze(-1)
         gap = (best == targets).to(confidence.dtype) - confidence
         frames = torch.ones_like(best).sum()
-        if length is not None:
-            if gap.dim() < 2:
-                raise ValueError(
-                    "length: got lengths where each item is one frame, expected an input of frames"
-                )
-            mask = frame_mask(length, gap.shape[1])
-            gap = gap.masked_fill(~mask, 0.0)
+        mask = mask_of(gap, length)
+        if mask is not None:
+            gap = zero_behind(gap, mask)
             frames = mask.long().sum()
         edges = torch.arange(1, self.n_bins, device=gap.device).to(gap.dtype) / self.n_bins
         bins = (confidence.detach().unsqueeze(-1) > edges).long().sum(-1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, reduce_masked
+from .masking import LENGTH, mask_of, reduce_masked, zero_behind
 from .settings import settings_repr
 
 __all__ = [
@@ -60,9 +60,9 @@ class VariationalAutoencoderLossDetails(NamedTuple):
     weighted_dist_loss: Tensor
 
 
-def reduce_details(loss: Tensor, length: Tensor | None, len_dim: int, reduction: str) -> Tensor:
-    """Reduce over the frames along `len_dim`; SpeechBrain's mask here has no epsilon."""
-    return reduce_masked(loss.moveaxis(len_dim, 1), length, reduction, 0.0)
+def reduce_details(loss: Tensor, mask: Tensor | None, len_dim: int, reduction: str) -> Tensor:
+    """Reduce over the frames along `len_dim` that are in `mask`."""
+    return reduce_masked(loss.moveaxis(len_dim, 1), mask, reduction)
 
 
 class AutoencoderLoss(nn.Module):
@@ -95,8 +95,11 @@ class AutoencoderLoss(nn.Module):
 
     def forward(self, rec: Tensor, targets: Tensor, length: Tensor | None = None) -> AutoencoderLossDetails:
         if not torch.jit.is_scripting():
-            check_inputs(AUTOENCODER, {"rec": rec, "targets": targets, "length": length})
-        loss = reduce_details(self.rec_loss(targets, rec), length, self.len_dim, self.reduction)
+            given = {"rec": rec, "targets": targets, "length": length}
+            check_inputs(AUTOENCODER, given, len_dim=self.len_dim)
+        mask = mask_of(rec, length, self.len_dim)
+        rec, targets = zero_behind(rec, mask, self.len_dim), zero_behind(targets, mask, self.len_dim)
+        loss = reduce_details(self.rec_loss(targets, rec), mask, self.len_dim, self.reduction)
         return AutoencoderLossDetails(loss, loss)
 
 
@@ -144,9 +147,13 @@ class VariationalAutoencoderLoss(nn.Module):
     ) -> VariationalAutoencoderLossDetails:
         if not torch.jit.is_scripting():
             given = {"rec": rec, "mean": mean, "log_var": log_var, "targets": targets, "length": length}
-            check_inputs(VARIATIONAL, given)
-        rec_loss = reduce_details(self.rec_loss(targets, rec), length, self.len_dim, self.reduction)
+            check_inputs(VARIATIONAL, given, len_dim=self.len_dim)
+        mask = mask_of(rec, length, self.len_dim)
+        rec, targets = zero_behind(rec, mask, self.len_dim), zero_behind(targets, mask, self.len_dim)
+        rec_loss = reduce_details(self.rec_loss(targets, rec), mask, self.len_dim, self.reduction)
+        mask = mask_of(mean, length, self.len_dim)
+        mean, log_var = zero_behind(mean, mask, self.len_dim), zero_behind(log_var, mask, self.len_dim)
         divergence = -0.5 * (1 + log_var - mean * mean - log_var.exp())
-        dist_loss = reduce_details(divergence, length, self.len_dim, self.reduction)
+        dist_loss = reduce_details(divergence, mask, self.len_dim, self.reduction)
         weighted = self.dist_loss_weight * dist_loss
         return VariationalAutoencoderLossDetails(rec_loss + weighted, rec_loss, dist_loss, weighted)

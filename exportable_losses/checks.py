@@ -25,21 +25,27 @@ def check_choice(name: str, value: str, choices: tuple[str, ...] = REDUCTIONS) -
 def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **settings: Any) -> None:
     """Hold what an eager call was given to the row's contract.
 
-    Shapes are checked on every device. Values (lengths, indices) are checked on the CPU only,
-    so that a GPU is never made to wait; a NaN passes through into the loss. A trace, an export
-    and a compiled graph are not checked: there, values do not exist yet. Nor are values under the
-    transforms of `torch.func`, which hold many at once.
+    Shapes and dtypes are checked on every device. Values (lengths, indices) are checked on the CPU
+    only, so that a GPU is never made to wait: there `absolute_length` has the device assert its
+    lengths. A NaN passes through into the loss. A trace, an export and a compiled graph are not
+    checked: there, values do not exist yet. Nor are values under the transforms of `torch.func`, which
+    hold many at once.
 
     Raises:
+        TypeError: an argument is no tensor, or of a dtype that is not taken.
         ValueError: names the argument, what came and what was expected.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    given = {name: tensor.detach() for name, tensor in tensors.items() if tensor is not None}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
+    contract.check_types({name: tensor.dtype for name, tensor in given.items()})
     values = all(_is_plain(tensor) and tensor.device.type == "cpu" for tensor in given.values())
     checked = {entry.name for entry in contract.inputs if entry.bounded} if values else set()
     arrays: dict[str, Any] = {
-        name: tensor.numpy() if name in checked else tensor for name, tensor in given.items()
+        name: tensor.detach().numpy() if name in checked else tensor for name, tensor in given.items()
     }
     contract.check(arrays, settings, values=values)
 

@@ -6,7 +6,7 @@ from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, reduce_masked, truncate
+from .masking import LENGTH, as_floating, as_index, mask_of, reduce_masked, truncate, zero_behind
 from .settings import settings_repr
 
 __all__ = ["BCEWithLogitsLoss", "ClassificationError", "KLDivLoss", "NLLLoss"]
@@ -77,7 +77,7 @@ def classification_error(
     best = probabilities.argmax(-1)
     if probabilities.dim() == 3:
         best, targets = truncate(best, targets, allowed_len_diff)
-    return reduce_masked((best != targets).to(probabilities.dtype), length, reduction)
+    return reduce_masked((best != targets).to(probabilities.dtype), mask_of(best, length), reduction)
 
 
 def nll_loss(
@@ -119,8 +119,12 @@ def nll_loss(
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
         check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
-    index = targets.long()
+    index = as_index(targets)
+    if log_probabilities.dim() == 3:
+        _, index = truncate(log_probabilities, index, allowed_len_diff)
+    mask = mask_of(index, length)
     if log_probabilities.dim() == 3:  # an index for each frame: the large tensor is not cut
+        index = zero_behind(index, mask)
         padding = torch.zeros_like(log_probabilities[..., 0], dtype=torch.int64)
         index = torch.cat([index, padding], 1)[:, : log_probabilities.shape[1]]
     loss = -log_probabilities.gather(log_probabilities.dim() - 1, index.unsqueeze(-1)).squeeze(-1)
@@ -130,7 +134,7 @@ def nll_loss(
         loss = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean(-1)
     if log_probabilities.dim() == 3:
         loss, _ = truncate(loss, targets, allowed_len_diff)
-    return reduce_masked(loss, length, reduction)
+    return reduce_masked(loss, mask, reduction)
 
 
 def bce_loss(
@@ -183,10 +187,11 @@ def bce_loss(
     targets = targets.to(inputs.dtype)
     by_item = inputs.dim() == 1
     if by_item:
-        if length is not None:
-            raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
+        mask_of(inputs, length)  # refused
         inputs, targets = inputs.unsqueeze(-1), targets.unsqueeze(-1)
     inputs, targets = truncate(inputs, targets, allowed_len_diff)
+    mask = mask_of(inputs, length)
+    inputs, targets = zero_behind(inputs, mask), zero_behind(targets, mask)
     if label_smoothing > 0 and not by_item:
         targets = (1 - label_smoothing) * targets + label_smoothing / 2
     # by softplus, since exporters write torch's own function as log(sigmoid), which underflows
@@ -197,7 +202,7 @@ def bce_loss(
         loss = loss * by_element
     if label_smoothing > 0 and by_item:
         loss = (1 - label_smoothing) * loss - label_smoothing * inputs.sum()
-    return reduce_masked(loss, length, reduction)
+    return reduce_masked(loss, mask, reduction)
 
 
 def kldiv_loss(
@@ -245,7 +250,8 @@ def kldiv_loss(
         )
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
-        check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
+        smoothing = {"label_smoothing": label_smoothing, "mask_length": mask_length}
+        check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff, **smoothing)
         check_choice("reduction", reduction)
     if log_probabilities.dim() == 2:
         log_probabilities, targets = log_probabilities.unsqueeze(1), targets.unsqueeze(1)
@@ -257,8 +263,9 @@ def kldiv_loss(
         return _reduce_over_targets(divergence.sum(-1), ~padding, length, reduction)
     if reduction == "batch":
         if length is None:
-            raise ValueError("length: got None, expected relative lengths for reduction='batch'")
-        return divergence.flatten(1).sum(1) / length
+            raise ValueError("length: got None, expected lengths for reduction='batch'")
+        relative = length if length.is_floating_point() else as_floating(length) / divergence.shape[1]
+        return divergence.flatten(1).sum(1) / relative
     if reduction == "none":
         return divergence.flatten(0, 1)
     return divergence.sum() / divergence.shape[0] if reduction == "batchmean" else divergence.sum()
@@ -267,7 +274,7 @@ def kldiv_loss(
 def _smoothed_divergence(log_probabilities: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """`t * (log t - log p)` for the smoothed targets t: `[B, T, C]`."""
     classes = log_probabilities.shape[-1]
-    is_target = targets.long().unsqueeze(-1) == torch.arange(classes, device=targets.device)
+    is_target = as_index(targets).unsqueeze(-1) == torch.arange(classes, device=targets.device)
     rest = torch.full_like(log_probabilities[:1, :1, :1], label_smoothing) / (classes - 1)
     target = torch.where(is_target, 1 - label_smoothing, rest)
     return target * (target.log() - log_probabilities)
@@ -275,8 +282,9 @@ def _smoothed_divergence(log_probabilities: Tensor, targets: Tensor, label_smoot
 
 def _reduce_over_targets(loss: Tensor, counts: Tensor, length: Tensor | None, reduction: str) -> Tensor:
     """Reduce `[B, T]` over the frames that count and are within `length`."""
-    share = reduce_masked(counts.to(loss.dtype), length, reduction)
-    loss = reduce_masked(loss, length, reduction)
+    mask = mask_of(loss, length)
+    share = reduce_masked(counts.to(loss.dtype), mask, reduction)
+    loss = reduce_masked(loss, mask, reduction)
     return loss / share if reduction == "mean" or reduction == "batch" else loss
 
 

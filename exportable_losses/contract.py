@@ -20,26 +20,9 @@ from typing import Any
 
 import numpy as np
 
-FLOATING = {
-    "real": "any number",
-    "log_probability": "log-probabilities",
-    "probability": "probabilities",
-    "signal": "samples of a signal; integers are taken too",
-    "cosine": "cosines in [-1, 1]",
-    "binary": "0 or 1, or anything between",
-    "one_hot": "one row of zeros and a single one per item",
-    "mask": "0 or 1",
-    "position": "non-negative positions",
-    "state": "what the call before gave",
-    "relative_length": "relative lengths in (0, 1]",
-    "relative_length_or_zero": "relative lengths in [0, 1]",
-}
-INTEGER = {
-    "index": "class indices",
-    "count": "integer lengths",
-    "token": "any integers",
-}
-LEGAL = FLOATING | INTEGER
+from .legal import FLOATING as FLOATING
+from .legal import INTEGER, begun, check_lengths, check_type, illegal, refuse, whole
+from .legal import LEGAL as LEGAL
 
 
 @dataclass(frozen=True)
@@ -52,10 +35,9 @@ class Input:
         legal: which values are legal, a key of `LEGAL`.
         optional: whether `forward` runs without it.
         below: the letter of the size that bounds an index or a count.
-        lengths: the input with the relative lengths of this one, when only the values within
-            them have to be legal.
+        lengths: the input with the lengths of this one.
         nonempty: whether there must be at least one element, within `lengths` where there are some.
-        of: of a relative length, the letters of the sizes that it is relative to.
+        of: of a length, the letters of the sizes that it counts; a relative one is relative to them.
     """
 
     name: str
@@ -73,9 +55,19 @@ class Input:
         return "int64" if self.legal in INTEGER else "float32"
 
     @property
+    def is_length(self) -> bool:
+        """Whether it holds lengths, relative ones as floating point and absolute ones as integers."""
+        return self.legal.startswith("relative_length")
+
+    @property
+    def masks(self) -> bool:
+        """Whether a frame that a relative length covers in part counts; else the length is rounded."""
+        return self.optional
+
+    @property
     def bounded(self) -> bool:
         """Whether some numbers are illegal here (a NaN aside)."""
-        return self.legal in ("index", "count") or self.legal.startswith("relative_length")
+        return self.legal in ("index", "count") or self.is_length
 
     @property
     def fixed(self) -> int:
@@ -244,6 +236,16 @@ class Contract:
                 origin.setdefault(letter, name)
         return sizes
 
+    def check_types(self, dtypes: Mapping[str, Any]) -> None:
+        """Refuse a dtype, of numpy or of torch, that an input does not take.
+
+        Raises:
+            TypeError: names the input, what came and what was expected.
+        """
+        for entry in self.inputs:
+            if entry.name in dtypes:
+                check_type(entry.name, entry.legal, dtypes[entry.name])
+
     def check(
         self,
         arrays: Mapping[str, np.ndarray],
@@ -259,13 +261,15 @@ class Contract:
             arrays: what came, by name; where one is missing, what it alone would show is not looked at.
                 Anything with a `shape` where `values` is false.
             settings: the row's settings; `blank_index` and `allowed_len_diff` are read.
-            refuse_nan: whether a NaN is an error.
-            values: whether to look at values; shapes are always looked at.
+            refuse_nan: whether a NaN is an error, or a score of plus infinity.
+            values: whether to look at values; shapes and dtypes are always looked at.
             known: sizes by letter, beside those that the arrays show.
 
         Raises:
+            TypeError: names the input, its dtype and what was expected.
             ValueError: names the input, what came and what was expected.
         """
+        self.check_types({name: array.dtype for name, array in arrays.items()})
         found = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})
         sizes = {**(known or {}), **found}
         if self.aligned:
@@ -277,31 +281,72 @@ class Contract:
                 raise ValueError(f"{entry.name}: got no elements, expected at least one")
         if not values:
             return
-        for entry in self.inputs:
-            array = arrays.get(entry.name)
-            if array is None:
-                continue
-            # the least of some numbers is a NaN if one is: quicker than to look at each
-            if refuse_nan and array.dtype.kind == "f" and array.size and np.isnan(array.min()):
-                _refuse(entry.name, array, np.isnan(array), LEGAL[entry.legal])
-            if entry.legal == "relative_length":
-                _refuse(entry.name, array, ~((array > 0) & (array <= 1)), LEGAL[entry.legal])
-            elif entry.legal == "relative_length_or_zero":
-                _refuse(entry.name, array, ~((array >= 0) & (array <= 1)), LEGAL[entry.legal])
-            elif entry.legal == "count":
-                most = sizes.get(entry.below)
-                if most is not None:
-                    wrong = (array < 0) | (array > most)
-                    _refuse(entry.name, array, wrong, f"integer lengths in [0, {most}]")
-            elif entry.legal == "index":
-                _check_indices(entry, array, sizes, arrays.get(entry.lengths), settings)
-        for entry in self.inputs:
+        given = [entry for entry in self.inputs if entry.name in arrays]
+        for entry in given:
+            if entry.is_length or entry.legal == "count":
+                most = self.measured(entry, arrays, settings, sizes)
+                check_lengths(entry.name, entry.legal, arrays[entry.name], most)
+        for entry in given:
+            array, classes = arrays[entry.name], sizes.get(entry.below)
+            for wrong, expected in illegal(entry.legal, array, classes, settings, refuse_nan):
+                if wrong.any():  # what lies behind an item's length is padding and may be anything
+                    refuse(entry.name, array, wrong & self._within(entry, arrays, settings), expected)
             lengths = arrays.get(entry.lengths)
-            if entry.nonempty and lengths is not None:
-                size = sizes[entry.dims.split()[1]]
-                if not np.round(lengths * size).any():
-                    expected = "expected at least one element within them"
-                    raise ValueError(f"{entry.lengths}: got zeros alone, {expected} in {entry.name}")
+            if entry.nonempty and lengths is not None and not whole(lengths, array.shape[1]).any():
+                expected = "expected at least one element within them"
+                raise ValueError(f"{entry.lengths}: got zeros alone, {expected} in {entry.name}")
+
+    def spans(
+        self, length: Input, ranks: Mapping[str, int], settings: Mapping[str, Any]
+    ) -> dict[str, tuple[int, int]]:
+        """The inputs whose frames a length counts: along which dimension, and how many more there are."""
+        others = {e.name for e in self.inputs if e.name in ranks and e.dims != "B"}
+        if "len_dim" in settings:  # an image has more rows than its Laplacian
+            return dict.fromkeys(others, (settings["len_dim"], settings.get("kernel_size", 1) - 1))
+        counted = {*length.of.split()} if length.is_length else {length.below}
+        if counted & {*self.aligned}:  # the longer of two is cut
+            counted |= {*self.aligned}
+        found = {}
+        for name, letters in self.letters(ranks).items():
+            for axis, letter in enumerate(letters):
+                base, _, more = letter.partition("+")
+                if base in counted and name in others:
+                    found[name] = axis, int(more or 0)
+        return found
+
+    def measured(
+        self,
+        length: Input,
+        arrays: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        known: Mapping[str, int],
+    ) -> list[int]:
+        """The sizes that a length counts, as far as they are known: one as a rule."""
+        spans = self.spans(length, {name: len(array.shape) for name, array in arrays.items()}, settings)
+        found = {arrays[name].shape[axis] - more for name, (axis, more) in spans.items()}
+        found = found or {known[letter] for letter in length.of.split() if letter in known}
+        return [min(found)] if found and self.aligned else sorted(found)
+
+    def _within(
+        self, entry: Input, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> np.ndarray:
+        """Which values of an input count: what lies behind an item's lengths may be anything."""
+        shape = arrays[entry.name].shape
+        ranks = {name: len(array.shape) for name, array in arrays.items()}
+        within = np.ones(shape, bool)
+        if settings.get("label_smoothing", 0) > 0 and not settings.get("mask_length", True):
+            return within  # SpeechBrain's smoothed divergence reads all
+        for length in self.inputs:
+            span = self.spans(length, ranks, settings).get(entry.name)
+            if span is None or length.name not in arrays:
+                continue
+            axis, more = span
+            batch = self.letters(ranks)[entry.name].index("B")
+            size = self.measured(length, arrays, settings, {})[0] if self.aligned else shape[axis] - more
+            counted = (begun if length.masks else whole)(arrays[length.name], size) + more
+            behind = np.arange(shape[axis]) >= counted[:, None]
+            np.moveaxis(within, (batch, axis), (0, 1))[behind] = False
+        return within
 
     def _check_aligned(self, sizes: Mapping[str, int], allowed: int) -> None:
         one, other = (sizes.get(letter) for letter in self.aligned)
@@ -320,28 +365,3 @@ class Contract:
         classes = sizes.get(self.inputs[0].dims.split()[-1])  # scores come first, their classes last
         if classes is not None and not 0 <= blank < classes:
             raise ValueError(f"blank_index: got {blank}, expected an index in [0, {classes - 1}]")
-
-
-def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> None:
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"{name}: got {array[where]} at {list(where)}, expected {expected}")
-
-
-def _check_indices(
-    entry: Input,
-    array: np.ndarray,
-    sizes: Mapping[str, int],
-    lengths: np.ndarray | None,
-    settings: Mapping[str, Any],
-) -> None:
-    within = np.ones(array.shape, bool)
-    if lengths is not None:  # what lies behind an item's length is padding and may be anything
-        within = np.arange(array.shape[1])[None] < np.round(lengths * array.shape[1])[:, None]
-    most = sizes.get(entry.below)
-    if most is not None:
-        outside = (array < 0) | (array >= most)
-        _refuse(entry.name, array, within & outside, f"an index in [0, {most - 1}]")
-    blank = settings.get("blank_index")
-    if blank is not None:
-        _refuse(entry.name, array, within & (array == blank), f"labels other than blank_index={blank}")

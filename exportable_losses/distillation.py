@@ -10,7 +10,7 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .lattice.ctc import reduce_ctc
 from .lattice.decode import greedy_labels
-from .masking import absolute_length
+from .masking import absolute_length, zero_behind
 from .settings import settings_repr
 
 __all__ = ["CTCDistillationLoss", "CrossEntropyDistillationLoss", "NLLDistillationLoss"]
@@ -156,7 +156,7 @@ def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor)
         check_inputs(NLL_KD, given)
     frame = torch.arange(targets.shape[1], device=targets.device)
     counts = frame < absolute_length(rel_lab_lengths, targets.shape[1]).unsqueeze(1)
-    loss = -(targets * probabilities).sum(-1).masked_fill(~counts, 0.0)
+    loss = -(zero_behind(targets, counts) * zero_behind(probabilities, counts))
     return loss.sum() / counts.to(loss.dtype).sum()
 
 

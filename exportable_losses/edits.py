@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input, Total
-from .masking import absolute_length
+from .masking import absolute_length, as_floating
 
 __all__ = ["EditDistance", "TokenErrorRate"]
 
@@ -45,8 +45,8 @@ def edits_and_lengths(
             "target_lens": target_lens,
         }
         check_inputs(RATE if nonempty else EDITS, given)
-    prediction_lengths = absolute_length(prediction_lens, predictions.shape[1])
-    target_lengths = absolute_length(target_lens, targets.shape[1])
+    prediction_lengths = absolute_length(prediction_lens, predictions.shape[1], least=0)
+    target_lengths = absolute_length(target_lens, targets.shape[1], least=0)
     if torch.jit.is_scripting():
         counts = ops.edit_counts(predictions, targets, prediction_lengths, target_lengths)
     else:
@@ -94,9 +94,10 @@ class TokenErrorRate(nn.Module):
     the rate of a corpus in batches is exact: add `errors` and `tokens` and divide once.
 
     Forward takes what `EditDistance` takes, with at least one token in some target. It returns the
-    rate in the dtype of `target_lens` and, int64, the errors, the insertions, the deletions, the
-    substitutions and the tokens of the targets, scalars all. Where lengths are not checked (on a GPU),
-    a batch without tokens has an infinite rate, or a NaN where nothing was predicted either.
+    rate in the dtype of `target_lens` (float32 where those are integers) and, int64, the errors, the
+    insertions, the deletions, the substitutions and the tokens of the targets, scalars all. Where lengths
+    are not checked (on a GPU), a batch without tokens has an infinite rate, or a NaN where nothing was
+    predicted either.
 
     Raises:
         ValueError: the shapes do not fit, a length is outside [0, 1], or no target has a token.
@@ -115,5 +116,6 @@ class TokenErrorRate(nn.Module):
         counts, lengths = edits_and_lengths(predictions, targets, prediction_lens, target_lens, nonempty=True)
         each = counts.sum(0)
         errors, tokens = each.sum(0), lengths.sum(0)
-        rate = errors.to(target_lens.dtype) / tokens.to(target_lens.dtype)
+        lens = as_floating(target_lens)
+        rate = errors.to(lens.dtype) / tokens.to(lens.dtype)
         return rate, errors, each[0].clone(), each[1].clone(), each[2].clone(), tokens

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .masking import as_index
 from .settings import settings_repr
 
 __all__ = ["AdditiveAngularMargin", "AngularMargin", "LogSoftmaxWrapper"]
@@ -138,7 +139,7 @@ class LogSoftmaxWrapper(nn.Module):
     def forward(self, outputs: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
         if not torch.jit.is_scripting():
             check_inputs(SOFTMAX, {"outputs": outputs, "targets": targets})
-        outputs, targets = outputs.squeeze(1), targets.long()
+        outputs, targets = outputs.squeeze(1), as_index(targets)
         if self.takes_targets:
             classes = torch.arange(outputs.shape[1], device=targets.device)
             outputs = self.loss_fn(outputs, (targets == classes).to(outputs.dtype))

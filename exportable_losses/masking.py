@@ -39,15 +39,104 @@ SOURCE_MASK = Contract(
 )
 
 
-def frame_mask(length: Tensor, size: int, epsilon: float = 1e-6) -> Tensor:
-    """Whether each of `size` frames lies within an item's relative `length`: bool `[B, size]`."""
-    frames = torch.arange(size, device=length.device).to(length.dtype)
-    return frames.unsqueeze(0) < (length * size - epsilon).unsqueeze(1)
+def frame_mask(length: Tensor, size: int) -> Tensor:
+    """Whether each of `size` frames lies within an item's `length`: bool `[B, size]`.
+
+    A frame that a relative length covers in part counts: `frame < length * size - 1e-6`, as in
+    SpeechBrain 1.1.2, but for what float32 adds to a whole number of frames.
+    """
+    frames = absolute_length(length, size)
+    if length.is_floating_point():
+        covered = length * size
+        begun = (covered - (1e-6 + covered / (1 << 22))).ceil().long()
+        frames = torch.maximum(frames, begun)
+    return torch.arange(size, device=length.device) < frames.unsqueeze(1)
 
 
-def absolute_length(relative: Tensor, size: int) -> Tensor:
-    """Relative lengths in units of frames or labels, rounded: int64, the shape of `relative`."""
-    return (relative * size).round().long()
+def absolute_length(length: Tensor, size: int, least: int = 1) -> Tensor:
+    """Lengths in frames or labels, int64 `[B]`.
+
+    Integers are that already. Floating point is relative to `size`, and k / size is k however it was
+    rounded, up to 2**23 frames in float32 (2**24 where to the nearest).
+
+    Args:
+        length: `[B]`, in [1, size] or (0, 1]; zero too where `least` is 0.
+        size: how many frames there are.
+        least: the least integer that is legal.
+    """
+    halves = length.dtype == torch.float16 or length.dtype == torch.bfloat16
+    if halves or length.dtype == torch.bool or length.is_complex():
+        raise TypeError(f"lengths: got {length.dtype}, expected float32, float64 or integers")
+    if not torch.jit.is_scripting():
+        if length.is_cuda or (torch.compiler.is_compiling() and not torch.compiler.is_exporting()):
+            message = "lengths: got one out of range, expected integers up to the size, or relative lengths"
+            torch._assert_async(_in_range(length, size, least), message)
+    else:
+        length = _refused_in_script(length, size, least)
+    if not length.is_floating_point():
+        return length.long()
+    near = (length * size).round().long()
+    # float32 has no halves above 2**23, and no product of its own is exact: fixed point's is
+    product = (length * (1 << 30)).round().long() * size
+    far = torch.div(product + (1 << 29), 1 << 30, rounding_mode="trunc")
+    return torch.where(near < 1 << 22, near, far)
+
+
+def _in_range(length: Tensor, size: int, least: int) -> Tensor:
+    """Whether all lengths are legal: a bool."""
+    if length.is_floating_point():
+        return ((length > 0 if least > 0 else length >= 0) & (length <= 1)).all()
+    return ((length >= least) & (length <= size)).all()
+
+
+def _refused_in_script(length: Tensor, size: int, least: int) -> Tensor:
+    """`length`; an error where it is illegal, of the device itself on a GPU, which nobody waits for."""
+    legal = _in_range(length, size, least)
+    if length.is_cuda:  # an assertion would be dropped, since nothing comes of it
+        only = torch.zeros(1, dtype=length.dtype, device=length.device)
+        return length + only.index_select(0, 1 - legal.long().reshape(1))
+    if not bool(legal):
+        raise ValueError(
+            "lengths: got one out of range, expected integers up to the size, or relative lengths"
+        )
+    return length
+
+
+def mask_of(x: Tensor, length: Tensor | None, dim: int = 1) -> Tensor | None:
+    """`frame_mask` of the frames that `x` has along `dim`; nothing without a `length`, where all count.
+
+    Raises:
+        ValueError: each item is one frame.
+    """
+    if length is None:
+        return None
+    if x.dim() < 2:
+        raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
+    return frame_mask(length, x.shape[dim])
+
+
+def zero_behind(x: Tensor, mask: Tensor | None, dim: int = 1) -> Tensor:
+    """`x` with zeros in the frames along `dim` that `mask` `[B, size]` leaves out.
+
+    What is behind a length may be anything, a NaN too: if it went into a loss, its gradient would be one
+    even where the loss does not count.
+    """
+    if mask is None:
+        return x
+    for _ in range(x.dim() - 2):
+        mask = mask.unsqueeze(-1)
+    return x.masked_fill(~mask.transpose(1, dim), 0)
+
+
+def as_index(x: Tensor) -> Tensor:
+    """Class indices as int64.
+
+    Raises:
+        TypeError: they are no integers.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"targets: got {x.dtype}, expected integers: class indices")
+    return x.long()
 
 
 def as_floating(x: Tensor) -> Tensor:
@@ -55,31 +144,26 @@ def as_floating(x: Tensor) -> Tensor:
     return x if x.is_floating_point() else x.float()
 
 
-def reduce_masked(loss: Tensor, length: Tensor | None, reduction: str, epsilon: float = 1e-6) -> Tensor:
-    """Reduce a loss `[B, T, *]` over the frames within `length`.
+def reduce_masked(loss: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
+    """Reduce a loss `[B, T, *]` over the frames in `mask` `[B, T]`, over all without one.
 
     ``mean`` is the sum over what counts divided by its number, ``batch`` the same for each item,
     ``batchmean`` the sum divided by B. ``sum`` and ``none`` give the masked loss itself: that is
     what SpeechBrain 1.1.2 returns for ``sum``.
 
     Raises:
-        ValueError: an unknown `reduction`, or a `length` where each item is one loss.
+        ValueError: an unknown `reduction`.
     """
     if not torch.jit.is_scripting():
         check_choice("reduction", reduction)
-    if length is None:
+    if mask is None:
         if reduction == "mean":
             return loss.mean()
         if reduction == "batch":
             return loss.reshape(loss.shape[0], -1).mean(1)
         return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
-    if loss.dim() < 2:
-        raise ValueError("length: got lengths where each item is one frame, expected an input of frames")
-    mask = frame_mask(length, loss.shape[1], epsilon)
     if reduction == "sum" or reduction == "none":
-        for _ in range(loss.dim() - 2):
-            mask = mask.unsqueeze(-1)
-        return loss.masked_fill(~mask, 0.0)
+        return zero_behind(loss, mask)
     count = mask.to(loss.dtype).sum(1)
     for size in loss.shape[2:]:
         count = count * size
@@ -113,10 +197,10 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
                 [1., 1., 0., 0.]])
     """
     if not torch.jit.is_scripting():
-        check_inputs(LENGTH_MASK, {"data": data, "length": length})
-    if length is None:
+        check_inputs(LENGTH_MASK, {"data": data, "length": length}, len_dim=len_dim)
+    mask = mask_of(data, length, len_dim)
+    if mask is None:
         return torch.ones_like(data)
-    mask = frame_mask(length, data.shape[len_dim])
     for _ in range(data.dim() - 2):
         mask = mask.unsqueeze(-1)
     return mask.transpose(1, len_dim).to(data.dtype) * data.new_ones(data.shape[1:])
@@ -227,6 +311,9 @@ def compute_masked_loss(
         tensor(1.)
     """
     check_choice("mask_shape", mask_shape, MASK_SHAPES)
+    if predictions.shape == targets.shape:  # else only `loss_fn` knows where the frames are
+        frames = mask_of(targets, length)
+        predictions, targets = zero_behind(predictions, frames), zero_behind(targets, frames)
     loss = loss_fn(predictions, targets)
     shaped = {"targets": targets, "predictions": predictions, "loss": loss}[mask_shape]
     mask = compute_length_mask(shaped, length)
@@ -317,6 +404,8 @@ class MaskedLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"predictions": predictions, "targets": targets, "length": length}
             check_inputs(MASKED_LOSS, given)
+        frames = mask_of(targets, length)
+        predictions, targets = zero_behind(predictions, frames), zero_behind(targets, frames)
         loss = self.loss_fn(predictions, targets)
         shaped = targets
         if self.mask_shape == "predictions":

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, as_floating, reduce_masked, truncate
+from .masking import LENGTH, as_floating, mask_of, reduce_masked, truncate, zero_behind
 from .settings import settings_repr
 
 __all__ = ["DistanceDiffLoss", "L1Loss", "MSELoss"]
@@ -63,7 +63,8 @@ def l1_loss(
         tensor(0.1000)
     """
     predictions, targets = _aligned(predictions, targets, length, allowed_len_diff)
-    return reduce_masked((predictions - targets).abs(), length, reduction)
+    mask = mask_of(predictions, length)
+    return reduce_masked(zero_behind(predictions - targets, mask).abs(), mask, reduction)
 
 
 def mse_loss(
@@ -81,8 +82,9 @@ def mse_loss(
         tensor(0.0100)
     """
     predictions, targets = _aligned(predictions, targets, length, allowed_len_diff)
-    error = predictions - targets
-    return reduce_masked(error * error, length, reduction)
+    mask = mask_of(predictions, length)
+    error = zero_behind(predictions - targets, mask)
+    return reduce_masked(error * error, mask, reduction)
 
 
 def distance_diff_loss(
@@ -123,7 +125,7 @@ def distance_diff_loss(
     positions = torch.arange(predictions.shape[1], device=predictions.device).to(predictions.dtype)
     distance = (positions.unsqueeze(0) - targets.to(predictions.dtype).unsqueeze(1)).abs()
     weight = ((beta * distance).exp() - 1.0).clamp(max=max_weight)
-    return reduce_masked((weight * predictions).unsqueeze(-1), length, reduction)
+    return reduce_masked((weight * predictions).unsqueeze(-1), mask_of(predictions, length), reduction)
 
 
 class L1Loss(nn.Module):

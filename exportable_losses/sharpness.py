@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, frame_mask
+from .masking import LENGTH, mask_of, zero_behind
 from .settings import settings_repr
 
 __all__ = ["Laplacian", "LaplacianVarianceLoss"]
@@ -104,14 +104,11 @@ class LaplacianVarianceLoss(nn.Module):
 
     def forward(self, predictions: Tensor, length: Tensor | None = None) -> Tensor:
         if not torch.jit.is_scripting():
-            check_inputs(VARIANCE, {"predictions": predictions, "length": length})
+            given = {"predictions": predictions, "length": length}
+            check_inputs(VARIANCE, given, len_dim=self.len_dim, kernel_size=self.kernel_size)
         values = self.laplacian(predictions).moveaxis(self.len_dim, 1)
-        counts = torch.ones_like(values)
-        if length is not None:
-            mask = frame_mask(length, values.shape[1])
-            for _ in range(values.dim() - 2):
-                mask = mask.unsqueeze(-1)
-            counts = counts * mask.to(values.dtype)
+        mask = mask_of(values, length)
+        values, counts = zero_behind(values, mask), zero_behind(torch.ones_like(values), mask)
         if self.reduction == "batch":
             return -_variance(values.flatten(1), counts.flatten(1))
         return -_variance(values.reshape(1, -1), counts.reshape(1, -1)).squeeze(0)

@@ -37,7 +37,8 @@ def ctc_lengths(
             "target_lens": target_lens,
         }
         check_inputs(CTC, given, blank_index=blank_index)
-    return absolute_length(input_lens, log_probs.shape[1]), absolute_length(target_lens, targets.shape[1])
+    frames = absolute_length(input_lens, log_probs.shape[1])
+    return frames, absolute_length(target_lens, targets.shape[1], least=0)
 
 
 def reduce_ctc(costs: Tensor, target_lengths: Tensor, reduction: str, zero_infinity: bool) -> Tensor:

@@ -86,8 +86,8 @@ class CTCForwardChunk(nn.Module):
                 "offset": offset,
             }
             check_inputs(CHUNK, given, blank_index=blank_index)
-        input_lengths = absolute_length(input_lens, log_probs.shape[1])
-        target_lengths = absolute_length(target_lens, targets.shape[1])
+        input_lengths = absolute_length(input_lens, log_probs.shape[1], least=0)
+        target_lengths = absolute_length(target_lens, targets.shape[1], least=0)
         if torch.jit.is_scripting():
             return ops.ctc_forward(
                 log_probs, targets, input_lengths, target_lengths, blank_index, alpha, offset

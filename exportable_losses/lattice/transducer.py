@@ -37,7 +37,8 @@ def transducer_lengths(
             "target_lens": target_lens,
         }
         check_inputs(TRANSDUCER, given, blank_index=blank_index)
-    return absolute_length(input_lens, logits.shape[1]), absolute_length(target_lens, targets.shape[1])
+    frames = absolute_length(input_lens, logits.shape[1])
+    return frames, absolute_length(target_lens, targets.shape[1], least=0)
 
 
 class TransducerLoss(nn.Module):

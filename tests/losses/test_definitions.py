@@ -212,13 +212,14 @@ def test_autoencoder_details_along_either_dimension(len_dim: int) -> None:
     torch.testing.assert_close(tuple(plain), (rec_loss, rec_loss))
 
 
-def test_autoencoder_lengths_have_no_epsilon_as_speechbrains_have_none() -> None:
-    # 1e-6 of a frame more than two frames: three count
+def test_a_length_is_the_whole_number_that_was_meant() -> None:
+    # half a millionth of a frame more than two frames: two count, a tenth more: three
     error = torch.tensor([[1.0, 1.0, 4.0, 9.0]], dtype=F64)
-    length = torch.tensor([0.5 + 1e-7], dtype=F64)
-    got = el.AutoencoderLoss(nn.L1Loss(reduction="none"), reduction="mean")(error, 0 * error, length)
-    assert got.loss == pytest.approx(2.0)
-    assert F.l1_loss(error, 0 * error, length) == pytest.approx(1.0)
+    autoencoder = el.AutoencoderLoss(nn.L1Loss(reduction="none"), reduction="mean")
+    for length, expected in ((0.5 + 1e-7, 1.0), (0.525, 2.0)):
+        lengths = torch.tensor([length], dtype=F64)
+        assert autoencoder(error, 0 * error, lengths).loss == pytest.approx(expected)
+        assert F.l1_loss(error, 0 * error, lengths) == pytest.approx(expected)
 
 
 def test_distilled_frames_are_rounded() -> None:

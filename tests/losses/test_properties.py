@@ -5,34 +5,24 @@ import torch
 from export_cases import reductions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from padding import GARBAGE, PADDED, axis_of, letters_of, pad
 from torch import Tensor
 
 from exportable_losses import catalog, checks
 from exportable_losses import functional as F
 from exportable_losses.catalog import Entry
-from exportable_losses.contract import Input
 
 Inputs = dict[str, Tensor]
 few = settings(derandomize=True, deadline=None, max_examples=12)
 seeds = st.integers(0, 2**31)
 sizes = st.integers(1, 6)
 
-# The letters of the dimensions that each input of lengths is about.
-PADDED = {
-    "length": ("T", "N", "L"),
-    "input_lens": ("T",),
-    "target_lens": ("S", "U"),
-    "prediction_lens": ("K",),
-    "rel_lab_lengths": ("T",),
-}
 # What stands behind the items of a result, where it is not zero.
 BEHIND = {
     ("CTCForwardChunk", "alpha_out"): -torch.inf,
     ("CTCAlign", "tokens"): -1,
     ("TransducerAlign", "tokens"): -1,
 }
-# What padding may hold: any label where what lies behind the lengths is not read, a class where it is.
-GARBAGE = {"index": 0.0, "labels": -7.0, "log_probability": -torch.inf}
 
 
 def reduced(rows: list[str], wanted: tuple[str, ...] = checks.REDUCTIONS) -> list[tuple[str, str]]:
@@ -60,36 +50,6 @@ def drawn(entry: Entry, seed: int, **chosen: int) -> Inputs:
     }
 
 
-def letters_of(entry: Entry) -> dict[str, list[str]]:
-    return entry.contract.letters({name: value.dim() for name, value in entry.example_inputs().items()})
-
-
-def axis_of(entry: Entry, name: str, letters: tuple[str, ...]) -> int | None:
-    """Where a dimension of one of those letters stands in an input."""
-    terms = [letter.partition("+")[0] for letter in letters_of(entry)[name]]
-    return next((axis for axis, letter in enumerate(terms) if letter in letters), None)
-
-
-def padding_of(value: Input) -> float:
-    return GARBAGE["labels"] if value.lengths else GARBAGE.get(value.legal, 1e200)
-
-
-def pad(entry: Entry, inputs: Inputs, lengths: str, more: int, frames: Tensor) -> Inputs:
-    """The same items in a batch that is `more` frames longer, with garbage behind each item."""
-    longer = dict(inputs)
-    for value in entry.inputs:
-        axis = axis_of(entry, value.name, PADDED[lengths])
-        if axis is None:
-            continue
-        x = inputs[value.name].movedim((0, axis), (0, 1))
-        x = torch.cat([x, x.new_zeros(x.shape[0], more, *x.shape[2:])], 1)
-        extra = "+1" in letters_of(entry)[value.name][axis]
-        for item, n in zip(x, frames.tolist(), strict=True):
-            item[n + extra :] = padding_of(value)
-        longer[value.name] = x.movedim((0, 1), (0, axis))
-    return longer
-
-
 ROWS_WITH_LENGTHS = [
     (row, reduction, value.name)
     for row, reduction in reduced(catalog.names())
@@ -101,9 +61,11 @@ ROWS_WITH_LENGTHS = [
 
 @pytest.mark.parametrize(("row", "reduction", "lengths"), ROWS_WITH_LENGTHS)
 @few
-@given(seed=seeds, batch=st.integers(1, 4), size=sizes, more=st.integers(1, 5))
+@given(
+    seed=seeds, batch=st.integers(1, 4), size=sizes, more=st.integers(1, 5), garbage=st.sampled_from(GARBAGE)
+)
 def test_padding_changes_no_loss(
-    row: str, reduction: str, lengths: str, seed: int, batch: int, size: int, more: int
+    row: str, reduction: str, lengths: str, seed: int, batch: int, size: int, more: int, garbage: float
 ) -> None:
     entry = catalog.get(row)
     chosen = dict.fromkeys(("T", "N", "L", "S", "U", "K"), size) | {"B": batch}
@@ -113,8 +75,8 @@ def test_padding_changes_no_loss(
         chosen |= {"Z": 3, "X0": 3}
     inputs = drawn(entry, seed, **chosen)
     frames = torch.randint(1, size + 1, (batch,), generator=torch.Generator().manual_seed(seed))
-    short = pad(entry, inputs, lengths, 0, frames) | {lengths: frames.double() / size}
-    long = pad(entry, inputs, lengths, more, frames) | {lengths: frames.double() / (size + more)}
+    short = pad(entry, inputs, lengths, 0, frames, garbage) | {lengths: frames.double() / size}
+    long = pad(entry, inputs, lengths, more, frames, garbage) | {lengths: frames.double() / (size + more)}
     one, other = (as_tuple(made(row, reduction)(**x)) for x in (short, long))
     for name, before, after in zip(entry.outputs, one, other, strict=True):
         # where a result has a dimension of frames or labels, what is behind the old end is padding

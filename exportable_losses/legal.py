@@ -1,0 +1,115 @@
+"""Which numbers are legal as what, and the check of them. No torch here: the runtime reads it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+FLOATING = {
+    "real": "any number",
+    "log_probability": "log-probabilities",
+    "probability": "probabilities",
+    "signal": "samples of a signal; integers are taken too",
+    "cosine": "cosines in [-1, 1]",
+    "binary": "0 or 1, or anything between",
+    "one_hot": "one row of zeros and a single one per item",
+    "mask": "0 or 1",
+    "position": "non-negative positions",
+    "state": "what the call before gave",
+    "relative_length": "relative lengths in (0, 1], or integers for absolute ones",
+    "relative_length_or_zero": "relative lengths in [0, 1], or integers for absolute ones",
+}
+INTEGER = {
+    "index": "class indices",
+    "count": "integer lengths",
+    "token": "any integers",
+}
+LEGAL = FLOATING | INTEGER
+
+_FLOATS = ("float32", "float64")
+_HALVES = ("float16", "bfloat16")
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+# Of what is not here, any number is taken, and where it says yes or no a bool too.
+_TYPES = {
+    **dict.fromkeys(INTEGER, ("integers", _INTEGERS)),
+    **dict.fromkeys(("log_probability", "cosine", "state"), ("floating point", (*_FLOATS, *_HALVES))),
+    **dict.fromkeys(("binary", "one_hot", "mask"), ("numbers", (*_FLOATS, *_HALVES, *_INTEGERS, "bool"))),
+    # of a thousand frames 16 bits lose some
+    **dict.fromkeys(
+        ("relative_length", "relative_length_or_zero"),
+        ("float32, float64 or integers", (*_FLOATS, *_INTEGERS)),
+    ),
+}
+_ANY = ("numbers", (*_FLOATS, *_HALVES, *_INTEGERS))
+
+
+def check_type(name: str, legal: str, dtype: Any) -> None:
+    """Refuse a dtype, of numpy or of torch, that an input does not take.
+
+    Raises:
+        TypeError: names the input, what came and what was expected.
+    """
+    expected, types = _TYPES.get(legal, _ANY)
+    got = getattr(dtype, "name", str(dtype).removeprefix("torch."))
+    if got not in types:
+        raise TypeError(f"{name}: got {got}, expected {expected}: {LEGAL[legal]}")
+
+
+def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> None:
+    """Say where `array` is `wrong`, if it is anywhere."""
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"{name}: got {array[where]} at {list(where)}, expected {expected}")
+
+
+def whole(lengths: np.ndarray, size: int) -> np.ndarray:
+    """Lengths in frames or labels, as `masking.absolute_length` has them: int64."""
+    if lengths.dtype.kind != "f":
+        return lengths.astype(np.int64)
+    near = np.round(lengths * size).astype(np.int64)
+    product = np.round(lengths * (1 << 30)).astype(np.int64) * size
+    return np.where(near < 1 << 22, near, (product + (1 << 29)) >> 30)
+
+
+def begun(lengths: np.ndarray, size: int) -> np.ndarray:
+    """The same, where a frame that is covered in part counts, as `masking.frame_mask` has it."""
+    frames = whole(lengths, size)
+    if lengths.dtype.kind != "f":
+        return frames
+    covered = lengths * size
+    return np.maximum(frames, np.ceil(covered - (1e-6 + covered / (1 << 22))).astype(np.int64))
+
+
+def check_lengths(name: str, legal: str, array: np.ndarray, sizes: Sequence[int]) -> None:
+    """Refuse lengths that are out of range, where that is known."""
+    least = int(legal == "relative_length")
+    if array.dtype.kind == "f":
+        wrong = ~(((array > 0) if least else (array >= 0)) & (array <= 1))
+        refuse(name, array, wrong, LEGAL[legal])
+        return
+    if len(sizes) > 1:
+        expected = f"sizes are {' and '.join(map(str, sizes))}, expected relative lengths"
+        raise ValueError(f"{name}: got integers where the {expected}")
+    most = sizes[0] if sizes else np.iinfo(array.dtype).max
+    refuse(name, array, (array < least) | (array > most), f"integer lengths in [{least}, {most}]")
+
+
+def illegal(
+    legal: str,
+    array: np.ndarray,
+    classes: int | None,
+    settings: Mapping[str, Any],
+    refuse_nan: bool,
+) -> Iterator[tuple[np.ndarray, str]]:
+    """The values that an input must not have within its lengths, and what is expected of them."""
+    if legal == "index":
+        if classes is not None:
+            yield (array < 0) | (array >= classes), f"an index in [0, {classes - 1}]"
+        if "blank_index" in settings:
+            blank = settings["blank_index"]
+            yield array == blank, f"labels other than blank_index={blank}"
+    # the largest of some numbers is a NaN if one is: quicker than to look at each
+    elif refuse_nan and array.dtype.kind in "fV" and array.size and not array.max() < np.inf:
+        yield np.isnan(array) | (array == np.inf), LEGAL[legal]
