@@ -38,9 +38,7 @@ def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **set
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    for name, tensor in given.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
+    check_tensors(given)
     contract.check_types({name: tensor.dtype for name, tensor in given.items()})
     values = all(_is_plain(tensor) and tensor.device.type == "cpu" for tensor in given.values())
     checked = {entry.name for entry in contract.inputs if entry.bounded} if values else set()
@@ -48,6 +46,17 @@ def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **set
         name: tensor.detach().numpy() if name in checked else tensor for name, tensor in given.items()
     }
     contract.check(arrays, settings, values=values)
+
+
+def check_tensors(tensors: Mapping[str, Any]) -> None:
+    """Refuse what is no tensor: lists and arrays of numpy.
+
+    Raises:
+        TypeError: names the argument and what came.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from .checks import check_choice, check_inputs
+from .checks import check_choice, check_inputs, check_tensors
 from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, as_index, mask_of, reduce_masked, truncate, zero_behind
 from .settings import settings_repr
@@ -67,6 +67,8 @@ def classification_error(
         >>> classification_error(probabilities, torch.tensor([[1, 1]]))
         tensor(0.5000)
     """
+    if not torch.jit.is_scripting():
+        check_tensors({"probabilities": probabilities, "targets": targets})
     if (
         targets.dim() == probabilities.dim() - 2
     ):  # the targets of a batch of one, as SpeechBrain's example has them
@@ -250,8 +252,13 @@ def kldiv_loss(
         )
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
-        smoothing = {"label_smoothing": label_smoothing, "mask_length": mask_length}
-        check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff, **smoothing)
+        check_inputs(
+            LOG_PROBABILITIES,
+            given,
+            allowed_len_diff=allowed_len_diff,
+            label_smoothing=label_smoothing,
+            mask_length=mask_length,
+        )
         check_choice("reduction", reduction)
     if log_probabilities.dim() == 2:
         log_probabilities, targets = log_probabilities.unsqueeze(1), targets.unsqueeze(1)

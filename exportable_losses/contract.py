@@ -283,7 +283,7 @@ class Contract:
             return
         given = [entry for entry in self.inputs if entry.name in arrays]
         for entry in given:
-            if entry.is_length or entry.legal == "count":
+            if _counts(entry):
                 most = self.measured(entry, arrays, settings, sizes)
                 check_lengths(entry.name, entry.legal, arrays[entry.name], most)
         for entry in given:
@@ -301,8 +301,10 @@ class Contract:
     ) -> dict[str, tuple[int, int]]:
         """The inputs whose frames a length counts: along which dimension, and how many more there are."""
         others = {e.name for e in self.inputs if e.name in ranks and e.dims != "B"}
-        if "len_dim" in settings:  # an image has more rows than its Laplacian
-            return dict.fromkeys(others, (settings["len_dim"], settings.get("kernel_size", 1) - 1))
+        if "len_dim" in settings:
+            axis, kernel = settings["len_dim"], settings.get("kernel_size", 1)
+            # of an image there are more rows and columns than of its Laplacian
+            return {name: (axis, kernel - 1 if axis >= ranks[name] - 2 else 0) for name in others}
         counted = {*length.of.split()} if length.is_length else {length.below}
         if counted & {*self.aligned}:  # the longer of two is cut
             counted |= {*self.aligned}
@@ -336,7 +338,7 @@ class Contract:
         within = np.ones(shape, bool)
         if settings.get("label_smoothing", 0) > 0 and not settings.get("mask_length", True):
             return within  # SpeechBrain's smoothed divergence reads all
-        for length in self.inputs:
+        for length in filter(_counts, self.inputs):
             span = self.spans(length, ranks, settings).get(entry.name)
             if span is None or length.name not in arrays:
                 continue
@@ -365,3 +367,8 @@ class Contract:
         classes = sizes.get(self.inputs[0].dims.split()[-1])  # scores come first, their classes last
         if classes is not None and not 0 <= blank < classes:
             raise ValueError(f"blank_index: got {blank}, expected an index in [0, {classes - 1}]")
+
+
+def _counts(entry: Input) -> bool:
+    """Whether it holds lengths."""
+    return entry.is_length or entry.legal == "count"

@@ -69,8 +69,9 @@ class CTCAlign(nn.Module):
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        blank_index, log_probs = self.blank_index, log_probs.detach()
+        blank_index = self.blank_index
         input_lengths, target_lengths = ctc_lengths(log_probs, targets, input_lens, target_lens, blank_index)
+        log_probs = log_probs.detach()
         if torch.jit.is_scripting():
             states, path_scores = ops.ctc_align(
                 log_probs, targets, input_lengths, target_lengths, blank_index
@@ -133,10 +134,11 @@ class TransducerAlign(nn.Module):
     def forward(
         self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        blank_index, logits = self.blank_index, logits.detach()
+        blank_index = self.blank_index
         input_lengths, target_lengths = transducer_lengths(
             logits, targets, input_lens, target_lens, blank_index
         )
+        logits = logits.detach()
         if torch.jit.is_scripting():
             frames, path_scores = ops.transducer_align(
                 logits, targets, input_lengths, target_lengths, blank_index

@@ -55,8 +55,9 @@ class CTCPosterior(nn.Module):
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> tuple[Tensor, Tensor]:
-        blank_index, log_probs = self.blank_index, log_probs.detach()
+        blank_index = self.blank_index
         input_lengths, target_lengths = ctc_lengths(log_probs, targets, input_lens, target_lens, blank_index)
+        log_probs = log_probs.detach()
         if torch.jit.is_scripting():
             costs, posteriors = ops.ctc_posterior(
                 log_probs, targets, input_lengths, target_lengths, blank_index

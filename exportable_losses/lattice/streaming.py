@@ -75,7 +75,6 @@ class CTCForwardChunk(nn.Module):
         offset: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         blank_index = self.blank_index
-        log_probs, alpha, offset = log_probs.detach(), alpha.detach(), offset.detach()
         if not torch.jit.is_scripting():
             given = {
                 "log_probs": log_probs,
@@ -86,6 +85,7 @@ class CTCForwardChunk(nn.Module):
                 "offset": offset,
             }
             check_inputs(CHUNK, given, blank_index=blank_index)
+        log_probs, alpha, offset = log_probs.detach(), alpha.detach(), offset.detach()
         input_lengths = absolute_length(input_lens, log_probs.shape[1], least=0)
         target_lengths = absolute_length(target_lens, targets.shape[1], least=0)
         if torch.jit.is_scripting():
