@@ -19,8 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import exportable_losses
 
-from ..nodes import backward, walks
+from ..nodes import backward, composites, walks
 from ..nodes.translation import attach_bodies, translations
+from .branches import passing
 from .errors import reason
 from .gradients import gradients_of, with_gradients
 from .half import Half, in_half, kept, narrow, rounded
@@ -122,7 +123,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
-    with quiet("torch.onnx"), sparing():
+    with quiet("torch.onnx"), sparing(), composites.written_out(), passing():
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         if wanted:
             # Below autograd first, with the gradients written out: `torch.export` alone loses track of what

@@ -1,12 +1,13 @@
 """How operators of torch become nodes, those of our domain among them, and what stands behind these."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
+from onnxscript.function_libs.torch_lib.ops.core import aten_index, aten_index_put
 from onnxscript.values import Op
 
 from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
@@ -51,6 +52,32 @@ def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
 def _full_like(x: Any, fill_value: Any, **_: Any) -> Any:
     """`aten.full_like`, likewise."""
     return op.Expand(_constant(fill_value, x.dtype), op.Shape(x))
+
+
+def _with_number(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator of a tensor and a number; the exporter's own takes none that is made of sizes."""
+
+    def translate(x: Any, other: Any, alpha: Any = 1) -> Any:
+        if not isinstance(other, (int, float)):
+            return compute(x, op.Mul(op.CastLike(other, x), _constant(alpha, x.dtype)))
+        return compute(x, _constant(other * alpha, x.dtype))
+
+    return translate
+
+
+def _by_wide_indices(translate: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator of indices; ONNX takes none of 32 bits."""
+
+    def widened(x: Any, indices: Sequence[Any], *more: Any, **named: Any) -> Any:
+        wide = []
+        for index in indices:
+            if index is not None and index.dtype == ir.DataType.INT32:
+                narrow, index = index, cast(Any, op.Cast(index, to=ir.DataType.INT64))
+                index.shape, index.dtype = narrow.shape, ir.DataType.INT64
+            wide.append(index)
+        return translate(x, wide, *more, **named)
+
+    return widened
 
 
 def _log10(x: Any) -> Any:
@@ -127,7 +154,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     frames = {"frames": "tensor(int64)", "scores": "T"}
     state = {"alpha": "T", "offset": "T"}
     walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
-    ours = torch.ops.exportable_losses
+    ours, aten = torch.ops.exportable_losses, torch.ops.aten
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
@@ -141,12 +168,19 @@ def translations() -> dict[Any, Callable[..., Any]]:
         **backward.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
-        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
-        torch.ops.aten.full_like.default: _full_like,
-        torch.ops.aten.log10.default: _log10,
-        torch.ops.aten.softplus.default: _softplus,
-        torch.ops.aten.sum.default: _rows_first(op.ReduceSum),
-        torch.ops.aten.mean.default: _rows_first(op.ReduceMean),
+        aten.scalar_tensor.default: _scalar_tensor,
+        aten.full_like.default: _full_like,
+        aten.mul.Scalar: _with_number(op.Mul),
+        aten.add.Scalar: _with_number(op.Add),
+        aten.sub.Scalar: _with_number(op.Sub),
+        **dict.fromkeys((aten.index.Tensor, aten._unsafe_index.Tensor), _by_wide_indices(aten_index)),
+        **dict.fromkeys(
+            (aten.index_put.default, aten._unsafe_index_put.default), _by_wide_indices(aten_index_put)
+        ),
+        aten.log10.default: _log10,
+        aten.softplus.default: _softplus,
+        aten.sum.default: _rows_first(op.ReduceSum),
+        aten.mean.default: _rows_first(op.ReduceMean),
     }
 
 
