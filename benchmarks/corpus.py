@@ -99,7 +99,7 @@ def copied(data: str) -> dict[str, float]:
 def bare(graph: str, data: str, settings: dict[str, Any]) -> dict[str, float]:
     """The session on batches in memory."""
     scorer, feeds, items = Scorer(graph, **settings), [], 0
-    for step in scorer._steps(windows([data])):
+    for step in scorer._steps(windows([data], scorer.columns)):
         if not isinstance(step, Batch) or items >= BARE:
             break
         feeds.append({name: array.copy() for name, array in step.feed.items()})
@@ -120,7 +120,7 @@ def scored(
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     start = time.perf_counter()
     scorer = Scorer(graph, **settings)
-    next(step for step in scorer._steps(windows([data])) if isinstance(step, Batch))
+    next(step for step in scorer._steps(windows([data], scorer.columns)) if isinstance(step, Batch))
     first = time.perf_counter() - start
     scorer = Scorer(graph, **settings)
     with tempfile.TemporaryDirectory() as out:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike
 
-from exportable_losses.contract import Contract
-
+from .metadata import described
 from .native import register
 
 _DTYPES = {
@@ -35,55 +32,6 @@ _DTYPES = {
 _BFLOAT16 = 16  # ONNX's number for it
 
 
-@dataclass(frozen=True)
-class Loss:
-    """One loss of a file: the whole of it, or what `attach` has put behind a model.
-
-    Args:
-        contract: of its row.
-        settings: of its module.
-        names: what the graph calls its inputs.
-        computed: the graph's outputs that are its other inputs, behind a model.
-        swapped: those whose first two dimensions are the other way round.
-        sizes: what the model fixes, by letter.
-        outputs: what the graph calls its outputs.
-    """
-
-    contract: Contract
-    settings: Mapping[str, Any]
-    names: Mapping[str, str]
-    computed: Mapping[str, str]
-    swapped: Sequence[str]
-    sizes: Mapping[str, int]
-    outputs: Mapping[str, str]
-
-    @staticmethod
-    def from_metadata(about: Mapping[str, Any]) -> Loss:
-        contract, attached = Contract.from_json(about["contract"]), about.get("attached", {})
-        return Loss(
-            contract,
-            about.get("settings", {}),
-            attached.get("inputs", {entry.name: entry.name for entry in contract.inputs}),
-            attached.get("computed", {}),
-            attached.get("swapped", ()),
-            attached.get("sizes", {}),
-            attached.get("outputs", {name: name for name in contract.outputs}),
-        )
-
-    def check(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> None:
-        """Check what goes into the loss; before the model has run, what can be known then."""
-        arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
-        if outputs is None:
-            for entry in self.contract.inputs:
-                if entry.lengths in self.computed:  # where its padding begins is not known
-                    arrays.pop(entry.name, None)
-        else:
-            for name, called in self.computed.items():
-                array = outputs[called]
-                arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
-        self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
-
-
 class LossSession:
     """An exported loss in ONNX Runtime, alone or behind the model that `attach` has joined it to.
 
@@ -97,7 +45,7 @@ class LossSession:
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: `native` is true, and no library is installed or it does not load.
-        ValueError: `native` is something else.
+        ValueError: `native` is something else, or the file says of itself what this version does not read.
 
     Example:
         A file from ``exportable-losses export l1_loss --out losses``::
@@ -122,9 +70,7 @@ class LossSession:
         self.dims: dict[str, list[str | int | None]] = {value.name: value.shape for value in values}
         self._values = {value.name: value for value in self._session.get_inputs()}
         self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.metadata: dict[str, Any] = json.loads(self.properties.get("exportable_losses", "{}"))
-        found = [self.metadata, *self.metadata.get("more", [])] if self.metadata else []
-        self.losses = [Loss.from_metadata(about) for about in found]
+        self.metadata, self.losses = described(self.properties, self.outputs)
         kinds = [value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())]
         self._numpy_knows = "tensor(bfloat16)" not in kinds
         self._ours = {called for loss in self.losses for called in loss.names.values()}

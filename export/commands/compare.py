@@ -53,6 +53,7 @@ def compare_command(
         _runtimes(runs, allow_missing)
         return
     from exportable_losses.runtime.corpus.runs import read_run
+    from exportable_losses.runtime.files import whole_file
 
     from . import comparison
 
@@ -70,7 +71,8 @@ def compare_command(
     if json_file is not None:
         with wrong_call("--json"):
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(comparison.as_json(found, worst), encoding="utf-8")
+            with whole_file(json_file) as file:
+                file.write(comparison.as_json(found, worst).encode())
     if report is not None:
         from exportable_losses.runtime.corpus.report import pictures_in, write_comparison
 

@@ -76,7 +76,8 @@ def score_command(
     """Run an exported loss on data of yours: one batch, or a corpus item by item.
 
     With --data the folder gets items.parquet, set_aside.parquet and totals.json. A run that was broken
-    off goes on where it was when the same command is given again. The exit code is 1 where it cannot go on.
+    off goes on where it was when the same command is given again. The exit code is 1 where it cannot go on,
+    and where a file is damaged, so that items are missing that nobody can name.
     """
     of_corpus = {
         "--model": model,
@@ -112,10 +113,12 @@ def score_command(
         fail("--lattice, --tokens: of --report.")
     with wrong_call("--report"):  # before hours of work
         write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
-    _score_corpus(scorer, paths, out, workers=workers, ray=ray, strict=strict)
+    damaged = _score_corpus(scorer, paths, out, workers=workers, ray=ray, strict=strict)
     if write is not None:
         with wrong_call("--report"):
             write(out)
+    if damaged:
+        fail("; ".join(damaged), code=1)
 
 
 def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> None:
@@ -137,7 +140,8 @@ def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> Non
             sessions.write_results(results, out)
 
 
-def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> None:
+def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> list[str]:
+    """Which files are damaged, and how."""
     from exportable_losses.runtime import score_corpus
 
     # Ray prints what befalls its workers
@@ -159,6 +163,11 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> N
     lost = found["set_aside"]
     why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
     typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")
+    return [
+        f"{each['path']} may have more items: {each['damaged']}"
+        for each in found["data"]
+        if "damaged" in each
+    ]
 
 
 def _page(

@@ -1,6 +1,5 @@
 """Run exported losses on arrays from ``.npz`` files, or on a corpus."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportable_losses.runtime import LossSession
+from exportable_losses.runtime.files import whole_file
+from exportable_losses.runtime.npy import arrays_in
 
 if TYPE_CHECKING:
     from exportable_losses.runtime import Scorer
@@ -32,10 +33,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         ValueError: it is no ``.npz`` file of plain arrays.
     """
     try:
-        with np.load(path) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError("not an .npz file of plain arrays") from error
+        return arrays_in(path)
+    except (MemoryError, ValueError) as error:
+        raise ValueError(f"not an .npz file of plain arrays: {error}") from error
 
 
 def score(session: LossSession, path: Path) -> dict[str, np.ndarray]:
@@ -76,7 +76,7 @@ def write_results(results: Mapping[str, Mapping[str, np.ndarray]], path: Path) -
         for name, array in outputs.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.savez adds a suffix to a name without one
+    with whole_file(path) as file:  # np.savez adds a suffix to a name without one
         np.savez(file, **named)
 
 

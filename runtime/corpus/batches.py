@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 
 from exportable_losses.contract import LEGAL, Total
 
-from ..session import Loss, LossSession
+from ..metadata import Loss
+from ..npy import MOST
+from ..session import LossSession
 from .columns import Column
 from .totals import COMPOSED, columns_of, item_value, weight_of
 
@@ -228,6 +230,8 @@ class Batches:
                     sizes[letter] = _counted(name, length, sizes[letter])
             lengths[name] = relative(sizes[of], grid[of]) if of in grid else length.astype(np.float32)
         padded = {name: self._to_grid(name, shape, grid) for name, shape in shapes.items()}
+        for name, each in padded.items():
+            self._refuse_huge(name, shapes[name], each)
         size = sizes[next(iter(self._padded))] if self._padded else first
         return Items(rows, arrays, lengths, padded, size, self._weights(len(rows), sizes, arrays))
 
@@ -272,6 +276,12 @@ class Batches:
             if base in grid:
                 size[:] = grid[base] + more
         return padded
+
+    def _refuse_huge(self, name: str, shapes: np.ndarray, padded: np.ndarray) -> None:
+        """The check of sizes: without a frame an array takes nothing, however large its frames are."""
+        for row in np.flatnonzero(padded.prod(1, dtype=np.float64) * self._dtypes[name].itemsize > MOST):
+            expected = f"expected one that takes at most {MOST:,} bytes"
+            raise ValueError(f"{name}: got shape {shapes[row].tolist()}, {expected}")
 
     def _weights(
         self, items: int, sizes: Mapping[str, np.ndarray], columns: Mapping[str, Column]

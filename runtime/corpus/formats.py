@@ -6,78 +6,30 @@
 ``.arrow``              the same in Arrow's IPC format, a file or a stream
 ``.npz``, ``.tar``      members ``<id>.<input>.npy``, those of an item one after the other: what
                         ``np.savez(path, **{"utt1.log_probs": x, "utt1.targets": y})`` writes, and
-                        WebDataset's convention. Other members are not looked at
+                        WebDataset's convention: see `archives`. Other members are not looked at
 ======================  =============================================================================
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from .columns import Column, column_of
+from .archives import tar_archive, zip_archive
+from .columns import column_of
+from .damage import unreadable
+from .rows import GROUP_BYTES, Rows, Shard
 
 ID = "id"
-_BATCH_BYTES = 8 << 20  # what is read at a time
 _MAGIC = b"ARROW1"
+_END, _OLD_END = bytes(4 * [255]) + bytes(4), bytes(4)  # of a stream
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}  # of Parquet's numbers, in bytes
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that follow one another.
-
-    Args:
-        ids: of each, where it has one.
-        columns: the arrays of each input.
-        wrong: what is wrong with some, by row.
-    """
-
-    ids: Sequence[str | None]
-    columns: Mapping[str, Column]
-    wrong: Mapping[int, str]
-
-
-class Shard(Protocol):
-    """A file that is open.
-
-    Args:
-        groups: rows and bytes of what it is made of: row groups, batches, items.
-        divisible: whether a part of a group costs what the part does, and not what the group does.
-        broken: why there may be more rows than `groups` has, if so.
-    """
-
-    groups: list[tuple[int, int]]
-    divisible: bool
-    broken: str
-
-    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
-        """Some rows of a group, some at a time."""
-
-
-def unreadable(error: Exception) -> str:
-    """What is wrong with the content of a shard. What is wrong with the system is raised on.
-
-    A file that is not there, a broken connection or a full memory say nothing of the data: the run stops
-    there and can be taken up again.
-    """
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-        raise error
-    if not isinstance(error, (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile, EOFError, KeyError)):
-        raise error
-    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return f"unreadable: {text}"
 
 
 def filesystems() -> Any:
@@ -90,10 +42,21 @@ def filesystems() -> Any:
     return fsspec
 
 
-def open_shard(path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> Shard:
-    """The shard in `path`, until `stack` is closed."""
+def open_shard(
+    path: str, inputs: Sequence[str], stack: contextlib.ExitStack, ids_only: bool = False
+) -> Shard:
+    """The shard in `path`, until `stack` is closed.
+
+    Args:
+        path: of the file.
+        inputs: the names of the arrays that are wanted.
+        stack: closes the file.
+        ids_only: whether no array is read: `inputs` then says what is an item alone.
+    """
     kind = next(kind for suffix, kind in KINDS.items() if path.endswith(suffix))
-    return kind(path, inputs, stack)
+    if kind in (zip_archive, tar_archive):
+        return kind(_file(path, stack), inputs, stack, ids_only)
+    return kind(path, () if ids_only else inputs, stack)
 
 
 def is_url(path: str) -> bool:
@@ -106,16 +69,40 @@ def _file(path: str, stack: contextlib.ExitStack) -> IO[bytes]:
 
 
 def _rows_of(batch: pa.RecordBatch, inputs: Sequence[str]) -> Rows:
-    """The rows of a batch."""
+    """The rows of a batch, once it is known that nothing in it leads out of its memory.
+
+    Raises:
+        ValueError: something does: no row of the batch can be trusted.
+    """
     known = [name for name in inputs if name in batch.schema.names]
+    named = ID in batch.schema.names and ID not in inputs
+    batch.select(known).validate(full=True)
     found = {name: column_of(name, batch.column(name)) for name in known}
     wrong: dict[int, str] = {}
+    ids: list[Any] = [None] * len(batch)
+    if named:
+        ids, wrong = _ids_of(batch.column(ID))
     for _, of_column in reversed(found.values()):  # the first says it
         wrong |= of_column
-    ids: list[Any] = [None] * len(batch)
-    if ID in batch.schema.names and ID not in inputs:
-        ids = [None if value is None else str(value) for value in batch.column(ID).to_pylist()]
     return Rows(ids, {name: column for name, (column, _) in found.items()}, wrong)
+
+
+def _ids_of(column: pa.Array) -> tuple[list[str | None], dict[int, str]]:
+    """The id of each row, and what is wrong with some: names that are no UTF-8."""
+    column.validate()
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        column.validate(full=True)
+        return [None if value is None else str(value) for value in column.to_pylist()], {}
+    large = pa.types.is_large_string(column.type)
+    names = column.view(pa.large_binary() if large else pa.binary())
+    names.validate(full=True)
+    ids, wrong = [], {}
+    for row, name in enumerate(names.to_pylist()):
+        shown = None if name is None else name.decode("utf-8", "backslashreplace")
+        if shown is not None and shown.encode() != name:
+            wrong[row] = f"id: got {shown}, whose bytes are no UTF-8, expected a name in UTF-8"
+        ids.append(shown)
+    return ids, wrong
 
 
 class _Sequence:
@@ -163,12 +150,14 @@ class _Parquet(_Sequence):
         about = self._file.metadata
         groups = [about.row_group(i) for i in range(about.num_row_groups)]
         self.groups = [(group.num_rows, _bytes(group)) for group in groups]
+        if about.num_rows != sum(rows for rows, _ in self.groups):
+            self.broken = f"unreadable: {about.num_rows} rows, of which its row groups have another number"
         self._inputs = inputs
         self._columns = [name for name in self._file.schema_arrow.names if name in (ID, *inputs)]
 
     def batches(self, group: int) -> Iterator[pa.RecordBatch]:
         rows, size = self.groups[group]
-        some = max(1, rows * _BATCH_BYTES // max(1, size))
+        some = max(1, rows * GROUP_BYTES // max(1, size))
         return self._file.iter_batches(some, [group], self._columns, use_threads=False)
 
 
@@ -193,14 +182,27 @@ class _ArrowStream(_Sequence):
             try:
                 first = next(iter(pa.ipc.open_stream(_mapped(path, own))), None)
                 row_bytes, options = _sizes(first)
-                for batch in pa.ipc.open_stream(_mapped(path, own), options=options):
+                file = _mapped(path, own)
+                for batch in pa.ipc.open_stream(file, options=options):
                     rows += len(batch)
+                _check_end(file)
             except Exception as error:  # cut off, say: what came before is good
                 self.broken = unreadable(error)
         self.groups = [(rows, rows * row_bytes)] if rows else []
 
     def batches(self, group: int) -> Iterator[pa.RecordBatch]:
         return iter(pa.ipc.open_stream(_file(self._path, self._stack)))
+
+
+def _check_end(file: Any) -> None:
+    """Hold where a stream was read to to be its end: to Arrow one is whole that is cut between batches."""
+    at = file.tell()
+    size = file.seek(0, 2)
+    file.seek(max(0, at - len(_END)))
+    if not file.read(at - file.tell()).endswith(_OLD_END):
+        raise ValueError(f"cut off at byte {at}")
+    if at != size:
+        raise ValueError(f"{size - at} bytes behind its end, at byte {at}")
 
 
 class _ArrowFile:
@@ -223,7 +225,7 @@ class _ArrowFile:
 
     def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
         # What is mapped and was read counts as this process's memory: let go of it now and then.
-        if self._reader is None or self._seen > 4 * _BATCH_BYTES:
+        if self._reader is None or self._seen > 4 * GROUP_BYTES:
             self._stack.close()
             self._reader, self._seen = pa.ipc.open_file(_mapped(self._path, self._stack)), 0
         rows, size = self.groups[group]
@@ -247,116 +249,15 @@ def _sizes(batch: pa.RecordBatch | None) -> tuple[int, pa.ipc.IpcReadOptions]:
     """What a row takes in memory, about, and how to count rows: by the column that is read soonest."""
     if batch is None or not batch.num_columns:
         return 0, pa.ipc.IpcReadOptions()
-    least = int(np.argmin([column.nbytes for column in batch.columns]))
+    # not `nbytes`, which follows offsets that nobody has held to anything yet
+    least = int(np.argmin([column.get_total_buffer_size() for column in batch.columns]))
     options = pa.ipc.IpcReadOptions(included_fields=[least], use_threads=False)
-    return -(-batch.nbytes // max(1, len(batch))), options
+    return -(-batch.get_total_buffer_size() // max(1, len(batch))), options
 
 
-class _Archive:
-    """Members ``folder/id.input.npy``, some items a group.
-
-    Args:
-        members: path, size, and where it is, of each.
-        data: the bytes of a member that is there.
-        inputs: the names that are wanted.
-        broken: why there may be more members, if so.
-    """
-
-    divisible = True
-
-    def __init__(
-        self,
-        members: Iterable[tuple[str, int, Any]],
-        data: Callable[[Any], bytes],
-        inputs: Sequence[str],
-        broken: str = "",
-    ) -> None:
-        self._data, self._inputs, self.broken = data, inputs, broken
-        self._items: list[tuple[str, dict[str, Any]]] = []
-        sizes: list[int] = []
-        latest: dict[str, int] = {}
-        for path, size, where in members:
-            folder, slash, base = path.rpartition("/")
-            key, _, rest = base.partition(".")
-            name = rest.removesuffix(".npy")
-            if name == rest:
-                continue
-            key = folder + slash + key
-            if name in self._items[latest[key]][1] if key in latest else True:  # an item begins
-                latest[key] = len(self._items)
-                self._items.append((key, {}))
-                sizes.append(0)
-            self._items[latest[key]][1][name] = where
-            sizes[latest[key]] += size
-        self.groups = _together(sizes)
-        self._firsts = [0, *itertools.accumulate(rows for rows, _ in self.groups)]
-
-    def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
-        first = self._firsts[group]
-        items = [(key, *self._load(members)) for key, members in self._items[first + start : first + stop]]
-        for _, alike in itertools.groupby(items, _kinds):
-            ids, arrays, wrong = zip(*alike, strict=True)
-            columns = {name: Column.of([each[name] for each in arrays]) for name in arrays[0]}
-            yield Rows(ids, columns, {row: reason for row, reason in enumerate(wrong) if reason})
-
-    def _load(self, members: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
-        """The arrays of an item, or what is wrong with one."""
-        arrays: dict[str, np.ndarray] = {}
-        for name in self._inputs:
-            if name in members:
-                try:
-                    arrays[name] = np.load(io.BytesIO(self._data(members[name])), allow_pickle=False)
-                except Exception as error:
-                    return {}, f"{name}: {unreadable(error)}"
-        return arrays, ""
-
-
-def _together(sizes: Iterable[int]) -> list[tuple[int, int]]:
-    """How many items, and bytes, make a group."""
-    groups: list[tuple[int, int]] = []
-    for size in sizes:
-        rows, bytes_ = groups.pop() if groups else (0, 0)
-        if rows and bytes_ + size > _BATCH_BYTES:
-            groups.append((rows, bytes_))
-            rows, bytes_ = 0, 0
-        groups.append((rows + 1, bytes_ + size))
-    return groups
-
-
-def _kinds(item: tuple[str, Mapping[str, np.ndarray], str]) -> list[tuple[Any, ...]]:
-    """What items have in common whose arrays make columns."""
-    return [(name, array.dtype, array.ndim) for name, array in item[1].items()]
-
-
-def _zip(path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> Shard:
-    archive = stack.enter_context(zipfile.ZipFile(_file(path, stack)))
-    return _Archive(
-        ((each.filename, each.file_size, each) for each in archive.infolist()), archive.read, inputs
-    )
-
-
-def _tar(path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> Shard:
-    file = _file(path, stack)
-    members, broken = [], ""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            for each in archive:
-                if each.isfile():
-                    members.append((each.name, each.size, (each.offset_data, each.size)))
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-    except tarfile.TarError as error:
-        broken = unreadable(error)
-
-    def data(where: tuple[int, int]) -> bytes:
-        file.seek(where[0])
-        return file.read(where[1])
-
-    return _Archive(members, data, inputs, broken)
-
-
-KINDS: dict[str, Callable[[str, Sequence[str], contextlib.ExitStack], Shard]] = {
+KINDS: dict[str, Callable[..., Shard]] = {
     ".parquet": _Parquet,
     ".arrow": _arrow,
-    ".npz": _zip,
-    ".tar": _tar,
+    ".npz": zip_archive,
+    ".tar": tar_archive,
 }

@@ -49,7 +49,7 @@ class Lattices:
         if not any("posteriors" in graph.outputs for graph in graphs):
             raise ValueError("lattice: got no graph that gives posteriors, expected one")
         self._scorer, self._graphs, self._tokens = scorer, graphs, tokens
-        self._places, self._reader = Places(data), Reader(scorer.columns)
+        self._places, self._reader = Places(data, scorer.columns), Reader(scorer.columns)
 
     def __call__(self, id_: str) -> bytes | None:
         """The picture as PNG, or nothing where there is no such item any more.

@@ -10,14 +10,20 @@ import bisect
 import contextlib
 import functools
 import glob
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from .formats import KINDS, Rows, filesystems, is_url, open_shard, unreadable
+from ..files import check_regular
+from .damage import unreadable
+from .formats import KINDS, filesystems, is_url, open_shard
+from .rows import Rows, Shard
 
 WINDOW_BYTES = 256 << 20
+_SAMPLES, _SAMPLE = 64, 64 << 10  # blocks, bytes: what a fingerprint looks at of a file
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def shards(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
     Raises:
         FileNotFoundError: a path names nothing.
-        ValueError: a file is of an unknown kind.
+        ValueError: a file is of an unknown kind, or a pipe, a socket or a device.
     """
     found: list[str] = []
     for path in [os.fspath(path) for path in paths]:
@@ -60,6 +66,9 @@ def shards(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
             raise ValueError(f"data: got {path}, expected a file that ends with {', '.join(KINDS)}")
         if not known:
             raise FileNotFoundError(f"data: got {path}, where there is no {', '.join(KINDS)} file")
+        for file in known:
+            if not is_url(file) and os.path.exists(file):
+                check_regular("data", file)
         found += known
     return found
 
@@ -83,7 +92,7 @@ def names(paths: Sequence[str]) -> list[str]:
 
 
 def fingerprint(path: str) -> str:
-    """Changes when the file does.
+    """Changes when the file does: its size, its time, or its content, of which a large file is sampled.
 
     Raises:
         OSError: there is none.
@@ -91,12 +100,25 @@ def fingerprint(path: str) -> str:
     if is_url(path):
         fs, inner = filesystems().core.url_to_fs(path)
         return str(fs.ukey(inner))
-    stat = os.stat(path)
-    return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        stat = os.fstat(file.fileno())
+        blocks = min(_SAMPLES, -(-stat.st_size // _SAMPLE))
+        for i in range(blocks):  # from the first to the last byte; all of them where they are few
+            file.seek(i * (stat.st_size - _SAMPLE) // (blocks - 1) if blocks > 1 else 0)
+            digest.update(file.read(_SAMPLE))
+    return f"{stat.st_size} bytes of {stat.st_mtime_ns}, {digest.hexdigest()[:32]}"
 
 
-def windows(paths: Sequence[str], window_bytes: int = WINDOW_BYTES) -> Iterator[Window]:
+def windows(
+    paths: Sequence[str], columns: Sequence[str], window_bytes: int = WINDOW_BYTES
+) -> Iterator[Window]:
     """The windows of all shards, in order. A shard is opened when it is its turn.
+
+    Args:
+        paths: the shards, as `shards` gives them.
+        columns: the names of the arrays that a `Reader` of the windows wants: archives tell ids by them.
+        window_bytes: how much data a window has, about.
 
     Raises:
         OSError: a shard is not there, or the system does not let us read it.
@@ -106,7 +128,7 @@ def windows(paths: Sequence[str], window_bytes: int = WINDOW_BYTES) -> Iterator[
         broken = ""
         with contextlib.ExitStack() as stack:
             try:
-                shard = open_shard(path, (), stack)
+                shard = open_shard(path, columns, stack)
             except Exception as error:
                 broken = unreadable(error)
             else:
@@ -155,11 +177,12 @@ class Reader:
 
     Args:
         inputs: the names of the arrays that are wanted.
+        ids_only: whether none is read.
     """
 
-    def __init__(self, inputs: Sequence[str]) -> None:
-        self._inputs = inputs
-        self._path = ""
+    def __init__(self, inputs: Sequence[str], ids_only: bool = False) -> None:
+        self._inputs, self._ids_only = inputs, ids_only
+        self._of: tuple[str, Any] | None = None  # the file that is open, as it was
         self._stack = contextlib.ExitStack()
 
     def read(self, window: Window) -> Iterator[Rows]:
@@ -171,32 +194,42 @@ class Reader:
         if window.lost:
             yield Rows([window.name], {}, {0: window.lost})
             return
-        if self._path != window.path:
-            self._open(window.path)
         row, end = window.start, window.start + window.rows
         while row < end:
-            group = bisect.bisect_right(self._firsts, row) - 1
-            first, last = self._firsts[group], min(self._firsts[group + 1], end)
+            last = end
             try:
-                for some in self._shard.read(group, row - first, last - first):
-                    yield replace(some, ids=_ids(some.ids, window.name, row))
-                    row += len(some.ids)
+                shard, firsts = self._opened(window.path)
+                group = bisect.bisect_right(firsts, row) - 1
+                if group < len(shard.groups):
+                    first, last = firsts[group], min(firsts[group + 1], end)
+                    for some in shard.read(group, row - first, last - first):
+                        yield replace(some, ids=_ids(some.ids, window.name, row))
+                        row += len(some.ids)
+                if row < last:
+                    raise ValueError(f"{last - row} rows fewer than it had")
             except Exception as error:
                 reason = unreadable(error)
-                self._open(window.path)  # what went wrong may have left it anywhere
+                self.close()  # what went wrong may have left it anywhere
                 lost = last - row
                 yield Rows(_ids([None] * lost, window.name, row), {}, dict.fromkeys(range(lost), reason))
             row = last
 
-    def _open(self, path: str) -> None:
-        self.close()
-        self._shard = open_shard(path, self._inputs, self._stack)
-        self._firsts = [0, *itertools.accumulate(rows for rows, _ in self._shard.groups)]
-        self._path = path
+    def _opened(self, path: str) -> tuple[Shard, list[int]]:
+        """The shard in `path` with the first row of each group, opened anew where the file is another now."""
+        state = None
+        if not is_url(path):
+            stat = os.stat(path)
+            state = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        if self._of != (path, state):
+            self.close()
+            self._shard = open_shard(path, self._inputs, self._stack, self._ids_only)
+            self._firsts = [0, *itertools.accumulate(rows for rows, _ in self._shard.groups)]
+            self._of = path, state
+        return self._shard, self._firsts
 
     def close(self) -> None:
         """Close what is open."""
-        self._path = ""
+        self._of = None
         self._stack.close()
 
 
@@ -210,10 +243,11 @@ class Places:
 
     Args:
         paths: the shards.
+        columns: as of `windows`.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[str], columns: Sequence[str]) -> None:
+        self._paths, self._columns = paths, columns
         self._shards = names(paths)
 
     def find(self, id_: str) -> Window | None:
@@ -230,8 +264,8 @@ class Places:
     @functools.cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
-        reader = Reader(())  # the ids alone
-        for window in windows(self._paths):
+        reader = Reader(self._columns, ids_only=True)
+        for window in windows(self._paths, self._columns):
             ids = itertools.chain.from_iterable(some.ids for some in reader.read(window))
             for row, id_ in enumerate(ids, window.start):
                 found.setdefault(str(id_), (window.shard, row))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
+from ..files import whole_file
 from . import plots
 from .compare import Comparison, Moves
 from .runs import Run
@@ -104,11 +106,12 @@ def pictures_in(folder: str | Path) -> Picture:
     """The pictures in a folder: ``ID.svg`` or ``ID.png``, the id as in a URL (``/`` is ``%2F``)."""
 
     def picture(name: str) -> str | bytes | None:
-        stem = Path(folder) / quote(name, safe="#() ,=")
+        stem = quote(name, safe="#() ,=")
         for suffix in (".svg", ".png"):
-            file = stem.with_name(stem.name + suffix)
-            if file.is_file():
-                return file.read_bytes() if suffix == ".png" else file.read_text(encoding="utf-8")
+            file = os.path.join(folder, stem + suffix)
+            if os.path.isfile(file):  # false too of a name that is too long for a file
+                content = Path(file).read_bytes()
+                return content if suffix == ".png" else content.decode()
         return None
 
     return picture
@@ -126,7 +129,8 @@ def _write(path: str | Path, template: str, **values: Any) -> None:
     page = environment.get_template(f"{template}.html").render(listed=LISTED, **values)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page.encode())
+    with whole_file(path) as file:
+        file.write(page.encode())
 
 
 def _about(run: Run) -> dict[str, Any]:

@@ -4,48 +4,38 @@
 ``items.parquet``           one row for each item that was scored, in the order of the data
 ``set_aside.parquet``       `id`, `source` and `reason` of each that was not
 ``totals.json``             what they add up to, and what was run on what
-``state/``                  while the run is unfinished: what it is, and a part for each window
+``state/``                  while the run is unfinished: what it is, a part for each window, a lock
 ==========================  =========================================================================
 
 A file is there as a whole or not at all: it is written under another name, and renamed when it is on the
 disk. So a run that is killed leaves a state that the next one goes on from, and two runs of the same data
-leave the same bytes.
+leave the same bytes. A part ends with its SHA-256: one that a disk has damaged is not there, and its window
+is scored again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files import whole_file
+from .lock import Lock
 from .reading import Window
 
 ITEMS, ASIDE, TOTALS = "items.parquet", "set_aside.parquet", "totals.json"
+_DIGEST = hashlib.sha256().digest_size
 _GROUP = 1 << 16  # rows of a row group of what is written, however the windows were
 _SECOND = "id: got it a second time, expected one item of each"
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is at `path` as a whole once the block ends without an error, and not at all before."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
 
 
 class Results:
@@ -56,24 +46,50 @@ class Results:
         run: what is run on what, as JSON can hold it: an unfinished run of anything else is refused.
 
     Raises:
+        BlockingIOError: another run writes to the folder at this moment.
         ValueError: the folder holds a finished run, or an unfinished one of something else.
     """
 
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]) -> None:
         self._folder = Path(folder)
         self._state = self._folder / "state"
-        about = self._state / "run.json"
-        if about.exists():
-            _check_same(self._folder, json.loads(about.read_bytes()), json.loads(json.dumps(run)))
-            return
-        if (self._folder / TOTALS).exists():
-            raise ValueError(f"out: got {folder}, which holds a finished run, expected another folder")
+        self._about = self._state / "run.json"
+        self._refuse_finished()
         self._state.mkdir(parents=True, exist_ok=True)
-        with whole_file(about) as file:
-            file.write(as_json(run))
+        self._lock = Lock(self._state / "lock", f"out: got {folder}")
+        try:
+            self._refuse_finished()  # by whoever had the lock
+            if self._about.exists():
+                _check_same(self._folder, _read_about(self._folder, self._about), json.loads(as_json(run)))
+            else:
+                with whole_file(self._about) as file:
+                    file.write(as_json(run))
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_finished(self) -> None:
+        if (self._folder / TOTALS).exists() and not self._about.exists():
+            self._forget_state()  # of a run that was killed when nothing else was left to do
+            raise ValueError(f"out: got {self._folder}, which holds a finished run, expected another folder")
+
+    def _forget_state(self) -> None:
+        with contextlib.suppress(OSError):  # what is not ours stays
+            (self._state / "lock").unlink(missing_ok=True)
+            self._state.rmdir()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        self._lock.release()
 
     def _part(self, window: Window) -> Path:
-        return self._state / f"part-{window.shard:05}-{window.index:05}.parquet"
+        return self._state / f"part-{window.shard:05}-{window.index:05}"
 
     def has(self, window: Window) -> bool:
         """Whether a window is done."""
@@ -85,16 +101,25 @@ class Results:
         Raises:
             OSError: the disk is full, say.
         """
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
         with whole_file(self._part(window)) as file:
-            pq.write_table(table, file)
+            file.write(content.getvalue())
+            file.write(hashlib.sha256(content.getvalue()).digest())
 
     def read(self, window: Window, columns: Sequence[str] | None = None) -> pa.Table:
         """What was kept."""
-        return pq.read_table(self._part(window), columns=columns and list(columns))
+        return _read_part(self._part(window), columns)
 
     def parts(self) -> Iterator[pa.Table]:
-        """All that was kept."""
-        return map(pq.read_table, sorted(self._state.glob("part-*.parquet")))
+        """All that was kept; what is damaged is so no longer, and `has` says so."""
+        for path in sorted(self._state.glob("part-*")):
+            try:
+                table = _read_part(path)
+            except ValueError:
+                path.unlink()
+            else:
+                yield table
 
     def nothing(self, lost: int) -> str:
         """What to say where there are no items."""
@@ -144,9 +169,8 @@ class Results:
             file.write(as_json(totals))
         for part in self._state.glob("part-*"):
             part.unlink()
-        (self._state / "run.json").unlink()
-        with contextlib.suppress(OSError):  # what is not ours stays
-            self._state.rmdir()
+        self._about.unlink()
+        self._forget_state()
 
 
 @contextlib.contextmanager
@@ -175,9 +199,44 @@ def _hashes(table: pa.Table) -> np.ndarray:
     return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
+def _read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in a part.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    content = path.read_bytes()
+    table, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(table).digest() != digest:
+        raise ValueError(f"{path}: damaged")
+    return pq.read_table(pa.BufferReader(table), columns=columns and list(columns))
+
+
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Equal contents give equal bytes."""
-    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """Equal contents give equal bytes; a number that is not finite is a string."""
+    return (json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def plain(content: Any) -> Any:
+    """The same with strings for the numbers that JSON does not know: ``inf``, ``-inf``, ``nan``."""
+    if isinstance(content, Mapping):
+        return {name: plain(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _read_about(folder: Path, path: Path) -> Mapping[str, Any]:
+    """What an unfinished run is of."""
+    try:
+        about = json.loads(path.read_bytes())
+    except (RecursionError, ValueError) as error:
+        about = error
+    if not isinstance(about, Mapping):
+        raise ValueError(
+            f"out: got {folder}, whose {path.relative_to(folder)} is damaged, expected another folder"
+        )
+    return about
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -58,11 +58,13 @@ def score_corpus(
         window_bytes: how much data a window has, about; a run that is taken up again loses one at most.
 
     Returns:
-        What ``totals.json`` holds.
+        What ``totals.json`` holds; there, a number that is not finite is a string. In `data`, `damaged` says
+        of a shard why it may have more items than were found.
 
     Raises:
         ValueError: the data or the folder are not what they should be, no item could be scored, or
             `strict` and an item cannot.
+        BlockingIOError: another run writes to the folder at this moment.
         OSError: a shard is not there, the disk is full, no cluster answers: the same call goes on from there.
         RuntimeError: a worker died: the same. Ray starts another first.
         ModuleNotFoundError: `ray` is given, and not installed.
@@ -77,25 +79,27 @@ def score_corpus(
     score = _way(scorer, workers, ray)
     paths = shards(data)
     what = about(scorer)
-    results = Results(
-        out, {**what, "data": [[path, fingerprint(path)] for path in paths], "window_bytes": window_bytes}
-    )
-    seen = _Seen(scorer, strict, progress)
-    for table in results.parts():
-        seen.add(table, before=True)
-    planned: list[Window] = []
+    of = [[path, fingerprint(path)] for path in paths]
+    with Results(out, {**what, "data": of, "window_bytes": window_bytes}) as results:
+        seen = _Seen(scorer, strict, progress)
+        for table in results.parts():
+            seen.add(table, before=True)
+        planned: list[Window] = []
 
-    def left() -> Iterator[Window]:
-        for window in windows(paths, window_bytes):
-            planned.append(window)
-            if not results.has(window):
-                yield window
+        def left() -> Iterator[Window]:
+            for window in windows(paths, scorer.columns, window_bytes):
+                planned.append(window)
+                if not results.has(window):
+                    yield window
 
-    with contextlib.closing(score(left())) as scored:
-        for window, table in scored:
-            seen.add(table)
-            results.write(window, table)
-    return _finish(scorer, results, planned, paths, what)
+        with contextlib.closing(score(left())) as scored:
+            for window, table in scored:
+                seen.add(table)
+                results.write(window, table)
+        changed = [path for path, before in of if fingerprint(path) != before]
+        if changed:
+            raise ValueError(f"data: {changed[0]} changed while it was scored, expected it to stay as it is")
+        return _finish(scorer, results, planned, paths, what)
 
 
 def _way(scorer: Scorer, workers: int, ray: str | None) -> Callable[[Iterator[Window]], Scored]:
@@ -163,6 +167,7 @@ def _finish(
     """Put all windows together, and forget the state."""
     totals = Totals(scorer.batches.totals)
     rows, items, lost = [0] * len(paths), 0, 0
+    damaged = {window.shard: window.lost for window in planned if window.lost}
     kept: dict[str, list[np.ndarray]] = {}
     merged = results.merge(planned, scorer.schema)
     for window, table in zip(planned, merged, strict=True):
@@ -180,7 +185,11 @@ def _finish(
         found: Mapping[str, Any] = {name: {"value": float(outputs[name])} for name in scorer.batches.totals}
     else:
         found = totals.result()
-    data = [{"path": path, "rows": count} for path, count in zip(paths, rows, strict=True)]
+    data: list[dict[str, Any]] = [
+        {"path": path, "rows": count} for path, count in zip(paths, rows, strict=True)
+    ]
+    for shard, reason in damaged.items():
+        data[shard]["damaged"] = reason
     summary = {**what, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
     results.finish(summary)
     return summary

@@ -83,7 +83,8 @@ def read_run(path: str | Path) -> Run:
         # the corpus as a whole
         order = pq.read_schema(path / "items.parquet").names
         named = sorted(about["totals"], key=lambda name: order.index(name) if name in order else len(order))
-        given = {name: about["totals"][name] for name in named}
+        given = {name: _numbers_of(about["totals"][name]) for name in named}
+        about["totals"] = given
         totals = {
             name: Total(name, total.get("kind", "whole"), total.get("by", ""))
             for name, total in given.items()
@@ -94,9 +95,22 @@ def read_run(path: str | Path) -> Run:
         aside = [SetAside(**row) for row in pq.read_table(path / "set_aside.parquet").to_pylist()]
         ids = items["id"].to_pylist()
         return Run(path, about, totals, _unique(ids), items["size"].to_numpy(), columns, aside)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError, pa.ArrowException) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        pa.ArrowException,
+    ) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: not a run that this version reads: {what}") from error
+
+
+def _numbers_of(total: Mapping[str, Any]) -> dict[str, Any]:
+    """A total with its numbers as numbers: JSON has those that are not finite as strings."""
+    return {name: value if name in ("kind", "by") else float(value) for name, value in total.items()}
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -18,8 +18,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 from ..session import LossSession, cast, open_session, session_options
 from .batches import Batches, Items
 from .columns import Column
-from .formats import Rows
 from .reading import Reader, Window
+from .rows import Rows
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Scorer:
         Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
 
             scorer = Scorer("ctc_loss.onnx")
-            for window, table in scorer.score(windows(["dev.parquet"])):
+            for window, table in scorer.score(windows(["dev.parquet"], scorer.columns)):
                 print(table["id"], table["loss"])
     """
 

@@ -39,10 +39,11 @@ def linear(path: Path) -> Path:
 def act(tmp_path: Path) -> Callable[..., Any]:
     """What an actor gives that is handed a corpus, and the files of a scorer as they are elsewhere."""
     items = [{"scores": item.pop("log_probs"), **item} for item in items_of("ctc_loss", 8)]
-    planned = list(windows([str(write("npz", tmp_path / "dev", items, IDS[:8]))]))
+    shard = str(write("npz", tmp_path / "dev", items, IDS[:8]))
 
     def act(scorer: Scorer, expected: dict[str, Any] | None = None, **elsewhere: str) -> Any:
         paths = {name: scorer.settings[name] for name in ("graph", "model")}
+        planned = list(windows([shard], scorer.columns))
         sent = {name: (elsewhere.get(name, path), Path(path).read_bytes()) for name, path in paths.items()}
         settings = {**scorer.settings, **dict.fromkeys(paths)}
         actor = on_ray._Actor(settings, sent, expected or environment(scorer))

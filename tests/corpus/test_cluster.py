@@ -161,7 +161,7 @@ def test_every_format_gives_the_bytes_of_a_run_without(
 def test_windows_in_any_order_and_a_graph_of_the_whole(cluster: Any, graphs: Any, tmp_path: Path) -> None:
     path = write("file", tmp_path / "dev", items_of("EqualErrorRate", 40), IDS)
     scorer = Scorer(graphs["EqualErrorRate"])
-    planned = list(windows([str(path)], 500))
+    planned = list(windows([str(path)], scorer.columns, 500))
     assert len(planned) > 5
     mixed = random.Random(0).sample(planned, len(planned))
     found = dict(on_ray.score(scorer, mixed, workers=2, address=cluster.address))
@@ -320,7 +320,7 @@ def test_what_stops_a_run_here_stops_it_there(cluster: Any, graphs: Any, tmp_pat
     items[7]["targets"][0] = 99
     path = write("parquet", tmp_path / "dev", items, IDS)
     scorer, out = Scorer(graphs["ctc_loss"]), tmp_path / "out"
-    planned = list(windows([str(path)], SMALL))
+    planned = list(windows([str(path)], scorer.columns, SMALL))
     path.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError, match=r"dev\.parquet"):
         list(on_ray.score(scorer, planned, workers=1, address=cluster.address))

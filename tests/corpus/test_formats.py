@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import write, write_tar
 
-from exportable_losses.runtime.corpus import formats
+from exportable_losses.runtime.corpus import archives, damage, formats
+from exportable_losses.runtime.corpus import rows as shard_rows
 from exportable_losses.runtime.corpus.reading import Reader, windows
 
 
@@ -23,7 +24,7 @@ def rows(path: Path, inputs: Sequence[str] = ("x", "y")) -> list[tuple[str, Any]
     """The id of each row, with its arrays as lists or with what is wrong with it."""
     found: list[tuple[str, Any]] = []
     reader = Reader(inputs)
-    for window in windows([str(path)]):
+    for window in windows([str(path)], inputs):
         for some in reader.read(window):
             arrays = {name: [array.tolist() for array in column] for name, column in some.columns.items()}
             found += [
@@ -111,14 +112,14 @@ def test_a_window_of_parquet_is_measured_as_it_is_in_memory(tmp_path: Path) -> N
     column = pa.array([[0.0] * 1000] * 100, pa.list_(pa.float32()))
     pq.write_table(pa.table({"x": column}), tmp_path / "dev.parquet", row_group_size=10)
     assert (tmp_path / "dev.parquet").stat().st_size < 40_000
-    found = [window.rows for window in windows([str(tmp_path / "dev.parquet")], 100_000)]
+    found = [window.rows for window in windows([str(tmp_path / "dev.parquet")], ["x"], 100_000)]
     assert found == [20] * 5  # of 40 kB a row group
 
 
 def test_items_of_an_archive_are_read_some_at_a_time() -> None:
-    most = formats._BATCH_BYTES
+    most = shard_rows.GROUP_BYTES
     sizes = [most // 2, most // 2, 1, most + 1, 1, 1]
-    assert formats._together(sizes) == [(2, most), (1, 1), (1, most + 1), (2, 2)]
+    assert archives._together(sizes) == [(2, most), (1, 1), (1, most + 1), (2, 2)]
 
 
 def test_a_stream_that_has_become_shorter_says_so(tmp_path: Path) -> None:
@@ -136,10 +137,10 @@ def test_a_stream_that_has_become_shorter_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), TypeError("a mistake")])
 def test_what_is_wrong_with_the_system_is_not_said_of_the_data(error: Exception) -> None:
     with pytest.raises(type(error)):
-        formats.unreadable(error)
+        damage.unreadable(error)
 
 
 def test_what_is_wrong_with_the_data_is_one_line() -> None:
-    assert formats.unreadable(ValueError("\nno magic\nat all")) == "unreadable: no magic"
-    assert formats.unreadable(OSError("no magic")) == "unreadable: no magic"  # Arrow's, without a number
-    assert formats.unreadable(EOFError()) == "unreadable: EOFError"
+    assert damage.unreadable(ValueError("\nno magic\nat all")) == "unreadable: no magic"
+    assert damage.unreadable(OSError("no magic")) == "unreadable: no magic"  # Arrow's, without a number
+    assert damage.unreadable(EOFError()) == "unreadable: EOFError"

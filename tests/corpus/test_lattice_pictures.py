@@ -48,7 +48,7 @@ def test_items_are_found_again(
 ) -> None:
     monkeypatch.setattr(reading, "windows", functools.partial(reading.windows, window_bytes=window))
     shards = [str(write(kind, tmp_path / f"{i}", ITEMS[i : i + 6], IDS[i : i + 6], group=2)) for i in (0, 6)]
-    places, reader = Places(shards), Reader(list(ITEMS[0]))
+    places, reader = Places(shards, list(ITEMS[0])), Reader(list(ITEMS[0]))
     for number in (7, 0, 11, 5):
         place = places.find(IDS[number])
         assert place is not None
@@ -62,7 +62,7 @@ def test_items_are_found_again(
 
 def test_of_two_items_of_an_id_the_first_is_found(tmp_path: Path) -> None:
     shard = str(write("parquet", tmp_path / "a", ITEMS[:3], ["x", "y", "x"]))
-    window = Places([shard]).find("x")
+    window = Places([shard], list(ITEMS[0])).find("x")
     assert window is not None
     assert (window.start, window.rows) == (0, 1)
 
@@ -70,7 +70,7 @@ def test_of_two_items_of_an_id_the_first_is_found(tmp_path: Path) -> None:
 def test_rows_without_ids_are_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{f"only.{name}": array for name, array in ITEMS[0].items()})
     pq.write_table(columns(ITEMS[:4]), tmp_path / "b.parquet")
-    places = Places([str(tmp_path / "a.npz"), str(tmp_path / "b.parquet")])
+    places = Places([str(tmp_path / "a.npz"), str(tmp_path / "b.parquet")], list(ITEMS[0]))
     window = places.find("b.parquet#2")
     assert window is not None
     assert (window.shard, window.start) == (1, 2)

@@ -120,7 +120,7 @@ def test_workers_do_not_change_a_bit(corpus: Any, unbroken: Any, graphs: Any, tm
 def test_a_scorer_that_was_sent_gives_the_same_table(corpus: Any, graphs: Any) -> None:
     scorer = Scorer(graphs["ctc_loss"], native=False)
     sent = pickle.loads(pickle.dumps(scorer))
-    first = next(windows([str(corpus[0])], SMALL))
+    first = next(windows([str(corpus[0])], scorer.columns, SMALL))
     table = sent.score_window(first)
     assert table.equals(scorer.score_window(first))
     assert table.schema == scorer.schema
@@ -309,7 +309,7 @@ def test_what_is_done_is_not_done_again(corpus: Any, unbroken: Any, graphs: Any,
         counts.append(scorer.scored)
     assert files(tmp_path / "out") == unbroken
     # the window after which it is stopped is not kept
-    number = len(list(windows([str(path) for path in corpus], SMALL)))
+    number = len(list(windows([str(path) for path in corpus], scorer.columns, SMALL)))
     assert counts == [3, 5, number - 2 - 4]
 
 

@@ -28,7 +28,7 @@ def model(path: Path, result: str, program: str, output: str = "log_probs") -> P
 
 
 def score(scorer: Scorer, path: Path) -> list[dict[str, object]]:
-    (window,) = windows([str(path)])
+    (window,) = windows([str(path)], scorer.columns)
     return scorer.score_window(window).to_pylist()
 
 
@@ -95,8 +95,8 @@ def test_an_item_that_cannot_be_scored_cannot_be_fed(graphs: dict[str, Path], tm
     """A picture is of what was scored: the shard may have been written anew since."""
     items = items_of("ctc_loss", 2)
     items[1]["targets"] = items[1]["targets"][None]
-    (window,) = windows([str(write("npz", tmp_path / "dev", items, IDS[:2]))])
     scorer = Scorer(graphs["ctc_loss"])
+    (window,) = windows([str(write("npz", tmp_path / "dev", items, IDS[:2]))], scorer.columns)
     good, bad = Reader(scorer.columns).read(window)
     assert list(scorer.feed(good)) == ["log_probs", "targets", "input_lens", "target_lens"]
     with pytest.raises(

@@ -1,0 +1,220 @@
+"""What an exported file says of itself, held to what can be read: anybody may have written it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from exportable_losses import __version__
+from exportable_losses.contract import LEGAL, Contract, Input, Total
+
+KEY = "exportable_losses"
+
+_COMPOSED = ("ratio", "plus", "calibration")
+_KINDS = ("mean", "exp_mean", "sum", "whole", *_COMPOSED)
+
+
+def _fields(kind: type) -> dict[str, Any]:
+    """The shape of a dataclass in JSON."""
+    hints = get_type_hints(kind)
+    return {
+        each.name + "?" * (each.default is not MISSING): list if each.name == "only" else hints[each.name]
+        for each in fields(kind)
+    }
+
+
+# What the JSON has to be: a type; a list of one shape; or an object, with what each key has to be, of which
+# those with a ? may be missing. ... stands for any other key.
+_SHAPE = {
+    "row": str,
+    "settings": {"blank_index?": int, "allowed_len_diff?": int, ...: object},
+    "version": str,
+    "contract": {
+        "inputs": [_fields(Input)],
+        "outputs": [str],
+        "differentiable": [str],
+        "aligned": [str],
+        "any_rank": bool,
+        "totals?": [_fields(Total)],
+    },
+    "attached?": {
+        "computed": {...: str},
+        "swapped": [str],
+        "sizes": {...: int},
+        "inputs": {...: str},
+        "outputs": {...: str},
+        ...: object,
+    },
+    ...: object,
+}
+_TERM = re.compile(r"(\*|\d+|[A-Za-z]\w*(\+\d+)?)\??")
+
+
+def described(properties: Mapping[str, str], outputs: Sequence[str]) -> tuple[dict[str, Any], list[Loss]]:
+    """What a file says of itself, nothing where it says nothing; and its losses.
+
+    Args:
+        properties: of the graph.
+        outputs: that it has.
+
+    Raises:
+        ValueError: it says what this version does not read.
+    """
+    if KEY not in properties:
+        return {}, []
+    about = parsed(properties[KEY])
+    more = about.get("more", [])
+    if not isinstance(more, list):
+        raise ValueError(f"graph: got metadata whose more is {_kind(more)}, expected a list")
+    losses = [Loss.from_metadata(each) for each in (about, *more)]
+    for loss in losses:
+        for total in loss.contract.totals:
+            if total.output not in loss.outputs:
+                raise ValueError(
+                    f"graph: got metadata of a total {total.output}, which is no output of its loss"
+                )
+        for name in (*loss.computed.values(), *loss.outputs.values()):
+            if name not in outputs:
+                raise ValueError(
+                    f"graph: got metadata of an output {name}, expected one of {', '.join(outputs)}"
+                )
+    return about, losses
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The object that JSON is of.
+
+    Raises:
+        ValueError: it is of none.
+    """
+    expected = "expected a JSON object, as to_onnx writes it"
+    try:
+        about = json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"graph: got metadata that is no JSON: {error}, {expected}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"graph: got metadata that is {_kind(about)}, {expected}")
+    return about
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _check(value: Any, shape: Any, where: str) -> None:
+    """Hold a value to a shape.
+
+    Raises:
+        ValueError: it has another; `where` names it.
+    """
+    if isinstance(shape, type):
+        fits = isinstance(value, shape) and (shape is not int or not isinstance(value, bool))
+    else:
+        fits = isinstance(value, type(shape))
+    if not fits:
+        raise ValueError(f"{where} is {_kind(value)}")
+    if isinstance(shape, list):
+        for i, each in enumerate(value):
+            _check(each, shape[0], f"{where}[{i}]")
+    elif isinstance(shape, dict):
+        known = {name.rstrip("?"): kind for name, kind in shape.items() if name is not ...}
+        for name, each in value.items():
+            if name not in known and ... not in shape:
+                raise ValueError(f"{where} has {name}, which is not known here")
+            _check(each, known.get(name, shape.get(...)), f"{where}.{name}")
+        for name in shape:
+            if name is not ... and not name.endswith("?") and name not in value:
+                raise ValueError(f"{where} has no {name}")
+
+
+def _check_contract(contract: Contract) -> None:
+    """Hold the words of a contract to those that are known.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for entry in contract.inputs:
+        terms = entry.dims.split()
+        if entry.legal not in LEGAL:
+            raise ValueError(f"{entry.name} takes {entry.legal}, which is not known here")
+        if not all(map(_TERM.fullmatch, terms)) or terms.count("*") > 1:
+            raise ValueError(f"{entry.name} has the dimensions {entry.dims}, which are not known here")
+    if len(contract.aligned) not in (0, 2):
+        raise ValueError(f"aligned has {len(contract.aligned)} letters")
+    names = [total.output for total in contract.totals]
+    for total in contract.totals:
+        if total.kind not in _KINDS:
+            raise ValueError(f"{total.output} adds up as {total.kind}, which is not known here")
+        known = (*contract.outputs, *names) if total.kind in _COMPOSED else None
+        parts = total.by.split()
+        if any(not isinstance(each, (list, tuple)) or len(each) != 2 for each in total.only):
+            raise ValueError(f"{total.output} adds up only with {total.only}, expected settings and values")
+        if known is not None and not (len(parts) == 2 and set(parts) <= set(known)):
+            raise ValueError(f"{total.output} is made of {total.by}, which is not known here")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss of a file: the whole of it, or what `attach` has put behind a model.
+
+    Args:
+        contract: of its row.
+        settings: of its module.
+        names: what the graph calls its inputs.
+        computed: the graph's outputs that are its other inputs, behind a model.
+        swapped: those whose first two dimensions are the other way round.
+        sizes: what the model fixes, by letter.
+        outputs: what the graph calls its outputs.
+    """
+
+    contract: Contract
+    settings: Mapping[str, Any]
+    names: Mapping[str, str]
+    computed: Mapping[str, str]
+    swapped: Sequence[str]
+    sizes: Mapping[str, int]
+    outputs: Mapping[str, str]
+
+    @staticmethod
+    def from_metadata(about: Mapping[str, Any]) -> Loss:
+        """The loss that a file says it has.
+
+        Raises:
+            ValueError: this version cannot read it: a newer one wrote it, perhaps.
+        """
+        try:
+            _check(about, _SHAPE, "it")
+            contract, attached = Contract.from_json(about["contract"]), about.get("attached", {})
+            _check_contract(contract)
+        except (KeyError, TypeError, ValueError) as error:
+            writer = about.get("version", "unknown") if isinstance(about, dict) else "unknown"
+            got = f"graph: got metadata of exportable-losses {writer}"
+            raise ValueError(f"{got}, which {__version__} does not read: {error}") from error
+        return Loss(
+            contract,
+            about.get("settings", {}),
+            attached.get("inputs", {entry.name: entry.name for entry in contract.inputs}),
+            attached.get("computed", {}),
+            attached.get("swapped", ()),
+            attached.get("sizes", {}),
+            attached.get("outputs", {name: name for name in contract.outputs}),
+        )
+
+    def check(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None) -> None:
+        """Check what goes into the loss; before the model has run, what can be known then."""
+        arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
+        if outputs is None:
+            for entry in self.contract.inputs:
+                if entry.lengths in self.computed:  # where its padding begins is not known
+                    arrays.pop(entry.name, None)
+        else:
+            for name, called in self.computed.items():
+                array = outputs[called]
+                arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
+        self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
