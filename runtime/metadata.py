@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -55,11 +55,14 @@ _SHAPE = {
 _TERM = re.compile(r"(\*|\d+|[A-Za-z]\w*(\+\d+)?)\??")
 
 
-def described(properties: Mapping[str, str], outputs: Sequence[str]) -> tuple[dict[str, Any], list[Loss]]:
+def described(
+    properties: Mapping[str, str], inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[dict[str, Any], list[Loss]]:
     """What a file says of itself, nothing where it says nothing; and its losses.
 
     Args:
         properties: of the graph.
+        inputs: that it has.
         outputs: that it has.
 
     Raises:
@@ -71,19 +74,25 @@ def described(properties: Mapping[str, str], outputs: Sequence[str]) -> tuple[di
     more = about.get("more", [])
     if not isinstance(more, list):
         raise ValueError(f"graph: got metadata whose more is {_kind(more)}, expected a list")
-    losses = [Loss.from_metadata(each) for each in (about, *more)]
-    for loss in losses:
+    losses = []
+    for loss in [Loss.from_metadata(each) for each in (about, *more)]:
+        for entry in loss.contract.inputs:
+            called = loss.names.get(entry.name)
+            if called is not None and called not in inputs and not entry.optional:
+                raise _missing("input", called, inputs)
         for total in loss.contract.totals:
             if total.output not in loss.outputs:
-                raise ValueError(
-                    f"graph: got metadata of a total {total.output}, which is no output of its loss"
-                )
+                raise _missing("output that adds up", total.output, list(loss.outputs))
         for name in (*loss.computed.values(), *loss.outputs.values()):
             if name not in outputs:
-                raise ValueError(
-                    f"graph: got metadata of an output {name}, expected one of {', '.join(outputs)}"
-                )
+                raise _missing("output", name, outputs)
+        names = {name: called for name, called in loss.names.items() if called in inputs}
+        losses.append(replace(loss, names=names))  # exported without an optional input, say
     return about, losses
+
+
+def _missing(what: str, name: str, known: Sequence[str]) -> ValueError:
+    return ValueError(f"graph: got metadata of an {what} {name!r}, expected one of {', '.join(known)}")
 
 
 def parsed(text: str) -> dict[str, Any]:

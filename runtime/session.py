@@ -70,7 +70,7 @@ class LossSession:
         self.dims: dict[str, list[str | int | None]] = {value.name: value.shape for value in values}
         self._values = {value.name: value for value in self._session.get_inputs()}
         self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.metadata, self.losses = described(self.properties, self.outputs)
+        self.metadata, self.losses = described(self.properties, self.inputs, self.outputs)
         kinds = [value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())]
         self._numpy_knows = "tensor(bfloat16)" not in kinds
         self._ours = {called for loss in self.losses for called in loss.names.values()}

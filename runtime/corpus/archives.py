@@ -199,9 +199,11 @@ def _directory_damage(archive: zipfile.ZipFile, file: IO[bytes], inputs: Sequenc
         size = file.seek(0, 2)
         file.seek(max(0, size - 0xFFFF - 22))
         end = file.read()
-        (number,) = struct.unpack_from("<H", end, end.rindex(_END) + 10)
-        if number not in (0xFFFF, len(members)):
-            return f"unreadable: {len(members)} members, where its directory says {number}"
+        for number in struct.unpack_from("<HH", end, end.rindex(_END) + 8):  # on this disk, and on all
+            if number not in (0xFFFF, len(members)):
+                return f"unreadable: {len(members)} members, where its directory says {number}"
+        if not members and len(end) < size:
+            return f"unreadable: no members in {size} bytes"
         for each in members:
             stem = each.filename.removesuffix(_SUFFIX)
             if stem != each.filename and _names(stem.rpartition("/")[2], inputs):

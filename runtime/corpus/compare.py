@@ -11,6 +11,7 @@ import numpy as np
 
 from exportable_losses.contract import Total
 
+from .intervals import bootstrap, influence, interval
 from .runs import Run
 from .totals import composed, terms
 
@@ -218,9 +219,9 @@ def compare_runs(
 ) -> Comparison:
     """Compare two runs item by item, by id.
 
-    The interval is that of a paired percentile bootstrap (Efron 1979): items are drawn with
-    replacement, the same for both runs, and both totals are made of them anew, so that each item has
-    its weight. Totals and intervals leave out what is not finite in one of the runs.
+    The interval is that of a paired bootstrap: items are drawn with replacement, the same for both
+    runs, and both totals are made of them anew, so that each item has its weight; see `intervals`.
+    Totals and intervals leave out what is not finite in one of the runs.
 
     Args:
         a: the run that is trusted.
@@ -263,7 +264,7 @@ def compare_runs(
                 one,
                 other,
                 float(apart(one, other)),
-                _interval(apart(*paired.totals(drawn)), confidence),
+                paired.interval(drawn, confidence),
                 np.stack([columns[paired.name] for columns in both]),
                 apart(*(columns[paired.name] for columns in both)),
                 of_total.get(paired.name),
@@ -352,12 +353,25 @@ class _Paired:
         self._terms = [terms(self._of, columns) for columns in both]
         flat = [term.reshape(len(term), -1) for run in self._terms for term in run.values()]
         table = np.concatenate(flat, axis=1)
-        self.table = np.where(np.isfinite(table).all(axis=1, keepdims=True), table, 0.0)
+        self._table = np.where(np.isfinite(table).all(axis=1, keepdims=True), table, 0.0)
+        self._influences = influence(apart(*self.totals(self.exact - self._table)))
 
     @property
     def exact(self) -> np.ndarray:
         """The sums of the table, `[1, M]`, rounded once."""
-        return np.array([[math.fsum(column.tolist()) for column in self.table.T]])
+        return np.array([[math.fsum(column.tolist()) for column in self._table.T]])
+
+    @property
+    def table(self) -> np.ndarray:
+        """What is summed over each draw: the terms of both runs, the influences and their squares."""
+        return np.column_stack([self._table, self._influences, self._influences**2])
+
+    def interval(self, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+        """The interval of the difference, by the sums of `table` over draws."""
+        (value,) = apart(*self.totals(self.exact))
+        means, squares = drawn[:, -2:].T / len(self._table)
+        spread = apart(*self.totals(drawn[:, :-2]))
+        return interval(float(value), self._influences, spread, means, squares, confidence)
 
     def totals(self, sums: np.ndarray) -> list[np.ndarray]:
         """The total in each run, `[R]`, that sums of the table, `[R, M]`, come to."""
@@ -376,25 +390,6 @@ def _drawn(pairings: Sequence[_Paired], resamples: int, seed: int) -> list[np.nd
     sums = bootstrap(np.concatenate([paired.table for paired in pairings], axis=1), resamples, seed)
     edges = np.cumsum([paired.table.shape[1] for paired in pairings])
     return np.split(sums, edges[:-1], axis=1)
-
-
-def bootstrap(table: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """The sums `[R, M]` of `table` `[N, M]` over R draws of N of its rows, with replacement.
-
-    A draw at a time: its memory is that of N whole numbers, however many draws there are.
-    """
-    items, random = len(table), np.random.default_rng(seed)
-    sums = np.empty((resamples, table.shape[1]))
-    for i in range(resamples):
-        times = np.bincount(random.integers(items, size=items), minlength=items)
-        sums[i] = times @ table
-    return sums
-
-
-def _interval(spread: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Where the middle of `spread` lies."""
-    low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _missing(a: Run, b: Run) -> tuple[list[Missing], int]:

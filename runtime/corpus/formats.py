@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 from .archives import tar_archive, zip_archive
 from .columns import column_of
 from .damage import unreadable
+from .footer import row_groups
 from .rows import GROUP_BYTES, Rows, Shard
 
 ID = "id"
 _MAGIC = b"ARROW1"
 _END, _OLD_END = bytes(4 * [255]) + bytes(4), bytes(4)  # of a stream
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}  # of Parquet's numbers, in bytes
+_LEAST, _MOST = 1 << 20, 8  # rows that a file may have at least; and for each byte, at most
 
 
 def filesystems() -> Any:
@@ -56,7 +57,13 @@ def open_shard(
     kind = next(kind for suffix, kind in KINDS.items() if path.endswith(suffix))
     if kind in (zip_archive, tar_archive):
         return kind(_file(path, stack), inputs, stack, ids_only)
-    return kind(path, () if ids_only else inputs, stack)
+    shard = kind(path, () if ids_only else inputs, stack)
+    with contextlib.ExitStack() as own:
+        size = _file(path, own).seek(0, 2)
+    rows = sum(rows for rows, _ in shard.groups)
+    if rows > max(_LEAST, _MOST * size):  # each would be set aside, one by one
+        raise ValueError(f"{rows:,} rows in {size:,} bytes")
+    return shard
 
 
 def is_url(path: str) -> bool:
@@ -146,12 +153,9 @@ class _Parquet(_Sequence):
 
     def __init__(self, path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> None:
         # the buffer: of a column, too, no more is read than is needed next
-        self._file = pq.ParquetFile(_file(path, stack), buffer_size=1 << 20, pre_buffer=False)
-        about = self._file.metadata
-        groups = [about.row_group(i) for i in range(about.num_row_groups)]
-        self.groups = [(group.num_rows, _bytes(group)) for group in groups]
-        if about.num_rows != sum(rows for rows, _ in self.groups):
-            self.broken = f"unreadable: {about.num_rows} rows, of which its row groups have another number"
+        file = _file(path, stack)
+        self._file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+        self.groups = row_groups(file)
         self._inputs = inputs
         self._columns = [name for name in self._file.schema_arrow.names if name in (ID, *inputs)]
 
@@ -159,17 +163,6 @@ class _Parquet(_Sequence):
         rows, size = self.groups[group]
         some = max(1, rows * GROUP_BYTES // max(1, size))
         return self._file.iter_batches(some, [group], self._columns, use_threads=False)
-
-
-def _bytes(group: Any) -> int:
-    """What a row group takes in memory: numbers that repeat take next to nothing in the file."""
-    columns = [group.column(i) for i in range(group.num_columns)]
-    return sum(
-        column.num_values * _WIDTHS[column.physical_type]
-        if column.physical_type in _WIDTHS
-        else column.total_uncompressed_size
-        for column in columns
-    )
 
 
 class _ArrowStream(_Sequence):

@@ -278,12 +278,12 @@ class Judge:
             text = json.dumps(about)
         session = self.session
         try:
-            session.metadata, session.losses = described({KEY: text}, session.outputs)
+            session.metadata, session.losses = described({KEY: text}, session.inputs, session.outputs)
             if session.losses:
                 batches = Batches(session)
                 assert batches.columns
         except ValueError as error:
-            return "" if str(error).startswith("graph: got ") else f"{error} of {text}"
+            return "" if ": " in str(error) else f"{error} of {text}"
         return ""
 
 
