@@ -13,6 +13,7 @@ from onnx import TensorProto
 from torch import nn
 
 from exportable_losses import catalog
+from exportable_losses.runtime.metadata import Loss, parsed
 
 from ..formats.metadata import KEY, describe
 from ..formats.onnx import to_onnx
@@ -120,11 +121,12 @@ def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str,
         raise ValueError(
             f"loss: {os.fspath(loss)} {kind}, expected a module of the catalog or the file of one"
         )
+    Loss.from_metadata(about)  # which names what of it cannot be read
     return model, about
 
 
 def _about(model: onnx.ModelProto) -> dict[str, Any] | None:
-    return next((json.loads(prop.value) for prop in model.metadata_props if prop.key == KEY), None)
+    return next((parsed(prop.value) for prop in model.metadata_props if prop.key == KEY), None)
 
 
 def _describe(joint: onnx.ModelProto, about: dict[str, Any], given: Given, names: Names) -> None:

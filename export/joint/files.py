@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 import onnx
 from onnx import TensorProto
 
+from exportable_losses.runtime.files import check_regular
+
 from ..nodes.protos import all_tensors
 
 
@@ -64,13 +66,28 @@ def _move(joint: onnx.ModelProto, source: Path, target: Path) -> dict[str, Path]
     """Name external data as they will be beside `target`; which files to copy for it, by their new name."""
     names: dict[str, str] = {}
     for tensor in filter(_external, all_tensors(joint)):
-        [place] = [entry for entry in tensor.external_data if entry.key == "location"]
-        inner = PurePosixPath(place.value)
-        if inner.is_absolute() or ".." in inner.parts:
-            raise ValueError(f"model: got external data in {place.value}, expected them in its own folder")
-        if not (source / inner).is_file():
-            raise FileNotFoundError(f"model: there is no file {source / inner}, which has its external data")
+        places = [entry for entry in tensor.external_data if entry.key == "location"]
+        if len(places) != 1:
+            raise ValueError(
+                f"model: got {len(places)} files of external data for {tensor.name}, expected one"
+            )
+        place = places[0]
+        _check_inside(place.value, source)
         if not source.samefile(target.parent):
             number = f".{len(names)}" if names else ""
             place.value = names.setdefault(place.value, f"{target.name}{number}.data")
     return {new: source / old for old, new in names.items()}
+
+
+def _check_inside(place: str, folder: Path) -> None:
+    """Refuse external data outside the model's folder: a model may not have others' files copied."""
+    got, inner = f"model: got external data in {place!r}", PurePosixPath(place)
+    expected = "expected a file in its own folder"
+    if inner.is_absolute() or ".." in inner.parts or "\0" in place:
+        raise ValueError(f"{got}, {expected}")
+    if not (folder / inner).exists():
+        raise FileNotFoundError(f"model: there is no file {folder / inner}, which has its external data")
+    whole = (folder / inner).resolve()
+    if not whole.is_relative_to(folder.resolve()):
+        raise ValueError(f"{got}, which is a link to {whole}, {expected}; copy it there")
+    check_regular("model", whole)

@@ -19,10 +19,11 @@ _BRIDGES: dict[str, dict[str, str]] = {
     "logit": {"logits": "", "probs": "Log", "log_probs": ""},
 }
 # Types that cast to that of a loss without loss.
+_UNSIGNED = (TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32)
 _CASTS = {
     TensorProto.FLOAT: {TensorProto.FLOAT16, TensorProto.BFLOAT16},
     TensorProto.DOUBLE: {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT},
-    TensorProto.INT64: {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.UINT8},
+    TensorProto.INT64: {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, *_UNSIGNED},
 }
 
 

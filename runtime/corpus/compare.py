@@ -11,7 +11,7 @@ import numpy as np
 
 from exportable_losses.contract import Total
 
-from .intervals import bootstrap, influence, interval
+from .intervals import bootstrap, interval
 from .runs import Run
 from .totals import composed, terms
 
@@ -353,25 +353,19 @@ class _Paired:
         self._terms = [terms(self._of, columns) for columns in both]
         flat = [term.reshape(len(term), -1) for run in self._terms for term in run.values()]
         table = np.concatenate(flat, axis=1)
-        self._table = np.where(np.isfinite(table).all(axis=1, keepdims=True), table, 0.0)
-        self._influences = influence(apart(*self.totals(self.exact - self._table)))
+        self.table = np.where(np.isfinite(table).all(axis=1, keepdims=True), table, 0.0)
 
     @property
     def exact(self) -> np.ndarray:
         """The sums of the table, `[1, M]`, rounded once."""
-        return np.array([[math.fsum(column.tolist()) for column in self._table.T]])
-
-    @property
-    def table(self) -> np.ndarray:
-        """What is summed over each draw: the terms of both runs, the influences and their squares."""
-        return np.column_stack([self._table, self._influences, self._influences**2])
+        return np.array([[math.fsum(column.tolist()) for column in self.table.T]])
 
     def interval(self, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
-        """The interval of the difference, by the sums of `table` over draws."""
-        (value,) = apart(*self.totals(self.exact))
-        means, squares = drawn[:, -2:].T / len(self._table)
-        spread = apart(*self.totals(drawn[:, :-2]))
-        return interval(float(value), self._influences, spread, means, squares, confidence)
+        """The interval of the difference, by the sums of the table over draws, `[R, M]`."""
+        (value,), left_out, spread = (
+            apart(*self.totals(sums)) for sums in (self.exact, self.exact - self.table, drawn)
+        )
+        return interval(float(value), left_out, spread, confidence)
 
     def totals(self, sums: np.ndarray) -> list[np.ndarray]:
         """The total in each run, `[R]`, that sums of the table, `[R, M]`, come to."""

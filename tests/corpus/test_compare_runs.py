@@ -188,7 +188,7 @@ def test_outputs_of_every_kind(tmp_path: Path) -> None:
     random = np.random.default_rng(7)
     draws = [random.integers(60, size=60) for _ in range(300)]
     expected = [by_hand(each, slice(None)) for each in columns]
-    spread = [[by_hand(each, draw) for each in columns] for draw in draws]
+    drawn = [[by_hand(each, draw) for each in columns] for draw in draws]
     assert [moves.output for moves in found.outputs] == list(TOTALS)
     for moves in found.outputs:
         name = moves.output
@@ -197,14 +197,12 @@ def test_outputs_of_every_kind(tmp_path: Path) -> None:
         value = expected[1][name] - expected[0][name]
         without = [np.delete(np.arange(60), i) for i in range(60)]
         left = np.array([by_hand(columns[1], i)[name] - by_hand(columns[0], i)[name] for i in without])
-        made = 59 * (left.mean() - left)
-        error = math.sqrt((made**2).sum() / 60 / 59)
-        units = sorted(
-            (other[name] - one[name] - value) / math.sqrt(made[draw].var() / 59)
-            for (one, other), draw in zip(spread, draws, strict=True)
-        )
-        low, high = min(units[7], -2.0010), max(units[-8], 2.0010)  # 7 of 300 are beyond; Student's of 59
-        assert moves.interval == pytest.approx((value - high * error, value - low * error), 1e-4)
+        wide = 2.0009954  # Student's t of 59
+        error = math.sqrt(59 / 60 * ((left - left.mean()) ** 2).sum())
+        spread = np.quantile([other[name] - one[name] - value for one, other in drawn], [0.025, 0.975])
+        low, high = wide / 1.9599640 * math.sqrt(60 / 59) * spread
+        wanted = value + min(low, -wide * error), value + max(high, wide * error)
+        assert moves.interval == pytest.approx(wanted, 1e-6)
         np.testing.assert_array_equal(moves.moves, columns[1][name] - columns[0][name])
     rate, nll = compare_runs(a, b, ["rate", "nll"], resamples=300, seed=7).outputs
     assert [rate.interval, nll.interval] == [found.outputs[4].interval, found.outputs[0].interval]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from exportable_losses.runtime.corpus import reading
 from exportable_losses.runtime.corpus.reading import fingerprint, shards
 
 
@@ -29,6 +30,36 @@ def test_a_file_that_is_written_anew_is_another(tmp_path: Path) -> None:
     path.write_bytes(b"three")
     os.utime(path, ns=(written, written))
     assert fingerprint(str(path)) != before
+    path.write_bytes(b"two")  # of the same size and time: copied with its time from elsewhere, say
+    os.utime(path, ns=(written, written))
+    assert fingerprint(str(path)) != before
+
+
+@pytest.mark.parametrize("size", [1, 1000, reading._SAMPLE, reading._SAMPLE + 1, 3 * reading._SAMPLE - 1])
+def test_a_fingerprint_is_of_every_byte_of_a_small_file(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "dev.npz"
+    found = set()
+    for at in (None, 0, size // 2, size - 1):
+        content = bytearray(size)
+        if at is not None:
+            content[at] = 1
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+        found.add(fingerprint(str(path)))
+    assert len(found) == len({None, 0, size // 2, size - 1})
+
+
+def test_a_fingerprint_of_a_large_file_reads_little_of_it(tmp_path: Path) -> None:
+    """Its first and last bytes, and some on the way: the hole of 200 GB would take minutes."""
+    path, found = tmp_path / "dev.tar", set()
+    for at in (None, 0, 199_999_999_999):
+        with path.open("wb") as file:
+            file.truncate(200_000_000_000)
+            file.seek(at or 0)
+            file.write(b"0" if at is None else b"1")
+        os.utime(path, ns=(0, 0))
+        found.add(fingerprint(str(path)))
+    assert len(found) == 3
 
 
 def test_a_url_that_is_written_anew_is_another() -> None:

@@ -1,5 +1,10 @@
 """The folder of a run: whole files or none, the same bytes from any windows, ids that repeat."""
 
+import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +14,8 @@ import pytest
 
 from exportable_losses.runtime.corpus import results
 from exportable_losses.runtime.corpus.reading import Window
-from exportable_losses.runtime.corpus.results import Results, whole_file
+from exportable_losses.runtime.corpus.results import Results
+from exportable_losses.runtime.files import whole_file
 
 SCHEMA = pa.schema([("id", pa.string()), ("loss", pa.float64()), ("reason", pa.string())])
 Row = tuple[str, float | None, str | None]
@@ -75,3 +81,88 @@ def test_what_is_not_of_the_run_stays_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "state" / "notes.txt").write_text("of the user")
     merged(tmp_path, [("a", 1.0, None)])
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["notes.txt"]
+
+
+def test_a_file_that_is_a_link_is_written_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "page.html"
+    link.symlink_to(tmp_path / "real" / "page.html")
+    with whole_file(link) as file:
+        file.write(b"page")
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "page.html").read_bytes() == b"page"
+
+
+def test_what_is_no_file_is_written_to_as_it_is() -> None:
+    with whole_file(Path("/dev/null")) as file:
+        file.write(b"page")
+    assert Path("/dev/null").is_char_device()
+
+
+HELD = """
+import sys, time
+from exportable_losses.runtime.corpus.results import Results
+results = Results(sys.argv[1], {})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "release"])
+def test_one_run_at_a_time_has_a_folder(end: str, tmp_path: Path) -> None:
+    """One that was killed has it no longer."""
+    out = tmp_path / "out"
+    if end == "release":
+        with Results(out, {}), pytest.raises(BlockingIOError, match=f"process {os.getpid()} of "):
+            Results(out, {})
+    else:
+        run = subprocess.Popen([sys.executable, "-c", HELD, str(out)], stdout=subprocess.PIPE)
+        with run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == b"held\n"
+            message = rf"^out: got .*out, to which process {run.pid} of \S+ writes now, expected another"
+            with pytest.raises(BlockingIOError, match=message):
+                Results(out, {})
+            run.kill()
+    with Results(out, {}) as results:
+        results.finish({})
+    assert [path.name for path in out.iterdir()] == ["totals.json"]
+
+
+def test_a_lock_that_is_left_in_a_finished_folder_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "lock").touch()
+    (tmp_path / "totals.json").touch()
+    with pytest.raises(ValueError, match="which holds a finished run"):
+        Results(tmp_path, {})
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_a_part_that_is_damaged_is_not_there(damage: str, tmp_path: Path) -> None:
+    window = Window(0, "dev.parquet", "dev.parquet", 0, 0, 1, 0)
+    with Results(tmp_path, {}) as run:
+        run.write(window, pa.table([["a"], [1.0], [None]], schema=SCHEMA))
+        assert run.has(window)
+    (part,) = (tmp_path / "state").glob("part-*")
+    content = bytearray(part.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 4
+    part.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage, len(content))])
+    with Results(tmp_path, {}) as run:
+        assert list(run.parts()) == []
+        assert not run.has(window)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff", "[" * 100_000])
+def test_a_state_that_does_not_say_what_it_is_of_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"^out: got .*, whose state/run.json is damaged, expected another"):
+        Results(tmp_path, {})
+
+
+def test_json_has_no_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    content = {"loss": {"value": math.inf, "all": [-math.inf, math.nan, 1.5]}, "settings": {"x": None}}
+    found = json.loads(results.as_json(content), parse_constant=lambda word: pytest.fail(word))
+    assert found == {"loss": {"value": "inf", "all": ["-inf", "nan", 1.5]}, "settings": {"x": None}}

@@ -1,14 +1,20 @@
 """The folder of static files, its server, and where onnxruntime-web comes from. No JavaScript runs."""
 
+import contextlib
+import http.client
 import io
 import json
 import os
 import re
+import socket
+import struct
 import tarfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,6 +22,7 @@ import pytest
 from web_cases import ROWS, listed
 
 from exportable_losses.export.checking.web import npm
+from exportable_losses.export.checking.web import site as site_
 from exportable_losses.export.checking.web.site import PAGE, files_of, server, write_site
 
 
@@ -137,6 +144,103 @@ def test_the_server_is_for_this_machine_unless_told_otherwise(site: Path) -> Non
         assert serving.server_address[0] == "127.0.0.1"
         with pytest.raises(OSError, match="in use"):
             server(site, serving.server_port)
+
+
+@pytest.fixture
+def serving(site: Path) -> Iterator[ThreadingHTTPServer]:
+    with server(site, 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=[0.01], daemon=True).start()
+        yield serving
+        serving.shutdown()
+
+
+def ask(serving: ThreadingHTTPServer, path: str, host: str | None) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", serving.server_port, timeout=10)
+    connection.putrequest("GET", path, skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+def test_a_browser_takes_a_file_for_what_it_is_said_to_be(serving: ThreadingHTTPServer) -> None:
+    (policy,) = re.findall(r'Policy" content="([^"]+)"', (PAGE / "index.html").read_text(encoding="utf-8"))
+    for path in ("/", "/page.js", "/nowhere"):
+        headers = ask(serving, path, "localhost").headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == f"{policy}; frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("192.168.1.7", 200),
+        ("[::1]:8000", 200),
+        ("localhost:8000", 200),
+        (f"{socket.gethostname()}:8000", 200),
+        (None, 200),
+        ("rebound.example:8000", 421),
+        ("127.0.0.1.rebound.example", 421),
+        ("", 421),
+        ("[", 421),
+    ],
+)
+def test_a_name_of_another_site_gets_nothing(
+    host: str | None, status: int, serving: ThreadingHTTPServer
+) -> None:
+    """Which a name server may have turned to this address while its page was open."""
+    assert ask(serving, "/cases.json", host).status == status
+
+
+@pytest.mark.parametrize("path", ["/%00", "/graphs/%00.onnx", "/" + "a" * 5000, "/%ff%fe", "/?%00"])
+def test_a_path_that_no_file_can_have_is_not_found(
+    path: str, serving: ThreadingHTTPServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(serving, path, None).status == (200 if path == "/?%00" else 404)
+    assert capfd.readouterr().err == ""
+
+
+def test_slow_clients_hold_no_threads(
+    serving: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor do those that send a byte now and then; whoever else asks is answered meanwhile."""
+    monkeypatch.setattr(site_, "_SECONDS", 1.0)
+    before, address = threading.active_count(), ("127.0.0.1", serving.server_port)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(60)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\n")
+        assert ask(serving, "/page.js", None).status == 200
+        end = time.monotonic() + 10
+        while threading.active_count() > before + 1 and time.monotonic() < end:
+            time.sleep(0.2)
+            for client in clients[:20]:
+                with contextlib.suppress(OSError):
+                    client.sendall(b"X")
+        assert time.monotonic() < end
+    assert capfd.readouterr().err == ""
+
+
+def test_clients_that_leave_are_no_errors(
+    serving: ThreadingHTTPServer, site: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (site / "large").write_bytes(bytes(30 << 20))
+    for _ in range(3):
+        client = socket.create_connection(("127.0.0.1", serving.server_port))
+        client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        client.recv(100)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # at once, what is under way thrown away
+    assert ask(serving, "/page.js", None).status == 200
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+
+
+def test_many_may_ask_at_once(site: Path) -> None:
+    with server(site, 0) as busy, contextlib.ExitStack() as stack:  # which accepts nobody yet
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", busy.server_port), timeout=0.9))
 
 
 def test_the_eleventh_input_is_behind_the_tenth(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
 """A folder of static files that runs exported graphs in a browser, and a server for it."""
 
+import contextlib
+import io
 import json
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Iterable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 from exportable_losses import runtime
 
@@ -75,7 +81,31 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+_SECONDS = 10.0  # that a client may take to ask, and for each part of the answer
+# that of the page itself, where a browser reads no page: no other site may frame it or be loaded by it
+_POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src data:; frame-ancestors 'none'"
+
+
+class _Request(io.RawIOBase):
+    """What a client sends, as long as its time lasts: one byte now and then does not make it longer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._end = connection, time.monotonic() + _SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the client took too long to ask")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(SimpleHTTPRequestHandler):
+    timeout = _SECONDS
+    server: "_Server"
     # as a browser insists; a machine's own tables may say otherwise
     extensions_map = {  # noqa: RUF012
         **SimpleHTTPRequestHandler.extensions_map,
@@ -84,13 +114,60 @@ class _Handler(SimpleHTTPRequestHandler):
         ".wasm": "application/wasm",
     }
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_Request(self.connection))
+
+    def send_head(self) -> Any:
+        self.connection.settimeout(_SECONDS)
+        if not self.server.knows(self.headers.get("Host")):
+            # a name that another site has turned to this address, to read the page from there
+            self.send_error(421, explain="This is not the host that the page is of.")
+            return None
+        try:
+            return super().send_head()
+        except ValueError:  # a path that no file can have
+            self.send_error(404, "File not found")
+            return None
+
     def end_headers(self) -> None:
         """Files may have been exported anew: a browser asks whether they have."""
         self.send_header("Cache-Control", "no-cache")
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    name = ""  # that it was told to listen on
+    request_queue_size = 128  # a page asks for many files at once, and so may several phones
+
+    def knows(self, host: str | None) -> bool:
+        """Whether a request is for this machine: by an address, which no name server decides, or its name."""
+        if host is None:  # no browser
+            return True
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        with contextlib.suppress(ValueError):
+            return bool(ip_address(name))
+        own = socket.gethostname().lower()
+        return name in {
+            "localhost",
+            own,
+            f"{own.partition('.')[0]}.local",
+            socket.getfqdn().lower(),
+            self.name,
+        }
+
+    def handle_error(self, *request: Any) -> None:
+        """A client that leaves, or is too slow, is no error."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(*request)
 
 
 def server(folder: Path, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
@@ -99,4 +176,6 @@ def server(folder: Path, port: int, host: str = "127.0.0.1") -> ThreadingHTTPSer
     Raises:
         OSError: the port is taken.
     """
-    return ThreadingHTTPServer((host, port), partial(_Handler, directory=str(folder)))
+    serving = _Server((host, port), partial(_Handler, directory=str(folder)))
+    serving.name = host.lower()
+    return serving

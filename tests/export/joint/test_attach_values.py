@@ -216,7 +216,7 @@ def test_scores_of_sixteen_bits_are_cast(kind: int, wide: bool, tmp_path: Path) 
     np.testing.assert_allclose(got["loss"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["INT8", "INT16", "INT32", "UINT8", "UINT64"])
+@pytest.mark.parametrize("kind", ["INT8", "INT16", "INT32", "UINT8", "UINT16", "UINT32", "UINT64"])
 def test_narrow_labels_from_the_model_are_cast(kind: str, join: Join) -> None:
     model = recogniser()
     model.graph.node.append(helper.make_node("Identity", ["ids"], ["labels"]))

@@ -46,9 +46,47 @@ def test_external_data_that_are_not_there_or_outside(ctc: Path, tmp_path: Path) 
     proto = onnx.load(model, load_external_data=False)
     proto.graph.initializer[0].external_data[0].value = "../weights.bin"
     save(proto, model)
-    with pytest.raises(ValueError, match=r"^model: got external data in ../weights.bin, expected them in"):
+    with pytest.raises(
+        ValueError, match=r"^model: got external data in '../weights.bin', expected a file in"
+    ):
         attach(model, ctc, tmp_path / "x.onnx", inputs=inputs)
     assert {p.name for p in tmp_path.iterdir()} == {"model", "weights.bin"}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("through", ["file", "folder"])
+def test_external_data_that_is_a_link_to_elsewhere(
+    through: str, elsewhere: bool, ctc: Path, tmp_path: Path
+) -> None:
+    """A model that somebody sent would have the file that it names copied beside the joint graph."""
+    model = save_external(recogniser(), tmp_path / "model" / "model.onnx")
+    (tmp_path / "secret").mkdir()
+    (model.parent / "weights.bin").rename(tmp_path / "secret" / "weights.bin")
+    if through == "file":
+        (model.parent / "weights.bin").symlink_to(tmp_path / "secret" / "weights.bin")
+    else:
+        (model.parent / "inner").symlink_to(tmp_path / "secret")
+        proto = onnx.load(model, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            tensor.external_data[0].value = "inner/weights.bin"
+        save(proto, model)
+    out = tmp_path / "out"
+    out.mkdir()
+    path = (out if elsewhere else model.parent) / "joint.onnx"
+    with pytest.raises(
+        ValueError, match=r"weights.bin', which is a link to .*secret/weights.bin, expected a file"
+    ):
+        attach(model, ctc, path, inputs={"log_probs": "scores"})
+    assert not path.exists()
+    assert list(out.iterdir()) == []
+
+
+def test_external_data_may_be_a_link_within_its_folder(ctc: Path, tmp_path: Path) -> None:
+    model = save_external(recogniser(), tmp_path / "model" / "model.onnx")
+    (model.parent / "weights.bin").rename(model.parent / "real.bin")
+    (model.parent / "weights.bin").symlink_to("real.bin")
+    attach(model, ctc, tmp_path / "joint.onnx", inputs={"log_probs": "scores"})
+    assert (tmp_path / "joint.onnx.data").read_bytes() == (model.parent / "real.bin").read_bytes()
 
 
 @pytest.mark.parametrize("opset", [12, 21])
@@ -93,7 +131,7 @@ def test_external_data_by_their_whole_path_are_outside(ctc: Path, tmp_path: Path
     place.value = str(model.parent / "weights.bin")
     save(proto, model)
     with pytest.raises(
-        ValueError, match=r"^model: got external data in /.*weights.bin, expected them in its"
+        ValueError, match=r"^model: got external data in '/.*weights.bin', expected a file in its"
     ):
         attach(model, ctc, tmp_path / "x.onnx", inputs={"log_probs": "scores"})
     assert {p.name for p in tmp_path.iterdir()} == {"model"}
