@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 
 from exportable_losses import CTCPosterior, catalog
 from exportable_losses.export import attach
 from exportable_losses.export.commands import lattices
 from exportable_losses.export.commands.sessions import summary
-from exportable_losses.runtime import LossSession, Scorer
+from exportable_losses.runtime import LossSession, Scorer, score_corpus
 
 WHOLE = np.ones(1, np.float32)
 UNIFORM = {
@@ -56,6 +59,48 @@ def test_several_files_are_named_in_the_results(cli, graph, save, tmp_path):
     assert costs == pytest.approx([COST / 2, np.log(64) / 2])  # one alignment of a label twice
     session = LossSession(graph)
     assert costs[0] == session(**UNIFORM)["loss"]
+
+
+def test_a_damaged_archive_is_an_exit_code_with_what_is_before_the_damage_scored(
+    cli, graph, corpus, tmp_path
+):
+    shard, out = tmp_path / "dev.tar", tmp_path / "scores"
+    with tarfile.open(shard, "w") as tar, zipfile.ZipFile(corpus) as members:
+        for name in members.namelist():
+            about = tarfile.TarInfo(name)
+            about.size = members.getinfo(name).file_size
+            tar.addfile(about, members.open(name))
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"utt1.") + 100] ^= 1
+    shard.write_bytes(content)
+    result = cli("score", graph, "--data", shard, "--out", out)
+    assert (result.exit_code, result.stdout.count("1 items scored, 1 set aside")) == (1, 1)
+    assert result.stderr.startswith(f"Error: {shard} may have more items: unreadable: no header of a member")
+    (row,) = pq.read_table(out / "items.parquet").to_pylist()
+    assert row["id"] == "utt0"
+    strict = cli("score", graph, "--data", shard, "--out", tmp_path / "strict", "--strict")
+    assert (strict.exit_code, strict.stderr.startswith("Error: dev.tar: unreadable: ")) == (1, True)
+
+
+def test_two_runs_into_one_folder_are_refused(cli, graph, corpus, tmp_path):
+    from exportable_losses.runtime.corpus.results import Results
+
+    with Results(tmp_path / "scores", {}):
+        result = cli("score", graph, "--data", corpus, "--out", tmp_path / "scores")
+    assert result.exit_code == 1
+    assert "to which process" in result.stderr
+
+
+def test_data_that_change_while_they_are_scored_are_an_error(graph, corpus, tmp_path):
+    def change(*_):
+        content = bytearray(corpus.read_bytes())
+        content[100] ^= 1
+        corpus.write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"^data: .*dev.npz changed while it was scored"):
+        score_corpus(Scorer(graph), [corpus], tmp_path / "scores", progress=change)
+    with pytest.raises(ValueError, match="where a run with another data is unfinished"):
+        score_corpus(Scorer(graph), [corpus], tmp_path / "scores")
 
 
 @pytest.mark.parametrize(

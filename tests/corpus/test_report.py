@@ -1,10 +1,12 @@
 """The pages: all that a run has, nothing from elsewhere, the same bytes each time."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from exportable_losses import catalog
 from exportable_losses.runtime.corpus import plots, report
 from exportable_losses.runtime.corpus.compare import compare_runs
 from exportable_losses.runtime.corpus.report import pictures_in, write_comparison, write_report
+from exportable_losses.runtime.corpus.results import as_json
 from exportable_losses.runtime.corpus.runs import read_run
 
 RANDOM = np.random.default_rng(3)
@@ -396,3 +399,38 @@ def test_of_many_items_that_one_run_lacks_some_are_listed(
 def test_a_histogram_of_many_items_has_bars_that_can_be_told_apart() -> None:
     counts = [len(bars(plots.histogram(np.linspace(0, 1, items), "loss").svg)) for items in (1000, 50_000)]
     assert counts == [20, 60]  # twice the cube root of the number of items, up to sixty
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_leaves_the_page_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("before")
+    (tmp_path / "page.html.unfinished").symlink_to("/dev/full")  # what is written there finds no space
+    run = read_run(mean_run(tmp_path / "run", [1.0, 2.0]))
+    with pytest.raises(OSError, match="No space left on device"):
+        write_report(run, path)
+    assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["é" * 150, ".", "..", "a/b", "../up", "nul\0", "CON", " ", "a%2Fb", "x\ny"])
+def test_a_picture_of_any_id_is_one_in_its_folder(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (tmp_path / "pictures.svg").write_text("of nobody")
+    (tmp_path / "up.svg").write_text("of nobody")
+    picture = pictures_in(folder)
+    assert picture(name) is None
+    if len(name) < 100:
+        (folder / f"{quote(name, safe='#() ,=')}.svg").write_text(f"of {name}")
+        assert picture(name) == f"of {name}"
+
+
+def test_totals_that_are_not_finite_are_read_as_they_were(tmp_path: Path) -> None:
+    folder = mean_run(tmp_path / "run", [1.0, math.inf, math.nan])
+    about = json.loads((folder / "totals.json").read_text())
+    (folder / "totals.json").write_bytes(as_json(about))
+    json.loads((folder / "totals.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    total = read_run(folder).about["totals"]["loss"]
+    assert math.isnan(total["value"])
+    write_report(read_run(folder), tmp_path / "page.html")
+    assert "no number" in (tmp_path / "page.html").read_text()
