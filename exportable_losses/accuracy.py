@@ -7,6 +7,7 @@ from .checks import check_choice, check_inputs
 from .classification import class_contract, nll_loss
 from .contract import Total
 from .masking import as_index, mask_of, reduce_masked, truncate, zero_behind
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["Accuracy", "ExpectedCalibrationError", "Perplexity"]
@@ -66,6 +67,7 @@ class Accuracy(nn.Module):
         if not torch.jit.is_scripting():
             given = {"probabilities": probabilities, "targets": targets, "length": length}
             check_inputs(ACCURACY, given, allowed_len_diff=self.allowed_len_diff)
+        probabilities = widened(probabilities)
         if probabilities.dim() == 3:
             probabilities, targets = truncate(probabilities, targets, self.allowed_len_diff)
         mask = mask_of(targets, length)
@@ -121,6 +123,7 @@ class ExpectedCalibrationError(nn.Module):
         if not torch.jit.is_scripting():
             given = {"probabilities": probabilities, "targets": targets, "length": length}
             check_inputs(CALIBRATION, given, allowed_len_diff=self.allowed_len_diff)
+        probabilities = widened(probabilities)
         if probabilities.dim() == 3:
             probabilities, targets = truncate(probabilities, targets, self.allowed_len_diff)
         best = probabilities.argmax(-1)

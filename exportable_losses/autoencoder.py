@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, mask_of, reduce_masked, zero_behind
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = [
@@ -97,6 +98,7 @@ class AutoencoderLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"rec": rec, "targets": targets, "length": length}
             check_inputs(AUTOENCODER, given, len_dim=self.len_dim)
+        rec, targets = widened(rec), widened(targets)
         mask = mask_of(rec, length, self.len_dim)
         rec, targets = zero_behind(rec, mask, self.len_dim), zero_behind(targets, mask, self.len_dim)
         loss = reduce_details(self.rec_loss(targets, rec), mask, self.len_dim, self.reduction)
@@ -148,6 +150,7 @@ class VariationalAutoencoderLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"rec": rec, "mean": mean, "log_var": log_var, "targets": targets, "length": length}
             check_inputs(VARIATIONAL, given, len_dim=self.len_dim)
+        rec, mean, log_var, targets = widened(rec), widened(mean), widened(log_var), widened(targets)
         mask = mask_of(rec, length, self.len_dim)
         rec, targets = zero_behind(rec, mask, self.len_dim), zero_behind(targets, mask, self.len_dim)
         rec_loss = reduce_details(self.rec_loss(targets, rec), mask, self.len_dim, self.reduction)

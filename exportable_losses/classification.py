@@ -7,6 +7,7 @@ from torch.nn.functional import softplus
 from .checks import check_choice, check_inputs, check_tensors
 from .contract import Contract, Input, Total
 from .masking import LENGTH, as_floating, as_index, mask_of, reduce_masked, truncate, zero_behind
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["BCEWithLogitsLoss", "ClassificationError", "KLDivLoss", "NLLLoss"]
@@ -76,6 +77,7 @@ def classification_error(
     if not torch.jit.is_scripting():
         given = {"probabilities": probabilities, "targets": targets, "length": length}
         check_inputs(ERROR, given, allowed_len_diff=allowed_len_diff)
+    probabilities = widened(probabilities)
     best = probabilities.argmax(-1)
     if probabilities.dim() == 3:
         best, targets = truncate(best, targets, allowed_len_diff)
@@ -121,6 +123,7 @@ def nll_loss(
     if not torch.jit.is_scripting():
         given = {"log_probabilities": log_probabilities, "targets": targets, "length": length}
         check_inputs(LOG_PROBABILITIES, given, allowed_len_diff=allowed_len_diff)
+    log_probabilities = widened(log_probabilities)
     index = as_index(targets)
     if log_probabilities.dim() == 3:
         _, index = truncate(log_probabilities, index, allowed_len_diff)
@@ -184,6 +187,7 @@ def bce_loss(
             {"inputs": inputs, "targets": targets, "length": length},
             allowed_len_diff=allowed_len_diff,
         )
+    inputs, targets = widened(inputs), widened(targets)
     if inputs.dim() == targets.dim() + 1:
         inputs = inputs.squeeze(-1)
     targets = targets.to(inputs.dtype)

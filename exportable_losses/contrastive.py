@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["ContrastiveLoss"]
@@ -47,6 +48,7 @@ class ContrastiveLoss(nn.Module):
     def forward(self, x: Tensor, y: Tensor, negs: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.jit.is_scripting():
             check_inputs(CONTRASTIVE, {"x": x, "y": y, "negs": negs})
+        x, y, negs = widened(x), widened(y), widened(negs)
         positive = torch.cosine_similarity(x, y, dim=-1).unsqueeze(0)
         negatives = torch.cosine_similarity(x.unsqueeze(0), negs, dim=-1)
         negatives = negatives.masked_fill((y == negs).all(-1), float("-inf"))

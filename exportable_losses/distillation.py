@@ -11,6 +11,7 @@ from .contract import Contract, Input, Total
 from .lattice.ctc import reduce_ctc
 from .lattice.decode import greedy_labels
 from .masking import absolute_length, zero_behind
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["CTCDistillationLoss", "CrossEntropyDistillationLoss", "NLLDistillationLoss"]
@@ -124,7 +125,7 @@ def ce_kd(inp: Tensor, target: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(CE_KD, {"inp": inp, "target": target})
-    return -(target * inp).sum(1)
+    return -(widened(target) * widened(inp)).sum(1)
 
 
 def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor) -> Tensor:
@@ -156,6 +157,7 @@ def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor)
         check_inputs(NLL_KD, given)
     frame = torch.arange(targets.shape[1], device=targets.device)
     counts = frame < absolute_length(rel_lab_lengths, targets.shape[1]).unsqueeze(1)
+    targets, probabilities = widened(targets), widened(probabilities)
     loss = -(zero_behind(targets, counts) * zero_behind(probabilities, counts))
     return loss.sum() / counts.to(loss.dtype).sum()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .masking import as_index
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["AdditiveAngularMargin", "AngularMargin", "LogSoftmaxWrapper"]
@@ -57,6 +58,7 @@ class AngularMargin(nn.Module):
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             check_inputs(MARGIN, {"outputs": outputs, "targets": targets})
+        outputs, targets = widened(outputs), widened(targets)
         return self.scale * (outputs - self.margin * targets)
 
 
@@ -90,6 +92,7 @@ class AdditiveAngularMargin(AngularMargin):
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             check_inputs(MARGIN, {"outputs": outputs, "targets": targets})
+        outputs, targets = widened(outputs), widened(targets)
         cosine = outputs.clamp(-1 + 1e-7, 1 - 1e-7)
         sine = (1.0 - cosine * cosine).sqrt()
         shifted = cosine * self.cos_margin - sine * self.sin_margin  # cos(theta + m)
@@ -139,7 +142,7 @@ class LogSoftmaxWrapper(nn.Module):
     def forward(self, outputs: Tensor, targets: Tensor, length: Tensor | None = None) -> Tensor:
         if not torch.jit.is_scripting():
             check_inputs(SOFTMAX, {"outputs": outputs, "targets": targets})
-        outputs, targets = outputs.squeeze(1), as_index(targets)
+        outputs, targets = widened(outputs).squeeze(1), as_index(targets)
         if self.takes_targets:
             classes = torch.arange(outputs.shape[1], device=targets.device)
             outputs = self.loss_fn(outputs, (targets == classes).to(outputs.dtype))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["LengthMask", "MaskedLoss", "ReduceLoss", "SourceMask", "Truncate"]
@@ -140,8 +141,8 @@ def as_index(x: Tensor) -> Tensor:
 
 
 def as_floating(x: Tensor) -> Tensor:
-    """`x` itself, or its values as float32 where it holds integers."""
-    return x if x.is_floating_point() else x.float()
+    """`x`, `widened`, or its values as float32 where it holds integers."""
+    return widened(x) if x.is_floating_point() else x.float()
 
 
 def reduce_masked(loss: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
@@ -184,7 +185,7 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
         len_dim: the dimension of `data` that `length` is relative to.
 
     Returns:
-        Ones and zeros in the shape and dtype of `data`: one where
+        Ones and zeros in the shape and dtype of `data` (float32 where that has 16 bits): one where
         `frame < length * size - 1e-6`, as in SpeechBrain 1.1.2.
 
     Raises:
@@ -200,10 +201,10 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
         check_inputs(LENGTH_MASK, {"data": data, "length": length}, len_dim=len_dim)
     mask = mask_of(data, length, len_dim)
     if mask is None:
-        return torch.ones_like(data)
+        return widened(torch.ones_like(data))
     for _ in range(data.dim() - 2):
         mask = mask.unsqueeze(-1)
-    return mask.transpose(1, len_dim).to(data.dtype) * data.new_ones(data.shape[1:])
+    return widened(mask.transpose(1, len_dim).to(data.dtype) * data.new_ones(data.shape[1:]))
 
 
 def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) -> tuple[Tensor, Tensor]:
@@ -215,7 +216,7 @@ def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) ->
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
 
     Returns:
-        Both, with `min(T, N)` frames.
+        Both, with `min(T, N)` frames, in float32 where they have 16 bits.
 
     Raises:
         ValueError: T and N differ by more than `allowed_len_diff`.
@@ -234,7 +235,7 @@ def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) ->
         pair = {"predictions": predictions, "targets": targets}
         check_inputs(TRUNCATE, pair, allowed_len_diff=allowed_len_diff)
         shorter = torch.sym_min(predictions.shape[1], targets.shape[1])
-    return predictions[:, :shorter], targets[:, :shorter]
+    return widened(predictions[:, :shorter]), widened(targets[:, :shorter])
 
 
 def reduce_loss(
@@ -268,10 +269,11 @@ def reduce_loss(
     """
     if not torch.jit.is_scripting():
         check_choice("reduction", reduction)
+    loss, mask = widened(loss), widened(mask)
     if label_smoothing > 0:
         if predictions is None:
             raise ValueError("predictions: got None, expected log-probabilities since label_smoothing > 0")
-        loss = (1 - label_smoothing) * loss - label_smoothing * predictions.mean(1) * mask
+        loss = (1 - label_smoothing) * loss - label_smoothing * widened(predictions).mean(1) * mask
     if reduction == "mean":
         return loss.sum() / mask.sum()
     if reduction == "batch":
@@ -311,6 +313,7 @@ def compute_masked_loss(
         tensor(1.)
     """
     check_choice("mask_shape", mask_shape, MASK_SHAPES)
+    predictions, targets = widened(predictions), widened(targets)
     if predictions.shape == targets.shape:  # else only `loss_fn` knows where the frames are
         frames = mask_of(targets, length)
         predictions, targets = zero_behind(predictions, frames), zero_behind(targets, frames)
@@ -333,7 +336,8 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
         source_lengths: samples per item `[B]`, integers.
 
     Returns:
-        Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source`.
+        Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source` (float32 where that has
+        16 bits).
 
     Raises:
         ValueError: `source_lengths` does not have one entry for each item, or one outside [0, T].
@@ -350,7 +354,7 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
     samples = torch.arange(source.shape[0], device=source.device)
     for _ in range(source.dim() - 1):
         samples = samples.unsqueeze(-1)
-    mask = (samples < source_lengths.unsqueeze(-1)).to(source.dtype)
+    mask = widened((samples < source_lengths.unsqueeze(-1)).to(source.dtype))
     return mask if source.dim() == 3 else mask.repeat(1, source.shape[1], 1, 1)
 
 
@@ -404,6 +408,7 @@ class MaskedLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"predictions": predictions, "targets": targets, "length": length}
             check_inputs(MASKED_LOSS, given)
+        predictions, targets = widened(predictions), widened(targets)
         frames = mask_of(targets, length)
         predictions, targets = zero_behind(predictions, frames), zero_behind(targets, frames)
         loss = self.loss_fn(predictions, targets)

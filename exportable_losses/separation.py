@@ -7,6 +7,7 @@ from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .masking import as_floating
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["SDR", "PITLoss", "PITSISNRLoss", "PITSNRLoss", "SISNRImprovement", "SISNRLoss", "SNRLoss"]
@@ -52,6 +53,22 @@ def _centred(signal: Tensor, time: int) -> Tensor:
     signal = as_floating(signal).movedim(time, -1)
     rows = signal.reshape(-1, signal.shape[-1])  # onnxruntime would move a bare transposition behind the sum
     return (rows - rows.sum(-1, keepdim=True) / rows.shape[-1]).reshape(signal.shape)
+
+
+def _under_autocast(tensor: Tensor) -> bool:
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """The inner product of each signal `[B, S, T]` of one with each of the other: `[B, S, S]`.
+
+    A matrix product under autocast reads 16 bits, backwards too; a script cannot ask whether it is on.
+    """
+    if not torch.jit.is_scripting():  # noqa: SIM102  (a script would compile the other half of an `and`)
+        if not _under_autocast(one):
+            return one @ other.transpose(1, 2)
+    return (one.unsqueeze(2) * other.unsqueeze(1)).sum(-1)
 
 
 def _energy(signal: Tensor) -> Tensor:
@@ -187,6 +204,7 @@ class PITLoss(nn.Module):
 
     def costs(self, preds: Tensor, targets: Tensor) -> Tensor:
         """The loss of every prediction j with every target i at (i, j): `[B, S, S]`."""
+        preds, targets = widened(preds), widened(targets)
         if self.base_loss is None:  # the squared error, sources first: means along contiguous memory
             batch, sources = preds.shape[0], preds.shape[-1]
             prediction = preds.movedim(-1, 1).reshape(batch, 1, sources, -1)
@@ -219,7 +237,7 @@ def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tenso
         check_inputs(PIT_SI_SNR, {"source": source, "estimate_source": estimate_source})
     # every source j with every estimate i at (i, j)
     target, estimate = _centred(source, 1), _centred(estimate_source, 1)
-    dot = estimate @ target.transpose(1, 2)
+    dot = _products(estimate, target)
     return best_assignment(-_si_snr(target.unsqueeze(1), estimate.unsqueeze(2), dot))[0]
 
 
@@ -338,7 +356,7 @@ class SDR(nn.Module):
         energy = _energy(target).unsqueeze(2)
         noise = _energy(target.unsqueeze(2) - estimate.unsqueeze(1))
         if self.rescale:
-            scale = target @ estimate.transpose(1, 2) / (energy + 1e-8)
+            scale = _products(target, estimate) / (energy + 1e-8)
             energy = scale * scale * energy
         return _chosen(_decibels(energy, noise), self.pit)
 
@@ -379,6 +397,6 @@ class SISNRImprovement(nn.Module):
             check_inputs(IMPROVEMENT, given)
         target, estimate = _centred(source, 1), _centred(estimate_source, 1)
         mixed = _centred(mixture, 1).unsqueeze(1)
-        dot = target @ estimate.transpose(1, 2)
+        dot = _products(target, estimate)
         ratio, permutations = _chosen(_si_snr(target.unsqueeze(2), estimate.unsqueeze(1), dot), self.pit)
         return ratio - _si_snr(target, mixed, (target * mixed).sum(-1)), permutations

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
 from .masking import LENGTH, mask_of, zero_behind
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["Laplacian", "LaplacianVarianceLoss"]
@@ -62,6 +63,7 @@ class Laplacian(nn.Module):
     def forward(self, data: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             check_inputs(LAPLACIAN, {"data": data})
+        data = widened(data)
         # the kernel is minus a box, but for its middle: sums along rows, then columns, take 2k steps for k²
         size = self.kernel_size
         rows, columns = data.shape[-2] - size + 1, data.shape[-1] - size + 1

@@ -21,6 +21,7 @@ from .functional import *  # noqa: F403
 from .functional import __all__ as _functions
 from .functional import mse_loss
 from .margin import AdditiveAngularMargin, AngularMargin, LogSoftmaxWrapper
+from .ops.scores import widened
 from .sharpness import Laplacian
 
 __all__ = [
@@ -62,6 +63,7 @@ class PitWrapper(_separation.PITLoss):
 
     def forward(self, preds: Tensor, targets: Tensor) -> tuple[Tensor, list[tuple[int, ...]]]:  # type: ignore[override]
         check_inputs(_separation.PIT, {"preds": preds, "targets": targets})
+        preds, targets = widened(preds), widened(targets)
         items = [self.base_loss(*_separation.pairs(*item)) for item in zip(preds, targets, strict=True)]
         costs = torch.stack([loss.reshape(-1, *loss.shape[-2:]).mean(0) for loss in items])
         loss, permutations = _separation.best_assignment(costs)

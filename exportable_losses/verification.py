@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .checks import check_inputs
 from .contract import Contract, Input, Total
+from .ops.scores import widened
 from .settings import settings_repr
 
 __all__ = ["EqualErrorRate", "MinDCF"]
@@ -27,7 +28,8 @@ def operating_points(
         those up to each (int64), and whether each is the last of equal scores: only there does a
         threshold cut.
     """
-    scores, order = torch.cat([positive_scores, negative_scores]).detach().sort(descending=True)
+    scores = torch.cat([widened(positive_scores), widened(negative_scores)]).detach()
+    scores, order = scores.sort(descending=True)
     positives = (order < positive_scores.shape[0]).long().cumsum(0)
     negatives = (order >= positive_scores.shape[0]).long().cumsum(0)
     last = torch.cat([scores[1:] != scores[:-1], torch.ones_like(order[:1]) == 1])

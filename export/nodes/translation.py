@@ -17,11 +17,13 @@ from .functions import DOMAIN, function_protos
 
 
 def _on_lattice(node: Op) -> Callable[..., Any]:
-    """What translates an operator on a lattice to `node`, which has its attribute last."""
+    """What translates an operator on a lattice to `node`, which has its attribute last and no 16 bits."""
 
     def translate(
         scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, *more: Any
     ) -> Any:
+        if scores.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+            scores = op.Cast(scores, to=ir.DataType.FLOAT)
         return node(scores, targets, input_lengths, target_lengths, *more, blank_index=blank_index)
 
     return translate

@@ -6,6 +6,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 import exportable_losses.ops  # noqa: F401  its operators are registered
+from exportable_losses.ops.scores import computed
 
 ours = torch.ops.exportable_losses
 aten = torch.ops.aten
@@ -36,10 +37,13 @@ def join(module: GraphModule) -> None:
 def _join(module: GraphModule, costs: Node, gradients: list[Node]) -> None:
     scores, lengths = costs.args[0], costs.args[3]
     dtype, rank = scores.meta["val"].dtype, scores.meta["val"].dim()  # type: ignore[union-attr]
+    wide = computed(dtype)  # a gradient of 16 bits is rounded once, behind its weight
     call = module.graph.call_function
     with module.graph.inserting_before(costs):
-        ones = call(aten.ones_like.default, (lengths,), {"dtype": dtype})
-        both = call(gradients[0].target, (*costs.args, ones))  # type: ignore[arg-type]
+        if wide != dtype:
+            scores = call(aten._to_copy.default, (scores,), {"dtype": wide})
+        ones = call(aten.ones_like.default, (lengths,), {"dtype": wide})
+        both = call(gradients[0].target, (scores, *costs.args[1:], ones))  # type: ignore[arg-type]
         joined, unit = call(operator.getitem, (both, 0)), call(operator.getitem, (both, 1))
     costs.replace_all_uses_with(joined)
     for gradient in gradients:
@@ -48,5 +52,7 @@ def _join(module: GraphModule, costs: Node, gradients: list[Node]) -> None:
             for _ in range(rank - 1):
                 weight = call(aten.unsqueeze.default, (weight, -1))
             weighted = call(aten.mul.Tensor, (unit, weight))
+            if wide != dtype:
+                weighted = call(aten._to_copy.default, (weighted,), {"dtype": dtype})
         for output in list(gradient.users):
             output.replace_all_uses_with(weighted if output.args[1] == 1 else joined)

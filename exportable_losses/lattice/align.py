@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..contract import Contract, Total
+from ..ops.scores import widened
 from ..settings import settings_repr
 from .ctc import CTC, ctc_lengths
 from .transducer import TRANSDUCER, transducer_lengths
@@ -88,7 +89,7 @@ class CTCAlign(nn.Module):
         ends = frames.cumsum(1)[:, 1::2].masked_fill(~within, 0)
         starts = ends - frames[:, 1::2]
         label = torch.nn.functional.pad(tokens, [0, 1]).gather(1, states.clamp(min=0) // 2).clamp(min=0)
-        emitted = log_probs.gather(2, label.unsqueeze(2)).squeeze(2)
+        emitted = widened(log_probs.gather(2, label.unsqueeze(2)).squeeze(2))
         sums = sums_by_state(emitted, states, 2 * width + 1)[:, 1::2]
         scores = sums / frames[:, 1::2].to(sums.dtype)
         scores = torch.where(path_scores.isneginf().unsqueeze(1), -torch.inf, scores)
@@ -152,6 +153,6 @@ class TransducerAlign(nn.Module):
         aligned = is_label & path_scores.isfinite().unsqueeze(1)
         label = torch.where(is_label, targets.long(), blank_index).unsqueeze(2)
         at = nn.functional.pad(frames, [0, 1]).unsqueeze(1).unsqueeze(-1).expand(-1, -1, -1, logits.shape[3])
-        scores = logits.gather(1, at)[:, 0, :-1].log_softmax(-1).gather(2, label).squeeze(2)
+        scores = widened(logits.gather(1, at)[:, 0, :-1]).log_softmax(-1).gather(2, label).squeeze(2)
         scores = scores.masked_fill(~aligned, -float("inf")).masked_fill(~is_label, 0.0)
         return torch.where(is_label, targets.long(), -1), frames, frames + aligned.long(), scores, path_scores

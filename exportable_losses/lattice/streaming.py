@@ -7,6 +7,7 @@ from .. import ops
 from ..checks import check_inputs
 from ..contract import Contract, Input
 from ..masking import absolute_length
+from ..ops.scores import widened
 from ..settings import settings_repr
 from .ctc import CTC
 
@@ -85,7 +86,7 @@ class CTCForwardChunk(nn.Module):
                 "offset": offset,
             }
             check_inputs(CHUNK, given, blank_index=blank_index)
-        log_probs, alpha, offset = log_probs.detach(), alpha.detach(), offset.detach()
+        log_probs, alpha, offset = log_probs.detach(), widened(alpha.detach()), widened(offset.detach())
         input_lengths = absolute_length(input_lens, log_probs.shape[1], least=0)
         target_lengths = absolute_length(target_lens, targets.shape[1], least=0)
         if torch.jit.is_scripting():

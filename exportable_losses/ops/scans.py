@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
 
 from . import ctc, edits, transducer
+from .scores import widened
 
 Steps = tuple[list[Tensor], list[Tensor]]
 
@@ -21,16 +22,21 @@ def table() -> dict[Any, Callable[..., Any]]:
     """From each operator to its program, as `torch.export.ExportedProgram.run_decompositions` takes it."""
     ours = torch.ops.exportable_losses
     return {
-        ours.ctc_loss.default: ctc_costs,
-        ours.ctc_posterior.default: ctc_posterior,
-        ours.ctc_forward.default: ctc_forward,
-        ours.ctc_align.default: ctc_align,
+        ours.ctc_loss.default: _wide(ctc_costs),
+        ours.ctc_posterior.default: _wide(ctc_posterior),
+        ours.ctc_forward.default: _wide(ctc_forward),
+        ours.ctc_align.default: _wide(ctc_align),
         ours.transducer_loss.default: transducer_costs,
         ours.transducer_loss_grad.default: transducer_costs_and_grad,
         ours.transducer_align.default: transducer_align,
         ours.best_permutation.default: best_permutation,
         ours.edit_counts.default: edit_counts,
     }
+
+
+def _wide(program: Callable[..., Any]) -> Callable[..., Any]:
+    """`program` of scores, which are cast where they have 16 bits."""
+    return lambda scores, *rest: program(widened(scores), *rest)
 
 
 def _scan(
@@ -158,7 +164,7 @@ def transducer_costs(
 ) -> Tensor:
     """`transducer.transducer_costs`."""
     labels = transducer.next_labels(targets, target_lengths, blank_index)
-    log_probs = logits.log_softmax(-1)
+    log_probs = transducer.normalised(logits)
     stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     alpha, _, scales = _forward(transducer.start(labels, stay), stay, emit, _sizes(logits, targets))
     return transducer.cost_of(alpha + scales, target_lengths)
@@ -173,7 +179,7 @@ def transducer_costs_and_grad(
     grad_costs: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """`transducer.transducer_costs_and_grad`."""
-    log_probs = logits.log_softmax(-1)
+    log_probs = transducer.normalised(logits)
     labels = transducer.next_labels(targets, target_lengths, blank_index)
     stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
     ended, alpha, scales = _forward(transducer.start(labels, stay), stay, emit, _sizes(logits, targets))
@@ -194,7 +200,7 @@ def transducer_costs_and_grad(
     grad = (log_probs.exp() * (stays + emits).unsqueeze(-1)).masked_fill(padding.unsqueeze(-1), 0.0)
     blank = torch.full_like(labels, blank_index)
     arcs = torch.stack([blank, labels], -1).unsqueeze(1).expand(-1, log_probs.shape[1], -1, -1)
-    return costs, grad.scatter_add(-1, arcs, -torch.stack([stays, emits], -1))
+    return costs, grad.scatter_add(-1, arcs, -torch.stack([stays, emits], -1)).to(logits.dtype)
 
 
 def _sizes(logits: Tensor, targets: Tensor) -> Sequence[int]:
@@ -221,7 +227,7 @@ def transducer_align(
 ) -> tuple[Tensor, Tensor]:
     """`transducer.transducer_align`."""
     labels = transducer.next_labels(targets, target_lengths, blank_index)
-    log_probs = logits.log_softmax(-1)
+    log_probs = transducer.normalised(logits)
     stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
 
     def forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Sequence[Tensor]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import exportable_losses as el
 from exportable_losses import catalog
-from exportable_losses.export import to_onnx
+from exportable_losses.export import to_onnx, to_pt2
 from exportable_losses.export.formats.half import TYPES, in_half, kept, narrow
 from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession, compare
@@ -177,6 +177,58 @@ def test_float32_is_not_cut_down_unasked(tmp_path: Path) -> None:
     arrays = {n: x.numpy() for n, x in catalog.get("l1_loss").example_inputs().items()}
     with pytest.raises(TypeError, match="predictions: got float32, expected float16"):
         LossSession(tmp_path / "loss.onnx")(**arrays)
+
+
+# A model whose own numbers have 16 bits
+
+
+class Twice(nn.Module):
+    """A model of one's own, with a row at its end."""
+
+    def __init__(self, row: nn.Module) -> None:
+        super().__init__()
+        self.row = row
+
+    def forward(self, scores: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return self.row(2 * scores, targets, lengths, lengths)
+
+
+def scores_of_a_model(row: str, dtype: torch.dtype) -> Inputs:
+    shape = (2, 9, 4, 6) if row.startswith("Transducer") else (2, 9, 6)
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0)).log_softmax(-1).to(dtype)
+    return {"scores": scores, "targets": torch.tensor([[1, 2, 3], [2, 3, 4]]), "lengths": torch.ones(2)}
+
+
+@pytest.mark.parametrize("row", ["CTCLoss", "TransducerLoss"])
+def test_a_model_in_float16_with_a_lattice_in_it(row: str, tmp_path: Path) -> None:
+    """onnxruntime has no bfloat16 for the rest of such a model."""
+    model, inputs = Twice(getattr(el, row)()), scores_of_a_model(row, torch.float16)
+    to_onnx(model, tmp_path / "model.onnx", inputs, gradients=("scores",))
+    got = LossSession(tmp_path / "model.onnx")(**{name: x.numpy() for name, x in inputs.items()})
+    leaf = inputs["scores"].requires_grad_()
+    loss = model(**inputs)
+    loss.backward()
+    assert got["loss"].dtype == np.float32
+    np.testing.assert_allclose(got["loss"], loss.detach().numpy(), rtol=1e-6)
+    assert got["grad_scores"].dtype == np.float16
+    np.testing.assert_allclose(got["grad_scores"], leaf.grad.numpy(), rtol=2.0**-10, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "dtype"),
+    [
+        ("CTCLoss", torch.bfloat16),
+        ("CTCPosterior", torch.float16),
+        ("TransducerLoss", torch.bfloat16),
+        ("TransducerAlign", torch.float16),
+    ],
+)
+def test_a_pt2_of_such_a_model(row: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model, inputs = Twice(getattr(el, row)()), scores_of_a_model(row, dtype)
+    to_pt2(model, tmp_path / "model.pt2", inputs)
+    with torch.no_grad():
+        got = torch.export.load(tmp_path / "model.pt2").module()(**inputs)
+        torch.testing.assert_close(got, model(**inputs), rtol=1e-5, atol=1e-5)
 
 
 # What the documentation says
