@@ -329,6 +329,33 @@ class Contract:
         found = found or {known[letter] for letter in length.of.split() if letter in known}
         return [min(found)] if found and self.aligned else sorted(found)
 
+    def converted(
+        self,
+        length: Input,
+        wanted: np.dtype[Any],
+        arrays: Mapping[str, np.ndarray],
+        settings: Mapping[str, Any],
+        known: Mapping[str, int],
+    ) -> np.ndarray:
+        """Lengths as relative ones where `wanted` is floating point, as absolute ones where it is not.
+
+        Raises:
+            TypeError: they are of the other kind, and what they count is not known.
+            ValueError: one is out of range.
+        """
+        lengths = arrays[length.name]
+        relative = wanted.kind == "f"
+        if (lengths.dtype.kind == "f") == relative:
+            return lengths
+        sizes = self.measured(length, arrays, settings, known)
+        check_lengths(length.name, length.legal, lengths, sizes)
+        if len(sizes) != 1:
+            expected = f"{wanted}, since the size that they count is not known before the graph runs"
+            raise TypeError(f"{length.name}: got {lengths.dtype}, expected {expected}")
+        if relative:
+            return (lengths / max(sizes[0], 1)).astype(wanted)
+        return (begun if length.masks else whole)(lengths, sizes[0])
+
     def _within(
         self, entry: Input, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
     ) -> np.ndarray:

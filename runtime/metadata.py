@@ -32,7 +32,13 @@ def _fields(kind: type) -> dict[str, Any]:
 # those with a ? may be missing. ... stands for any other key.
 _SHAPE = {
     "row": str,
-    "settings": {"blank_index?": int, "allowed_len_diff?": int, ...: object},
+    "settings": {
+        "blank_index?": int,
+        "allowed_len_diff?": int,
+        "len_dim?": int,
+        "kernel_size?": int,
+        ...: object,
+    },
     "version": str,
     "contract": {
         "inputs": [_fields(Input)],
@@ -219,11 +225,43 @@ class Loss:
         """Check what goes into the loss; before the model has run, what can be known then."""
         arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
         if outputs is None:
+            ranks = {name: array.ndim for name, array in arrays.items()}
             for entry in self.contract.inputs:
-                if entry.lengths in self.computed:  # where its padding begins is not known
-                    arrays.pop(entry.name, None)
+                if entry.is_length and entry.name in self.computed:  # where padding begins is not known
+                    for name in self.contract.spans(entry, ranks, self.settings):
+                        arrays.pop(name, None)
         else:
             for name, called in self.computed.items():
                 array = outputs[called]
                 arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
         self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
+
+    def with_lengths(
+        self,
+        feed: Mapping[str, np.ndarray],
+        lengths: Mapping[str, np.ndarray],
+        kinds: Mapping[str, np.dtype[Any]],
+    ) -> dict[str, np.ndarray]:
+        """`feed` with those of `lengths` that are this loss's, relative or absolute as the graph takes them.
+
+        Args:
+            feed: what goes into the graph beside lengths.
+            lengths: as they came.
+            kinds: the dtypes of the graph's inputs.
+
+        Raises:
+            TypeError: a length is of a dtype that cannot hold it, or of the other kind where what it counts
+                is inside the graph.
+            ValueError: a length is out of range.
+        """
+        arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
+        found = dict(feed)
+        for entry in self.contract.inputs:
+            called = self.names.get(entry.name, "")
+            if entry.is_length and called in lengths:
+                given = {**arrays, entry.name: lengths[called]}
+                self.contract.check_types({entry.name: lengths[called].dtype})
+                found[called] = self.contract.converted(
+                    entry, kinds[called], given, self.settings, self.sizes
+                )
+        return found

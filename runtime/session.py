@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ class LossSession:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> None:
+        self._settings = {"native": native, "providers": providers, "threads": threads}
+        self._path = os.fspath(path)
         options = session_options(threads)
         self.library = register(options, native)
         self._session = open_session(path, options, providers)
@@ -74,6 +77,11 @@ class LossSession:
         kinds = [value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())]
         self._numpy_knows = "tensor(bfloat16)" not in kinds
         self._ours = {called for loss in self.losses for called in loss.names.values()}
+        entries = [(loss, entry) for loss in self.losses for entry in loss.contract.inputs]
+        self._lengths = {loss.names.get(entry.name, "") for loss, entry in entries if entry.is_length}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(LossSession, self._path, **self._settings), ()
 
     @property
     def inputs(self) -> list[str]:
@@ -84,7 +92,8 @@ class LossSession:
         """Run the graph.
 
         Args:
-            arrays: one for each input, by name. Dtypes are cast where no value can change.
+            arrays: one for each input, by name. Dtypes are cast where no value can change. Lengths may be
+                relative (floating point) or absolute (integers), whichever the graph takes.
 
         Returns:
             The outputs by name.
@@ -111,11 +120,13 @@ class LossSession:
 
     def _run_bfloat16(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """`run` for a graph with numbers that numpy does not know by itself."""
+        # an OrtValue of theirs knows no strides
+        dense = {name: np.require(array, requirements="C") for name, array in feed.items()}
         values = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
             if array.dtype == _dtype("tensor(bfloat16)")
             else onnxruntime.OrtValue.ortvalue_from_numpy(array)
-            for name, array in feed.items()
+            for name, array in dense.items()
         }
         found = self._session.run_with_ort_values(names, values)
         return [_as_array(value) for value in found]
@@ -139,7 +150,12 @@ class LossSession:
         if unknown or missing:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
-        feed = {name: self.cast(name, arrays[name]) for name in self._values}
+        lengths = {name: np.asarray(arrays[name]) for name in self._lengths if name in self._values}
+        feed = {name: self.cast(name, arrays[name]) for name in self._values if name not in lengths}
+        kinds = {name: self.dtype(name) for name in lengths}
+        for loss in self.losses:
+            feed = loss.with_lengths(feed, lengths, kinds)
+        feed = {name: self.cast(name, feed[name]) for name in self._values}
         for name, array in feed.items():
             rank = len(self._values[name].shape)
             if array.ndim != rank and (rank or name in self._ours):  # a model's rank may be unknown

@@ -31,7 +31,7 @@ class BadInput:
         message: a regular expression for the start of the error: the input, what came, what was expected.
         settings: of the module.
         sizes: of the legal inputs, by letter; None drops a dimension.
-        eager: whether eager modules refuse it. A NaN passes through them into the loss.
+        eager: whether eager modules refuse it. A NaN passes through them into the loss, and so does infinity.
     """
 
     row: str
@@ -128,6 +128,8 @@ def _of_the_contract(entry: Entry) -> Iterator[BadInput]:
         if value.dtype == "float32" and not value.bounded:
             message = rf"{value.name}: got nan at \[0.*\], expected "
             yield BadInput(entry.name, f"{value.name} nan", put(value.name, NAN), message, eager=False)
+            message = rf"{value.name}: got inf at \[0.*\], expected "
+            yield BadInput(entry.name, f"{value.name} inf", put(value.name, INFINITY), message, eager=False)
         terms = value.dims.split()
         if "*" not in terms and "?" not in value.dims:
             message = rf"{value.name}: got .*, expected .*\bdimensions"

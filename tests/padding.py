@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from exportable_losses import catalog
 from exportable_losses.catalog import Entry
 
 Inputs = dict[str, Tensor]
@@ -15,6 +16,14 @@ PADDED = {
     "prediction_lens": ("K",),
     "rel_lab_lengths": ("T",),
 }
+ROWS = [
+    (row, value.name)
+    for row in catalog.names()
+    for value in catalog.get(row).inputs
+    if value.is_length and row != "LogSoftmaxWrapper"  # which takes a length and does not read it
+]
+# What lies behind the counted rows of a Laplacian is in the image rows before: see the docstring.
+READ = [(row, name) for row, name in ROWS if row != "LaplacianVarianceLoss"]
 GARBAGE = (torch.nan, torch.inf, -torch.inf, 1e38, -100.0, 0.0)  # of integers it is always -100
 
 
@@ -44,3 +53,23 @@ def pad(
             item[n + extra :] = garbage if x.is_floating_point() else -100
         longer[value.name] = x.movedim((0, 1), (0, axis))
     return longer
+
+
+def sized(row: str, frames: int = 6) -> Inputs:
+    """An example whose lengths all count the same size, three items."""
+    entry = catalog.get(row)
+    letters = {t.rstrip("?").partition("+")[0] for value in entry.inputs for t in value.dims.split()}
+    sizes = dict.fromkeys(letters & {"T", "N", "L", "S", "U", "K"}, frames)
+    if letters & {"S", "U"} and "T" in letters:
+        sizes["T"] = 2 * frames + 1
+    return entry.example_inputs(**sizes | ({"X0": 3, "Z": 3} if "Z" in letters else {}))
+
+
+def size_of(row: str, name: str, inputs: Inputs) -> int:
+    if row == "LaplacianVarianceLoss":  # counts the rows that the Laplacian leaves
+        return inputs["predictions"].shape[1]  # of len_dim 1: the channels
+    return next(
+        inputs[value.name].shape[1]
+        for value in catalog.get(row).inputs
+        if value.dims.split()[1:2] and value.dims.split()[1].rstrip("?") in PADDED[name]
+    )

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from .metadata import describe
 
 # A size for each letter of a trace: no two alike, so that two dimensions never look like one.
 _PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ def _of_row(module: nn.Module, entry: catalog.Entry, inputs: Mapping[str, Tensor
     if inputs is None:
         inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
     inputs = _in_order(inputs, {value.name: value.optional for value in contract.inputs})
+    inputs = {  # absolute lengths are int64, whatever integers the example has
+        name: value.long() if name in _lengths(contract) and value.dtype in _INTEGERS else value
+        for name, value in inputs.items()
+    }
     graph = Positional(copy.deepcopy(module).eval(), list(inputs))
     letters = contract.letters({name: tensor.dim() for name, tensor in inputs.items()})
     example, fixed = _sizes(graph, contract, letters, inputs, settings)
@@ -145,33 +151,36 @@ def _sizes(
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Inputs in which sizes that may differ do, and the sizes that a setting fixes."""
     given = contract.sizes({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+    lengths = _lengths(contract)
     weighted = {n for value in settings.values() if isinstance(value, Tensor) for n in value.shape} - {1}
     fixed = {
         letter: size
         for letter, size in given.items()
-        if size in weighted and not _runs(module, _blank(inputs, letters, {**given, letter: size + 1}))
+        if size in weighted
+        and not _runs(module, _blank(inputs, lengths, letters, {**given, letter: size + 1}))
     }
     primes = [n for n in _PRIMES if n not in fixed.values()]
     all_differ = dict(zip(given, primes, strict=False))
-    example = _blank(inputs, letters, {**all_differ, **fixed})
+    example = _blank(inputs, lengths, letters, {**all_differ, **fixed})
     if not _runs(module, example):  # some must agree: those that do in `inputs`
         by_size = dict(zip(dict.fromkeys(given.values()), primes, strict=False))
         agreeing = {letter: by_size[size] for letter, size in given.items()}
-        example = _blank(inputs, letters, {**agreeing, **fixed})
+        example = _blank(inputs, lengths, letters, {**agreeing, **fixed})
     return example, fixed
 
 
 def _blank(
-    inputs: Mapping[str, Tensor], letters: Mapping[str, list[str]], sizes: Mapping[str, int]
+    inputs: Mapping[str, Tensor],
+    lengths: Collection[str],
+    letters: Mapping[str, list[str]],
+    sizes: Mapping[str, int],
 ) -> dict[str, Tensor]:
     """Inputs of other sizes; ones, since a length of zero is refused, and zeros for an index."""
     blank = {}
     for name, terms in letters.items():
         shape = [int(t) if t.isdigit() else sizes[_base(t)] + int(t.partition("+")[2] or 0) for t in terms]
         dtype = inputs[name].dtype
-        blank[name] = (
-            torch.ones(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
-        )
+        blank[name] = torch.full(shape, int(dtype.is_floating_point or name in lengths), dtype=dtype)
     return blank
 
 
@@ -184,6 +193,10 @@ def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
     except ValueError:  # what eager calls refuse (a difference of lengths) is nothing to a trace
         return True
     return True
+
+
+def _lengths(contract: Contract) -> set[str]:
+    return {value.name for value in contract.inputs if value.is_length}
 
 
 def _base(term: str) -> str:

@@ -6,45 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from padding import GARBAGE, PADDED, Inputs, pad
+from padding import GARBAGE, READ, ROWS, Inputs, pad, size_of, sized
 from torch import Tensor
 
 from exportable_losses import catalog, legal
 from exportable_losses.masking import absolute_length, frame_mask
 
-ROWS = [
-    (row, value.name)
-    for row in catalog.names()
-    for value in catalog.get(row).inputs
-    if value.is_length and row != "LogSoftmaxWrapper"  # which takes a length and does not read it
-]
-# What lies behind the counted rows of a Laplacian is in the image rows before: see the docstring.
-READ = [(row, name) for row, name in ROWS if row != "LaplacianVarianceLoss"]
 F32, F64 = np.float32, np.float64
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def sized(row: str, frames: int = 6) -> Inputs:
-    """An example whose lengths all count the same size, three items."""
-    entry = catalog.get(row)
-    letters = {t.rstrip("?").partition("+")[0] for value in entry.inputs for t in value.dims.split()}
-    sizes = dict.fromkeys(letters & {"T", "N", "L", "S", "U", "K"}, frames)
-    if letters & {"S", "U"} and "T" in letters:
-        sizes["T"] = 2 * frames + 1
-    return entry.example_inputs(**sizes | ({"X0": 3, "Z": 3} if "Z" in letters else {}))
-
-
-def size_of(row: str, name: str, inputs: Inputs) -> int:
-    if row == "LaplacianVarianceLoss":  # counts the rows that the Laplacian leaves
-        return inputs["predictions"].shape[1]  # of len_dim 1: the channels
-    return next(
-        inputs[value.name].shape[1]
-        for value in catalog.get(row).inputs
-        if value.dims.split()[1:2] and value.dims.split()[1].rstrip("?") in PADDED[name]
-    )
 
 
 def outputs(row: str, inputs: Inputs, scripted: bool) -> tuple[Tensor, ...]:

@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import functools
+import pickle
 from pathlib import Path
 
 import exports
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper
 
 import exportable_losses as el
 from exportable_losses import catalog
+from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
 
 # What an exported graph can be given wrong; a module's own settings are refused when it is made.
@@ -50,6 +53,60 @@ def test_sessions_refuse_the_table(case: BadInput) -> None:
     run(**legal)
     with pytest.raises((ValueError, TypeError), match=f"^{case.message}"):
         run(**{name: tensor.numpy() for name, tensor in case.illegal().items()})
+
+
+def layouts(array: np.ndarray) -> dict[str, np.ndarray]:
+    """The same numbers in other memory."""
+    spread = np.repeat(array, 2, -1)
+    spread[..., 1::2] = 77
+    found = {
+        "transposed": array.T.copy().T,
+        "sliced": spread[..., ::2],
+        "reversed": np.flip(np.flip(array).copy()),
+        "Fortran": np.asfortranarray(array),
+        "big-endian": array.astype(array.dtype.newbyteorder(">")),
+        "unaligned": np.frombuffer(b" " + array.tobytes(), array.dtype, offset=1).reshape(array.shape),
+    }
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    return found | {"read-only": read_only}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_an_array_may_lie_in_memory_as_it_likes(dtype: type, tmp_path: Path) -> None:
+    module, given = catalog.get("l1_loss").module(reduction="none"), arrays("l1_loss")
+    if dtype in (np.float32, np.float64):
+        example = {k: torch.from_numpy(v.astype(dtype)) for k, v in given.items()}
+        path = exports.onnx(module, example)
+    else:
+        path = tmp_path / "l1_loss.onnx"
+        to_onnx(module, path, dtype=np.dtype(dtype).name)
+    run = LossSession(path)
+    given = {k: v.astype(run.dtype(k)) for k, v in given.items()}
+    expected = run(**given)["loss"]
+    for name, array in layouts(given["predictions"]).items():
+        np.testing.assert_array_equal(run(**{**given, "predictions": array})["loss"], expected, err_msg=name)
+    for number in (np.nan, np.inf):
+        given["predictions"][1, 2, 3] = number
+        for name, array in layouts(given["predictions"]).items():
+            if dtype is not ml_dtypes.bfloat16 or name != "big-endian":  # which it does not know
+                with pytest.raises(ValueError, match=rf"^predictions: got {number} at \[1, 2, 3\], expected"):
+                    run(**{**given, "predictions": array})
+
+
+def test_minus_infinity_is_the_logarithm_of_zero(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    given["log_probs"][..., -1] = -np.inf
+    given["targets"] = np.minimum(given["targets"], 5)
+    assert np.isfinite(ctc(**given)["loss"]).all()
+
+
+def test_a_session_is_pickled_as_its_file_and_settings(ctc: LossSession) -> None:
+    given = arrays("ctc_loss")
+    one = LossSession(ctc._path, native=False, threads=1)
+    other = pickle.loads(pickle.dumps(one))
+    assert other._settings == {"native": False, "providers": None, "threads": 1}
+    np.testing.assert_array_equal(other(**given)["loss"], ctc(**given)["loss"])
 
 
 def test_a_missing_input_is_named(ctc: LossSession) -> None:
@@ -96,7 +153,7 @@ def test_integers_of_another_width_are_taken(ctc: LossSession) -> None:
     given = arrays("ctc_loss")
     expected = ctc(**given)["loss"]
     given["targets"] = given["targets"].astype(np.int32)
-    given["input_lens"] = np.ones(3, np.int64)  # whole numbers are exact lengths
+    given["input_lens"] = np.full(3, 14, np.uint16)  # absolute ones, in a graph of relative lengths
     whole = dict(given, input_lens=np.ones(3, np.float32))
     np.testing.assert_array_equal(ctc(**given)["loss"], ctc(**whole)["loss"])
     given["input_lens"] = arrays("ctc_loss")["input_lens"]
