@@ -26,7 +26,13 @@ def row_groups(file: IO[bytes]) -> list[tuple[int, int]]:
     file.seek(-8, 2)
     (size,) = struct.unpack("<i", file.read(4))
     file.seek(-8 - size, 2)
-    about = _Thrift(file.read(size)).structure()
+    try:
+        return _row_groups(_Thrift(file.read(size)).structure())
+    except (KeyError, TypeError) as error:  # something of another kind than the format has there
+        raise ValueError(f"a footer that is none: {error}") from error
+
+
+def _row_groups(about: dict[int, Any]) -> list[tuple[int, int]]:
     groups = []
     for group in about.get(_GROUPS, []):
         rows, bytes_ = group[_GROUP_ROWS], 0

@@ -25,6 +25,7 @@ from .archives import tar_archive, zip_archive
 from .columns import column_of
 from .damage import unreadable
 from .footer import row_groups
+from .messages import record_batches
 from .rows import GROUP_BYTES, Rows, Shard
 
 ID = "id"
@@ -212,6 +213,12 @@ class _ArrowFile:
             row_bytes, options = _sizes(whole.get_batch(0) if whole.num_record_batches else None)
             reader = pa.ipc.open_file(_mapped(path, own), options=options)
             rows = [len(reader.get_batch(i)) for i in range(reader.num_record_batches)]
+            try:
+                found = record_batches(_file(path, own))
+                if found != len(rows):
+                    self.broken = f"unreadable: {found} batches, of which its footer has {len(rows)}"
+            except Exception as error:
+                self.broken = unreadable(error)
         self.groups = [(each, each * row_bytes) for each in rows]
         self._reader: Any = None
         self._seen = 0

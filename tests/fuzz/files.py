@@ -33,7 +33,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "corpus"), str(Path(__file__).pa
 KINDS = ("npz", "zlib", "tar", "parquet", "plain", "file", "lz4", "stream")
 IDS = ["utt0", "sp0.9-utt1", "utt2", "dev/utt3", "utt4"]
 BATCH = 2000  # files that a process judges
-PATIENCE = 60.0  # seconds for one
+STARTING, PATIENCE = 120.0, 60.0  # seconds for a process to begin, and for a file
 NUMBERS = (
     0,
     1,
@@ -329,6 +329,20 @@ def change(about: Any, chance: random.Random) -> None:
 
 # --- many of them
 
+FAIL = "FUZZ_FILES_FAIL"  # "loses,,dies": what the files from the first on do wrong, to see that it is found
+
+
+def failed(index: int) -> str:
+    """Fail as a file could make us, where we are told to."""
+    how = dict(enumerate(os.environ.get(FAIL, "").split(","))).get(index, "")
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGBUS)
+    if how == "hangs":
+        time.sleep(PATIENCE)
+    if how == "ends":
+        raise RuntimeError("told to")
+    return how
+
 
 def plan(seed: int, index: int) -> tuple[str, random.Random]:
     chance = random.Random(f"{seed} {index}")
@@ -345,6 +359,7 @@ def child(graph: str, folder: Path, seed: int, first: int, last: int) -> None:
         os.pwrite(at, b"%12d" % index, 0)
         try:
             wrong = judge.judge(what, chance)
+            wrong = failed(index) or wrong
         except Exception as error:
             wrong = f"ended: {type(error).__name__}: {error}"
         if wrong:
@@ -401,7 +416,7 @@ def watched(run: "subprocess.Popen[bytes]", at: Path) -> int:
             return now
         if now != before:
             since, before = time.monotonic(), now
-        elif time.monotonic() - since > PATIENCE:
+        elif time.monotonic() - since > (PATIENCE if now >= 0 else STARTING):
             run.kill()
 
 
