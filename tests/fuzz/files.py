@@ -33,7 +33,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "corpus"), str(Path(__file__).pa
 KINDS = ("npz", "zlib", "tar", "parquet", "plain", "file", "lz4", "stream")
 IDS = ["utt0", "sp0.9-utt1", "utt2", "dev/utt3", "utt4"]
 BATCH = 2000  # files that a process judges
-STARTING, PATIENCE = 120.0, 60.0  # seconds for a process to begin, and for a file
+STARTING, PATIENCE = 120.0, 60.0  # seconds for a process to begin, or to end, and for a file
 NUMBERS = (
     0,
     1,
@@ -380,7 +380,7 @@ def main(number: int, seed: int = 0, graph: Path | None = None) -> list[str]:
             output = Path(folder) / "output"
             with output.open("wb") as file:
                 run = subprocess.Popen(list(map(str, words)), stdout=file, stderr=subprocess.STDOUT)
-                at = watched(run, Path(folder) / "at")
+                at = watched(run, Path(folder) / "at", last)
             for line in output.read_text(errors="replace").splitlines():
                 if line.startswith("["):
                     found.append("{} ({}): {}".format(*json.loads(line)))
@@ -405,7 +405,7 @@ def main(number: int, seed: int = 0, graph: Path | None = None) -> list[str]:
     return found
 
 
-def watched(run: "subprocess.Popen[bytes]", at: Path) -> int:
+def watched(run: "subprocess.Popen[bytes]", at: Path, last: int) -> int:
     """The file that a process is at when it ends; it is killed where it is at one for too long."""
     since, before = time.monotonic(), -1
     while True:
@@ -416,7 +416,7 @@ def watched(run: "subprocess.Popen[bytes]", at: Path) -> int:
             return now
         if now != before:
             since, before = time.monotonic(), now
-        elif time.monotonic() - since > (PATIENCE if now >= 0 else STARTING):
+        elif time.monotonic() - since > (PATIENCE if 0 <= now < last else STARTING):
             run.kill()
 
 
