@@ -63,7 +63,7 @@ class LossSession:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._settings = {"native": native, "providers": providers, "threads": threads}
+        self._settings: dict[str, Any] = {"native": native, "providers": providers, "threads": threads}
         self._path = os.fspath(path)
         options = session_options(threads)
         self.library = register(options, native)

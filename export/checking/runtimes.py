@@ -11,6 +11,8 @@ from typing import Any
 import onnx
 from rich.table import Table
 
+from exportable_losses.runtime.files import whole_file
+
 from ..formats.testdata import exported
 from .validate import Validation
 
@@ -40,7 +42,8 @@ def write_json(found: Validation, folder: Path, path: Path) -> None:
             recorded["graphs"][row] = fingerprint(onnx.load(graph))
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(recorded), indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 def fingerprint(graph: onnx.ModelProto) -> str:

@@ -22,6 +22,8 @@ def load(path: Path) -> LossSession:
     """
     try:
         return LossSession(path)
+    except ValueError:  # what it says of itself
+        raise
     except Exception as error:  # onnxruntime has a type of its own for each way to be broken
         raise ValueError(f"not a graph that ONNX Runtime takes: {error}") from error
 

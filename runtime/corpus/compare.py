@@ -403,6 +403,9 @@ def _warnings(a: Run, b: Run) -> list[str]:
     for name in sorted({*one, *other}):
         if one.get(name) != other.get(name):
             found.append(f"the setting {name} is {one.get(name)} in A and {other.get(name)} in B")
+    for name, run in (("A", a), ("B", b)):
+        damaged = [each["path"] for each in run.about["data"] if "damaged" in each]
+        found += [f"{path} is damaged in {name}, and may have more items" for path in damaged]
     for name in sorted({*a.totals} ^ {*b.totals}):
         found.append(f"the output {name} is in {'A' if name in a.totals else 'B'} alone")
     for name, total in a.totals.items():

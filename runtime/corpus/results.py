@@ -89,7 +89,7 @@ class Results:
         self._lock.release()
 
     def _part(self, window: Window) -> Path:
-        return self._state / f"part-{window.shard:05}-{window.index:05}"
+        return self._state / f"part-{window.shard:05}-{window.index:05}.table"
 
     def has(self, window: Window) -> bool:
         """Whether a window is done."""
@@ -113,7 +113,7 @@ class Results:
 
     def parts(self) -> Iterator[pa.Table]:
         """All that was kept; what is damaged is so no longer, and `has` says so."""
-        for path in sorted(self._state.glob("part-*")):
+        for path in sorted(self._state.glob("part-*.table")):
             try:
                 table = _read_part(path)
             except ValueError:

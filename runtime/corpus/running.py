@@ -201,19 +201,19 @@ def _spread(scorer: Scorer, windows: Iterator[Window], workers: int) -> Scored:
     context = multiprocessing.get_context("spawn")
     runs = by_run(windows)
     processes: dict[Connection, Any] = {}
-    waiting: dict[Connection, int] = {}
+    waiting: dict[Connection, list[Window]] = {}
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, settings), daemon=True)
             process.start()
             theirs.close()
-            processes[ours], waiting[ours] = process, 0
+            processes[ours], waiting[ours] = process, []
         while processes:
             for worker in list(processes):
-                while waiting[worker] < _AHEAD and (run := next(runs, None)):
+                while len(waiting[worker]) < _AHEAD and (run := next(runs, None)):
                     worker.send(run)
-                    waiting[worker] += len(run)
+                    waiting[worker] += run
                 if not waiting[worker]:
                     worker.send(None)
                     processes.pop(worker).join()
@@ -222,13 +222,24 @@ def _spread(scorer: Scorer, windows: Iterator[Window], workers: int) -> Scored:
                 result = worker.recv()
                 if isinstance(result, Exception):
                     raise result
-                waiting[worker] -= 1
+                del waiting[worker][0]
                 yield result
     except (EOFError, ConnectionError) as error:
-        raise RuntimeError("workers: one died, for want of memory perhaps; the same call goes on") from error
+        raise RuntimeError(_died([(each, waiting[end]) for end, each in processes.items()])) from error
     finally:
         for process in processes.values():
             process.kill()
+
+
+def _died(workers: Sequence[tuple[Any, Sequence[Window]]]) -> str:
+    """What a worker has died of, and over which data: the same data may kill the next one."""
+    for process, waiting in workers:
+        process.join(1)
+        if process.exitcode is not None and process.exitcode < 0 and process.exitcode != -signal.SIGKILL:
+            of = signal.Signals(-process.exitcode).name
+            over = f" over {waiting[0].path}, from row {waiting[0].start}" if waiting else ""
+            return f"workers: one died of {of}{over}; the same call goes on"
+    return "workers: one died, for want of memory perhaps; the same call goes on"
 
 
 def _work(main: Connection, settings: Mapping[str, Any]) -> None:

@@ -279,6 +279,15 @@ def test_other_settings_are_a_warning_other_rows_an_error(tmp_path: Path) -> Non
         compare_runs(a, c)
 
 
+def test_a_file_that_was_damaged_is_a_warning(tmp_path: Path) -> None:
+    mean_run(tmp_path / "a", [1.0, 2.0])
+    about = (tmp_path / "a" / "totals.json").read_text()
+    (tmp_path / "a" / "totals.json").write_text(about.replace('"rows": 2', '"rows": 2, "damaged": "cut off"'))
+    mean_run(tmp_path / "b", [1.0, 2.0])
+    found = compare_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b"))
+    assert found.warnings == ["dev.parquet is damaged in A, and may have more items"]
+
+
 def test_an_output_of_the_whole_corpus_has_no_items(tmp_path: Path) -> None:
     mean_run(tmp_path / "a", [1.0, 2.0])
     about = (tmp_path / "a" / "totals.json").read_text()

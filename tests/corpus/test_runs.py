@@ -220,7 +220,9 @@ def test_a_worker_that_dies_is_an_error_and_the_run_goes_on(
             process.kill()
             process.join()
 
-    with pytest.raises(RuntimeError, match="workers: one died"):
+    with pytest.raises(
+        RuntimeError, match="workers: one died, for want of memory perhaps; the same call goes on"
+    ):
         score_corpus(scorer, corpus, tmp_path / "out", workers=2, window_bytes=1, progress=kill)
     assert (tmp_path / "out" / "state" / "run.json").exists()
     with pytest.raises(ValueError, match="where a run with another window_bytes is unfinished"):
@@ -229,8 +231,27 @@ def test_a_worker_that_dies_is_an_error_and_the_run_goes_on(
     assert files(tmp_path / "out") == unbroken
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="no SIGBUS here")
+def test_a_worker_that_data_kill_names_them(corpus: Any, graphs: Any, tmp_path: Path) -> None:
+    """Want of memory is a guess where a worker was killed, and wrong where it was its own doing."""
+
+    def kill(*_: Any) -> None:
+        for process in multiprocessing.active_children():
+            assert process.pid
+            os.kill(process.pid, signal.SIGBUS)
+            process.join()
+
+    message = (
+        r"^workers: one died of SIGBUS over .*[ab]\.(parquet|arrow), from row \d+; the same call goes on$"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        score_corpus(
+            Scorer(graphs["ctc_loss"]), corpus, tmp_path / "out", workers=2, window_bytes=1, progress=kill
+        )
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-@pytest.mark.parametrize("name", ["state/part-00000-00001", "items.parquet", "totals.json"])
+@pytest.mark.parametrize("name", ["state/part-00000-00001.table", "items.parquet", "totals.json"])
 def test_a_full_disk_is_an_error_and_the_run_goes_on(
     name: str, corpus: Any, unbroken: Any, graphs: Any, tmp_path: Path
 ) -> None:

@@ -169,7 +169,7 @@ class Judge:
             path = self._write(kind)
             self.whole[kind] = path.suffix, path.read_bytes()
         self.values = self._scored(self._write("npz"), 1 << 20)[0]
-        assert self.values.keys() == set(IDS), self.values
+        assert [name for name, _ in self.values] == IDS
         self.state = self._unfinished()
         self.session = LossSession(graph, threads=1)
 
@@ -198,17 +198,17 @@ class Judge:
             return path.with_suffix(".parquet")
         return corpora.write(kind, path, self.items, IDS, group=2)
 
-    def _scored(self, path: Path, window_bytes: int) -> tuple[dict[str, float], dict[str, str], bool]:
-        """The value of each item, why each other is set aside, whether the shard is said to be damaged."""
-        values, aside, damaged = {}, {}, False
+    def _scored(self, path: Path, window_bytes: int) -> tuple[list[tuple[str, float]], list[str], bool]:
+        """Each item with its value, the ids of others, whether the shard is said to be damaged."""
+        values, aside, damaged = [], [], False
         planned = list(windows([str(path)], self.scorer.columns, window_bytes))
         for window, table in self.scorer.score(planned):
             damaged |= bool(window.lost)
             for row in table.to_pylist():
                 if row["reason"] is None:
-                    values[row["id"]] = row["loss"]
+                    values.append((row["id"], row["loss"]))
                 else:
-                    aside[f"{len(aside)} {row['id']}"] = row["reason"]
+                    aside.append(row["id"])
         return values, aside, damaged
 
     def judge(self, what: str, chance: random.Random) -> str:
@@ -223,15 +223,14 @@ class Judge:
         values, aside, damaged = self._scored(path, chance.choice((1, 400, 1 << 20)))
         if damaged:
             return ""
-        named = {name.partition(" ")[2] for name in aside}
-        lost = set(IDS) - set(values) - named
-        others = sum(name.partition(" ")[2] not in IDS for name in aside) + len(set(values) - set(IDS))
-        if len(lost) > others:
-            return f"lost in silence: {sorted(lost)} of {kind}; {values} {aside}"
+        found = [*(name for name, _ in values), *aside]
+        known = set(IDS) & set(found)
+        if len(found) < len(IDS):  # else what is missing goes by another name, an id's bytes being mutated
+            return f"lost in silence: {sorted(set(IDS) - known)} of {kind}; {values} {aside}"
         if kind in ("npz", "zlib"):  # whose bytes have checksums
-            off = [name for name, value in values.items() if value != self.values.get(name)]
+            off = sorted(set(values) - set(self.values))
             if off:
-                return f"another number in silence: {off} of {kind}: {values}"
+                return f"another number in silence: {off} of {kind}"
         return ""
 
     def _unfinished(self) -> Path:
