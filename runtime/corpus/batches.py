@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from exportable_losses.contract import LEGAL, Total
+from exportable_losses.contract import Total
+from exportable_losses.legal import illegal, refuse
 
 from ..metadata import Loss
 from ..npy import MOST
 from ..session import LossSession
 from .columns import Column
+from .lengths import as_taken, counted, numbers
 from .totals import COMPOSED, columns_of, item_value, weight_of
 
 _NONE = np.empty(0, np.uint8)
 # Steps of the grid between a number and twice it, as a power of two: for the first size that is padded,
 # the frames, which hold the most, and for the others, the labels.
 _STEPS = (2, 1)
-_WHOLE = 1e-3  # how far from a whole number of frames a length may be: float32 does not hold 1/3
 
 
 def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
@@ -43,13 +44,6 @@ def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
     return -(-size // step) * step
 
 
-def relative(counted: ArrayLike, size: ArrayLike) -> np.ndarray:
-    """A relative length whose product with `size`, in float32, is `counted` and never above it."""
-    length = np.divide(counted, size).astype(np.float32)
-    above = length * np.asarray(size, np.float32) > np.asarray(counted)
-    return np.where(above, np.nextafter(length, np.float32(0)), length)
-
-
 @dataclass(frozen=True)
 class Items:
     """Items that can be batched, side by side.
@@ -57,7 +51,7 @@ class Items:
     Args:
         rows: which of its window each item is, `[N]`.
         columns: their arrays by the graph's names.
-        lengths: relative to the padded sizes, `[N]` by the graph's names.
+        lengths: as the graph takes them, relative to the padded sizes or absolute, `[N]` by its names.
         padded: what each array is padded to, `[N, R]` by the graph's names.
         size: how much of the first size that is padded counts, frames as a rule; else the numbers of the
             first array, `[N]`.
@@ -136,7 +130,7 @@ class Batches:
         self._padded = self._paddable()
         first = next(iter(self._padded), None)
         self.size = "numbers" if first is None else "frames" if first == "T" else "tokens"
-        self._lengths = {name: entry for name, entry in self._entries.items() if entry.of}
+        self._lengths = {name: entry for name, entry in self._entries.items() if entry.is_length}
         self._named = {entry.name: name for name, entry in self._entries.items()}
         self._batch = next(filter(None, (self._symbol(name) for name in self._letters)), None)
         self._axes = {name: self._axis(name) for name in session.inputs}
@@ -191,7 +185,7 @@ class Batches:
         return found
 
     def ready(self, rows: np.ndarray, columns: Mapping[str, Column]) -> Items:
-        """Items that can be batched. A length that is not there is 1.
+        """Items that can be batched. A length that is not there is the whole; integers are absolute.
 
         Args:
             rows: which of its window each is.
@@ -207,8 +201,8 @@ class Batches:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._axes)}")
         given = {
-            name: _numbers(name, columns[name]) if name in columns else np.ones(len(rows))
-            for name in self._lengths
+            name: numbers(entry, name, columns[name]) if name in columns else np.ones(len(rows))
+            for name, entry in self._lengths.items()
         }
         arrays = {name: self._cast(name, columns[name]) for name in self._axes if name not in given}
         if self.whole:
@@ -224,11 +218,13 @@ class Batches:
                 grid[one] = grid[other] = np.maximum(grid[one], grid[other])
         lengths = {}
         for name, length in given.items():
-            of = self._lengths[name].of
-            for letter in of.split():
-                if letter in sizes:  # the others only a model knows
-                    sizes[letter] = _counted(name, length, sizes[letter])
-            lengths[name] = relative(sizes[of], grid[of]) if of in grid else length.astype(np.float32)
+            letters = [each for each in self._lengths[name].of.split() if each in sizes]
+            whole = [sizes[each] for each in letters]  # what no letter stands for only a model knows
+            sizes |= {each: counted(name, length, sizes[each]) for each in letters}
+            if len(letters) == 1 and letters[0] in grid:
+                whole = [grid[letters[0]]]
+                length = sizes[letters[0]]
+            lengths[name] = as_taken(name, length, whole, self._dtypes[name])
         padded = {name: self._to_grid(name, shape, grid) for name, shape in shapes.items()}
         for name, each in padded.items():
             self._refuse_huge(name, shapes[name], each)
@@ -244,8 +240,9 @@ class Batches:
     def _refuse_nan(self, columns: Mapping[str, Column]) -> None:
         """The check of values, where the graph sees all items at once."""
         for name, column in columns.items():
-            if any(array.dtype.kind == "f" and np.isnan(array).any() for array in column.flat()):
-                raise ValueError(f"{name}: got nan, expected {LEGAL[self._entries[name].legal]}")
+            for array in column.flat():
+                for wrong, expected in illegal(self._entries[name].legal, array, None, {}, refuse_nan=True):
+                    refuse(name, array, wrong, expected)
 
     def _sizes(self, shapes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The size behind each letter, of each item."""
@@ -390,27 +387,6 @@ def _by_graph(loss: Loss) -> dict[str, Total]:
         )
         found[loss.outputs[name]] = replace(total, output=loss.outputs[name], by=parts)
     return found
-
-
-def _numbers(name: str, column: Column) -> np.ndarray:
-    """Relative lengths as numbers."""
-    dtype, rank = column.values[0].dtype, column.shapes.shape[1]
-    if rank or dtype.kind not in "fiub":
-        shape = column.shapes[0].tolist()
-        raise ValueError(f"{name}: got {dtype} of shape {shape}, expected a number")
-    # float64 holds a relative length better than the graph does, and is no error
-    return np.concatenate(list(column.flat())).astype(np.float64)
-
-
-def _counted(name: str, length: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """How much of `size` a relative length is."""
-    counted = np.rint(length * size)
-    with np.errstate(invalid="ignore"):  # infinite ones
-        fits = (counted >= 0) & (counted <= size) & (np.abs(length * size - counted) <= _WHOLE)
-    for row in np.flatnonzero(~fits):
-        got = f"got {length[row]:g} of {size[row]}"
-        raise ValueError(f"{name}: {got}, expected a whole number of at most {size[row]}")
-    return counted.astype(np.int64)
 
 
 def _place(shape: tuple[int, ...], dtype: np.dtype[Any], memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

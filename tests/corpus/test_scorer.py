@@ -88,7 +88,8 @@ def test_a_nan_is_found_though_the_graph_sees_all_items_at_once(
     items[1][name][-1] = np.nan
     found = score(Scorer(graphs["EqualErrorRate"]), write("npz", tmp_path / "dev", items, IDS))
     reasons = [row["reason"] for row in found]
-    assert reasons == [None, f"{name}: got nan, expected any number", None, None]
+    last = len(items[1][name]) - 1
+    assert reasons == [None, f"{name}: got nan at [{last}], expected any number", None, None]
 
 
 def test_an_item_that_cannot_be_scored_cannot_be_fed(graphs: dict[str, Path], tmp_path: Path) -> None:

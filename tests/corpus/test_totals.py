@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from exportable_losses import catalog
 from exportable_losses.runtime import LossSession
-from exportable_losses.runtime.corpus.batches import Batches, Items, grid_size, relative
+from exportable_losses.runtime.corpus.batches import Batches, Items, grid_size
 from exportable_losses.runtime.corpus.columns import Column
+from exportable_losses.runtime.corpus.lengths import relative
 from exportable_losses.runtime.corpus.sums import ExactSum
 from exportable_losses.runtime.corpus.totals import Totals
 
