@@ -40,11 +40,11 @@ class Accuracy(nn.Module):
             elsewhere and behind a length.
 
     Forward takes `probabilities` `[B, C]` or `[B, T, C]` (any scores of classes), `targets`, class
-    indices `[B]` or `[B, N]` (the longer of the two is cut), and `length`, relative lengths `[B]` in
-    (0, 1]; every frame counts without it.
+    indices `[B]` or `[B, N]` (the longer of the two is cut), and `length` `[B]`,
+    relative in (0, 1] or integers in frames; every frame counts without it.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
 
     Example:
         >>> import torch
@@ -91,14 +91,14 @@ class ExpectedCalibrationError(nn.Module):
         n_bins: M, the number of bins.
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
 
-    Forward takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]`
-    (the longer of the two is cut), and `length`, relative lengths `[B]` in (0, 1]; every frame counts
-    without it. It returns the error, and what it is made of, so that it is exact for a corpus in
-    batches: the sum in each bin of what accuracy is above confidence `[M]` (float64), and the number
-    of frames (int64).
+    Forward takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]` (the
+    longer of the two is cut), and `length` `[B]`, relative in (0, 1] or integers in frames;
+    every frame counts without it. It returns the error, and what it is made of, so that it is exact for a
+    corpus in batches: the sum in each bin of what accuracy is above confidence `[M]` (float64), and the
+    number of frames (int64).
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C, a length is outside (0, 1], or
+        ValueError: the shapes do not fit, an index is not below C, a length is out of range, or
             `length` is given where each item is one frame.
 
     Example:
@@ -151,11 +151,11 @@ class Perplexity(nn.Module):
             item `[B]`.
 
     Forward takes `log_probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or
-    `[B, N]` (the longer of the two is cut), and `length`, relative lengths `[B]` in (0, 1]; every
-    frame counts without it.
+    `[B, N]` (the longer of the two is cut), and `length` `[B]`, relative in (0, 1] or
+    integers in frames; every frame counts without it.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
 
     Example:
         >>> import torch

@@ -71,11 +71,11 @@ class AutoencoderLoss(nn.Module):
 
     Args:
         rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension that `length` counts.
         reduction: as in `regression.l1_loss`.
 
-    Forward takes `rec` and `targets` `[B, T, *]` and `length` `[B]`, relative, optional. It returns
-    `AutoencoderLossDetails`.
+    Forward takes `rec` and `targets` `[B, T, *]` and `length` `[B]`, relative in (0, 1] or integers in
+    frames, optional. It returns `AutoencoderLossDetails`.
 
     Example:
         >>> import torch
@@ -113,13 +113,13 @@ class VariationalAutoencoderLoss(nn.Module):
 
     Args:
         rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension that `length` counts.
         dist_loss_weight: the weight of the divergence.
         reduction: as in `regression.l1_loss`.
 
-    Forward takes `rec` `[B, T, *]`, `mean` and `log_var` `[B, L, Z]` or `[B, L]`, `targets`
-    `[B, T, *]` and `length` `[B]`, relative, optional. It returns
-    `VariationalAutoencoderLossDetails`.
+    Forward takes `rec` `[B, T, *]`, `mean` and `log_var` `[B, L, Z]` or `[B, L]`, `targets` `[B, T, *]`
+    and `length` `[B]`, optional: relative in (0, 1], or integers in frames, which want T and L to be
+    equal. It returns `VariationalAutoencoderLossDetails`.
 
     Example:
         >>> import torch

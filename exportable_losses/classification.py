@@ -52,7 +52,7 @@ def classification_error(
     Args:
         probabilities: `[B, C]` or `[B, T, C]`, or any scores of classes.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
-        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
         reduction: as in `regression.l1_loss`.
 
@@ -60,7 +60,7 @@ def classification_error(
         A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` 1.0 at each error, 0.0 elsewhere.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
 
     Example:
         >>> import torch
@@ -101,7 +101,7 @@ def nll_loss(
     Args:
         log_probabilities: `[B, C]` or `[B, T, C]`.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
-        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         label_smoothing: s, in [0, 1).
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
         weight: a weight for each class `[C]`. ``mean`` divides by the number of frames, not by
@@ -112,7 +112,7 @@ def nll_loss(
         A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` a loss for each target.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length outside (0, 1].
+        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
 
     Example:
         >>> import torch
@@ -161,7 +161,7 @@ def bce_loss(
     Args:
         inputs: logits `[B]`, `[B, 1]`, `[B, T]`, `[B, T, 1]` or `[B, T, C]`.
         targets: `[B]`, `[B, N]` or `[B, N, C]`, of any dtype; the longer of the two is cut.
-        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         weight: multiplies the loss of each element; `[B]` is one weight per item.
         pos_weight: multiplies the positive part; one value, or one for each class `[C]`.
         reduction: as in `regression.l1_loss`.
@@ -173,7 +173,7 @@ def bce_loss(
         for one logit per item, as SpeechBrain does).
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside (0, 1], or `length` is given with
+        ValueError: the shapes do not fit, a length is out of range, or `length` is given with
             one logit per item.
 
     Example:
@@ -233,7 +233,7 @@ def kldiv_loss(
     Args:
         log_probabilities: `[B, C]` or `[B, T, C]`.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
-        length: relative lengths `[B]` in (0, 1].
+        length: lengths `[B]`, relative in (0, 1] or integers in frames.
         label_smoothing: s, in [0, 1).
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
         pad_idx: the target that stands for padding, read when smoothing only.
@@ -241,7 +241,7 @@ def kldiv_loss(
         mask_length: whether smoothed losses are reduced over the frames that count.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C, a length is outside (0, 1], or
+        ValueError: the shapes do not fit, an index is not below C, a length is out of range, or
             ``batch`` is asked for without `length` when smoothing.
 
     Example:

@@ -346,7 +346,9 @@ class Contract:
         lengths = arrays[length.name]
         relative = wanted.kind == "f"
         if (lengths.dtype.kind == "f") == relative:
-            return lengths
+            return (
+                lengths.astype(wanted) if relative else lengths
+            )  # of float32 too the same fraction is meant
         sizes = self.measured(length, arrays, settings, known)
         check_lengths(length.name, length.legal, lengths, sizes)
         if len(sizes) != 1:

@@ -52,10 +52,11 @@ class CTCDistillationLoss(nn.Module):
         blank_index: the class of the blank.
 
     Forward takes `log_probs` of the student `[B, T, C]`, `targets`, the teacher's scores
-    `[B, T, C]`, and `input_lens`, relative lengths `[B]` in (0, 1]. It returns a scalar.
+    `[B, T, C]`, and `input_lens` `[B]`, relative in (0, 1] or integers in
+    frames. It returns a scalar.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside (0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch
@@ -137,13 +138,13 @@ def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor)
     Args:
         probabilities: the student's `[B, T, C]`; log-probabilities for a cross-entropy.
         targets: the teacher's probabilities `[B, T, C]`.
-        rel_lab_lengths: relative lengths `[B]` in (0, 1].
+        rel_lab_lengths: lengths `[B]`, relative in (0, 1] or integers in frames.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside (0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch

@@ -64,12 +64,12 @@ class EditDistance(nn.Module):
     alone a deletion; of an empty sequence all are.
 
     Forward takes `predictions` `[B, K]` and `targets` `[B, S]`, any integers, of which what lies behind
-    an item's length is not read, and the relative lengths `[B]` in [0, 1] `prediction_lens` (of K) and
-    `target_lens` (of S). It returns the distance, the insertions, the deletions, the substitutions and
-    the tokens of the target, int64 `[B]` each: sums over a corpus are exact.
+    an item's length is not read, and the lengths `[B]` `prediction_lens` (of K) and `target_lens` (of S),
+    relative in [0, 1] or integers in tokens. It returns the distance, the insertions, the deletions, the
+    substitutions and the tokens of the target, int64 `[B]` each: sums over a corpus are exact.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside [0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ class TokenErrorRate(nn.Module):
     predicted either.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside [0, 1], or no target has a token.
+        ValueError: the shapes do not fit, a length is out of range, or no target has a token.
 
     Example:
         >>> import torch

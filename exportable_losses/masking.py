@@ -181,15 +181,15 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
 
     Args:
         data: `[B, T, *]`, any dtype; only its shape and dtype matter.
-        length: relative lengths `[B]` in (0, 1]; everything counts without it.
-        len_dim: the dimension of `data` that `length` is relative to.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; everything counts without it.
+        len_dim: the dimension of `data` that `length` counts.
 
     Returns:
         Ones and zeros in the shape and dtype of `data` (float32 where that has 16 bits): one where
         `frame < length * size - 1e-6`, as in SpeechBrain 1.1.2.
 
     Raises:
-        ValueError: `length` is not of shape `[B]` or outside (0, 1].
+        ValueError: `length` is not of shape `[B]`, or one is out of range.
 
     Example:
         >>> import torch
@@ -296,7 +296,7 @@ def compute_masked_loss(
         loss_fn: takes `predictions` and `targets`, returns a loss for each element.
         predictions: `[B, T, *]`.
         targets: `[B, T, *]`.
-        length: relative lengths `[B]` in (0, 1]; everything counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; everything counts without it.
         label_smoothing: see `reduce_loss`.
         mask_shape: ``targets``, ``predictions`` or ``loss``: whose shape the mask takes.
         reduction: see `reduce_loss`.
@@ -351,6 +351,7 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
     """
     if not torch.jit.is_scripting():
         check_inputs(SOURCE_MASK, {"source": source, "source_lengths": source_lengths})
+    source_lengths = absolute_length(source_lengths, source.shape[0], least=0)
     samples = torch.arange(source.shape[0], device=source.device)
     for _ in range(source.dim() - 1):
         samples = samples.unsqueeze(-1)

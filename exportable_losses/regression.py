@@ -45,7 +45,7 @@ def l1_loss(
     Args:
         predictions: `[B, T, *]`.
         targets: `[B, N, *]`; the longer of the two is cut.
-        length: relative lengths `[B]` in (0, 1]; every frame counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
         reduction: ``mean`` over what counts, ``batch`` the same for each item, ``batchmean`` the
             sum divided by B; ``sum`` and ``none`` give the masked errors themselves, as
@@ -55,7 +55,7 @@ def l1_loss(
         A scalar, `[B]` for ``batch``, `[B, min(T, N), *]` for ``sum`` and ``none``.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside (0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch
@@ -103,7 +103,7 @@ def distance_diff_loss(
     Args:
         predictions: `[B, T]`, a probability or weight for each position.
         targets: the true positions `[B]`.
-        length: relative lengths `[B]` in (0, 1]; every position counts without it.
+        length: lengths `[B]`, relative in (0, 1] or integers; every position counts without it.
         beta: how fast the penalty grows with distance, per position.
         max_weight: the largest weight.
         reduction: see `l1_loss`.
@@ -112,7 +112,7 @@ def distance_diff_loss(
         A scalar, `[B]` for ``batch``, `[B, T, 1]` for ``sum`` and ``none``.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside (0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch

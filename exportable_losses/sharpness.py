@@ -82,12 +82,13 @@ class LaplacianVarianceLoss(nn.Module):
 
     Args:
         kernel_size: the side of the Laplacian's kernel.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension of the Laplacian that `length` counts.
         reduction: ``batch`` for a variance per item, ``mean`` for one over all that counts.
 
-    Forward takes `predictions` `[B, H, W]` or `[B, C, H, W]` and `length` `[B]`, relative, optional.
-    It returns a scalar, or `[B]` for ``batch``. The variance is the unbiased one, over what lies
-    within `length` after the Laplacian.
+    Forward takes `predictions` `[B, H, W]` or `[B, C, H, W]` and `length` `[B]`, relative in
+    (0, 1] or integers, optional. It returns a scalar, or `[B]` for ``batch``. The variance is the unbiased
+    one, over what lies within `length` after the Laplacian: of n rows that count, n + kernel_size - 1 of the
+    image are read.
 
     Example:
         >>> import torch

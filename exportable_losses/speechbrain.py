@@ -81,7 +81,7 @@ class AutoencoderLoss(nn.Module):
 
     Args:
         rec_loss: takes targets, predictions and `reduction="none"`; `mse_loss` without one.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension that `length` counts.
     """
 
     def __init__(self, rec_loss: Callable[..., Tensor] | None = None, len_dim: int = 1) -> None:
@@ -108,7 +108,7 @@ class VariationalAutoencoderLoss(nn.Module):
 
     Args:
         rec_loss: takes targets, predictions and `reduction="none"`; `mse_loss` without one.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension that `length` counts.
         dist_loss_weight: the weight of the divergence.
     """
 
@@ -145,7 +145,7 @@ class LaplacianVarianceLoss(nn.Module):
 
     Args:
         kernel_size: the side of the Laplacian's kernel.
-        len_dim: the dimension that `length` is relative to.
+        len_dim: the dimension that `length` counts.
     """
 
     def __init__(self, kernel_size: int = 3, len_dim: int = 1) -> None:

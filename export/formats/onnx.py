@@ -57,13 +57,14 @@ def to_onnx(
         module: a module of the catalog, or any other that `torch.export` takes.
         path: the file to write, by custom ``.onnx``.
         inputs: example inputs by name, which become the test data. For a row they decide which optional
-            inputs the graph has, the dtypes and the number of dimensions, and without them they are the
-            catalog's example. Any other module needs them.
+            inputs the graph has, the dtypes (lengths are absolute where they are integers, int64 then)
+            and the number of dimensions, and without them they are the catalog's example. Any other
+            module needs them.
         gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
             the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
             of such a module that is named here (``head.bias``) becomes an input of the graph.
         dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and gives such numbers and computes in
-            float32. Relative lengths, and the state of `CTCForwardChunk`, stay float32.
+            float32. Lengths, and the state of `CTCForwardChunk`, stay float32.
 
     Returns:
         The model that was written. Its `repr` is one line.

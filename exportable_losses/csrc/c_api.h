@@ -22,8 +22,8 @@ typedef struct {
   int64_t item_stride, frame_stride;
   const int64_t* targets; /* [B, S] or [B, U] */
   int64_t target_stride;
-  const int64_t* input_lengths;  /* [B] */
-  const int64_t* target_lengths; /* [B] */
+  const int64_t* input_lengths;  /* [B], in frames, from 0 to T */
+  const int64_t* target_lengths; /* [B], in labels, from 0 to the width of targets */
   int64_t blank;
 } exportable_losses_batch;
 

@@ -68,8 +68,8 @@ class CTCLoss(nn.Module):
         zero_infinity: count a target that cannot be aligned as zero instead of infinity.
 
     Forward takes `log_probs` `[B, T, C]`, `targets` `[B, S]` (integers without the blank; what lies
-    behind an item's length is not read), and the relative lengths `[B]` `input_lens` (of T, in
-    (0, 1]) and `target_lens` (of S, in [0, 1]).
+    behind an item's length is not read), and the lengths `[B]` `input_lens` and `target_lens`,
+    relative (of T in (0, 1], of S in [0, 1]) or integers in frames and labels.
 
     Raises:
         ValueError: the shapes do not fit, a length is outside its range, or a label is the blank

@@ -45,11 +45,12 @@ class CTCGreedyDecode(nn.Module):
         blank_index: the class of the blank.
         padding: what stands behind the last label of an item.
 
-    Forward takes `log_probs` `[B, T, C]` (any scores of classes) and `input_lens`, relative lengths
-    `[B]` in (0, 1]. It returns the labels `[B, T]`, padded, and their number `[B]`, int64 both.
+    Forward takes `log_probs` `[B, T, C]` (any scores of classes) and `input_lens` `[B]`,
+    relative in (0, 1] or integers in frames. It returns the labels `[B, T]`, padded, and their number
+    `[B]`, int64 both.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is outside (0, 1].
+        ValueError: the shapes do not fit, or a length is out of range.
 
     Example:
         >>> import torch

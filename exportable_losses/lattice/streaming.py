@@ -37,13 +37,14 @@ class CTCForwardChunk(nn.Module):
     Args:
         blank_index: the class of the blank.
 
-    Forward takes the next frames' `log_probs` `[B, T, C]`, `targets` `[B, S]`, relative lengths `[B]` in
-    [0, 1], `input_lens` of these frames (0 for an item that is over) and `target_lens`, and the state:
-    `alpha` `[B, 2, S+1]`, the log-probabilities of the blanks before each label and behind the last, and of
-    the labels (the last of these is none), and `offset` `[B, 2]`, what an item's all lack, as a sum.
-    `initial_state` gives both for the first frame: in `alpha` zero for the first blank and -inf for all
-    else, and in `offset` zeros. It returns the `costs` `[B]` in nats that the target has if no more frames
-    come, infinite where it cannot be aligned, and the new state. No gradient flows.
+    Forward takes the next frames' `log_probs` `[B, T, C]`, `targets` `[B, S]`, the lengths `[B]`,
+    relative in [0, 1] or integers, `input_lens` of these frames (0 for an item that is over) and
+    `target_lens`, and the state: `alpha` `[B, 2, S+1]`, the log-probabilities of the blanks before each
+    label and behind the last, and of the labels (the last of these is none), and `offset` `[B, 2]`, what
+    an item's all lack, as a sum. `initial_state` gives both for the first frame: in `alpha` zero for the
+    first blank and -inf for all else, and in `offset` zeros. It returns the `costs` `[B]` in nats that
+    the target has if no more frames come, infinite where it cannot be aligned, and the new state. No
+    gradient flows.
 
     Raises:
         ValueError: the shapes do not fit, a length is outside its range, or a label is the blank

@@ -54,9 +54,9 @@ class TransducerLoss(nn.Module):
         normalize: divide each cost by its item's number of frames, as SpeechBrain's Numba
             transducer does; torchaudio's does not.
 
-    Forward takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers
-    without the blank; what lies behind an item's length is not read), and the relative lengths
-    `[B]` `input_lens` (of T, in (0, 1]) and `target_lens` (of U, in [0, 1]).
+    Forward takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers without the
+    blank; what lies behind an item's length is not read), and the lengths `[B]` `input_lens` and
+    `target_lens`, relative (of T in (0, 1], of U in [0, 1]) or integers in frames and labels.
 
     Raises:
         ValueError: the shapes do not fit, a length is outside its range, or a label is the blank

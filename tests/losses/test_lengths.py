@@ -157,6 +157,41 @@ def test_float_targets_are_not_cut_to_integers_in_a_script() -> None:
             torch.jit.script(catalog.get(row).module())(**inputs)
 
 
+def test_some_target_must_have_a_token() -> None:
+    inputs = sized("TokenErrorRate") | {"target_lens": torch.zeros(3, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"^target_lens: got zeros alone, expected at least one element"):
+        catalog.get("TokenErrorRate").module()(**inputs)
+
+
+@pytest.mark.parametrize("lengths", [[6, 5, 4], [1.0, 5 / 6, 4 / 6]])
+@pytest.mark.parametrize("reduction", ["mean", "batch"])
+def test_rows_of_a_laplacian_read_those_of_the_image_beside(lengths: list[float], reduction: str) -> None:
+    image = torch.randn(3, 8, 5, dtype=torch.float64)
+    loss = catalog.get("LaplacianVarianceLoss").module(reduction=reduction)
+    laplacian = catalog.get("Laplacian").module()
+    rows = [laplacian(image[i : i + 1, : n + 2]).flatten() for i, n in enumerate((6, 5, 4))]
+    expected = torch.stack([-x.var() for x in rows]) if reduction == "batch" else -torch.cat(rows).var()
+    for garbage in GARBAGE:
+        behind = image.clone()
+        for item, n in zip(behind, (6, 5, 4), strict=True):
+            item[n + 2 :] = garbage
+        behind.requires_grad_()
+        got = loss(behind, torch.tensor(lengths))
+        torch.testing.assert_close(got, expected)
+        got.sum().backward()
+        assert behind.grad.isfinite().all()
+        assert not any(grad[n + 2 :].any() for grad, n in zip(behind.grad, (6, 5, 4), strict=True))
+
+
+def test_lengths_of_a_mask_of_sources_are_refused_in_scripts_and_compiled_code() -> None:
+    inputs = catalog.get("get_mask").example_inputs()
+    inputs["source_lengths"] = inputs["source_lengths"] + inputs["source"].shape[0]
+    module = catalog.get("get_mask").module()
+    for run in (torch.jit.script(module), torch.compile(module, backend="aot_eager", fullgraph=True)):
+        with pytest.raises((RuntimeError, torch.jit.Error), match="lengths: got one out of range"):
+            run(**inputs)
+
+
 def test_an_absolute_length_counts_one_size() -> None:
     inputs = catalog.get("VariationalAutoencoderLoss").example_inputs()  # 14 frames, 11 of the latents
     inputs["length"] = torch.tensor([11, 10, 9])

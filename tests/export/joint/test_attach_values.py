@@ -27,7 +27,7 @@ from attach_cases import (
     value,
 )
 from export_cases import BY_NAME, Case
-from onnx import helper
+from onnx import TensorProto, helper
 from onnx_runs import as_arrays
 
 import exportable_losses as el
@@ -233,3 +233,26 @@ def test_narrow_labels_from_the_model_are_cast(kind: str, join: Join) -> None:
     session = join(model, False, inputs=inputs)
     feed = {"x": X, "ids": LABELS["targets"], **{k: LABELS[k] for k in ("input_lens", "target_lens")}}
     np.testing.assert_allclose(session(**feed)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_absolute_lengths_from_the_model(tmp_path: Path) -> None:
+    """Frames that a model counts itself go into a loss that was exported with integers."""
+    model = recogniser()
+    model.graph.node.append(helper.make_node("Identity", ["lens"], ["out_lens"]))
+    model.graph.input.append(value("lens", TensorProto.INT32, ["batch"]))
+    model.graph.output.append(value("out_lens", TensorProto.INT32, ["batch"]))
+    example = catalog.get("ctc_loss").example_inputs()
+    example |= {"input_lens": torch.tensor([14, 13, 12]), "target_lens": torch.tensor([4, 3, 2])}
+    ctc = exports.onnx(el.CTCLoss(reduction="none"), example)
+    feeds = {"log_probs": "scores", "input_lens": "out_lens"}
+    attach(save(model, tmp_path / "model.onnx"), ctc, tmp_path / "joint.onnx", inputs=feeds)
+    session = LossSession(tmp_path / "joint.onnx", native=False)
+    feed = {
+        "x": X,
+        "lens": np.array([12, 9], np.int32),
+        "targets": LABELS["targets"] - [[0, 0, 0], [0, 0, 9]],
+    }
+    for target_lens in (np.array([3, 2]), LABELS["target_lens"]):  # relative ones are converted
+        np.testing.assert_allclose(session(**feed, target_lens=target_lens)["loss"], two_steps(), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^input_lens: got 13 at \[0\], expected integer lengths in"):
+        session(**{**feed, "lens": np.array([13, 9], np.int32)}, target_lens=np.array([3, 2]))
