@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The package as one tree, for tools that read files and not the installed package.
 TREE := build/tree/exportable_losses
 
-.PHONY: demo test test-all lint bench rows record venv clean tree
+.PHONY: demo test test-all fuzz lint bench rows record venv clean tree
 
 venv: $(VENV)/installed
 
@@ -25,6 +25,12 @@ test: venv
 
 test-all: venv
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# random calls of every row, and a tenth as many mutated files: `make fuzz N=1000000`
+N ?= 100000
+fuzz: venv
+	$(BIN)/python tests/fuzz/calls.py --number $(N)
+	$(BIN)/python tests/fuzz/files.py --number $$(( $(N) / 10 ))
 
 lint: venv tree
 	$(BIN)/ruff check .

@@ -87,7 +87,7 @@ class CTCDistillationLoss(nn.Module):
                     log_probs, labels, input_lengths, label_lengths, blank_index
                 )
             else:
-                costs = ops.ctc_costs(log_probs, labels, input_lengths, label_lengths, blank_index, True)
+                costs = ops.ctc_costs(log_probs, labels, input_lengths, label_lengths, blank_index)
         else:
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, labels, input_lengths, label_lengths, blank_index

@@ -65,9 +65,10 @@ def _products(one: Tensor, other: Tensor) -> Tensor:
 
     A matrix product under autocast reads 16 bits, backwards too; a script cannot ask whether it is on.
     """
+    dtype = torch.promote_types(one.dtype, other.dtype)
     if not torch.jit.is_scripting():  # noqa: SIM102  (a script would compile the other half of an `and`)
         if not _under_autocast(one):
-            return one @ other.transpose(1, 2)
+            return one.to(dtype) @ other.transpose(1, 2).to(dtype)
     return (one.unsqueeze(2) * other.unsqueeze(1)).sum(-1)
 
 

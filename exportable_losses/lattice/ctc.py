@@ -108,9 +108,7 @@ class CTCLoss(nn.Module):
                     log_probs, targets, input_lengths, target_lengths, blank_index
                 )
             else:
-                costs = ops.ctc_costs(
-                    log_probs, targets, input_lengths, target_lengths, blank_index, self.zero_infinity
-                )
+                costs = ops.ctc_costs(log_probs, targets, input_lengths, target_lengths, blank_index)
         else:
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, targets, input_lengths, target_lengths, blank_index

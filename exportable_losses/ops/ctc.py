@@ -13,18 +13,12 @@ kernel too, lose the digits that a gradient is made of.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import ctc_loss
 
 from .scores import widened
 
 
 def ctc_costs(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_index: int,
-    zero_infinity: bool = False,
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
 ) -> Tensor:
     """Minus the log-probability of each target, summed over its alignments: `[B]`.
 
@@ -34,17 +28,13 @@ def ctc_costs(
         input_lengths: frames per item `[B]`, int64.
         target_lengths: labels per item `[B]`, int64.
         blank_index: the class of the blank.
-        zero_infinity: give zero instead of infinity to a target that cannot be aligned.
+
+    A target that cannot be aligned costs infinity, and has no gradient.
     """
-    costs = ctc_loss(
-        log_probs.double().transpose(0, 1),
-        targets,
-        input_lengths,
-        target_lengths,
-        blank_index,
-        reduction="none",
-        zero_infinity=zero_infinity,
-    ).to(widened(log_probs).dtype)
+    frames_first = log_probs.double().transpose(0, 1)
+    # torch's last argument is about the gradient alone: without it an infinite cost has a NaN
+    costs, _ = torch._ctc_loss(frames_first, targets, input_lengths, target_lengths, blank_index, True)
+    costs = costs.to(widened(log_probs).dtype)
     return costs + poison(log_probs, targets, input_lengths, target_lengths, blank_index)
 
 

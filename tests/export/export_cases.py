@@ -67,13 +67,16 @@ class Case:
 
     def inputs(self, size: str = "", seed: int = 0) -> Inputs:
         """Random inputs at one of `OTHER_SIZES`, or at the catalog's own sizes."""
-        sizes: dict[str, int | None] = dict(_sizes(self.entry, size)) if size else {}
-        sizes |= self.sizes
-        sizes |= {letter: sizes.get(other, SHORT[other]) for letter, other in self.same.items()}
-        if not size:  # the catalog's own, but those of `same`
-            sizes |= {other: SHORT[other] for other in self.same.values()}
-        sizes |= dict.fromkeys(self.dropped)
-        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **sizes)
+        return self.inputs_of(_sizes(self.entry, size) if size else {}, seed)
+
+    def inputs_of(self, sizes: Mapping[str, int], seed: int = 0) -> Inputs:
+        """Random inputs of these sizes; the catalog's own without any."""
+        chosen: dict[str, int | None] = {**sizes, **self.sizes}
+        chosen |= {letter: chosen.get(other, SHORT[other]) for letter, other in self.same.items()}
+        if not sizes:  # the catalog's own, but those of `same`
+            chosen |= {other: SHORT[other] for other in self.same.values()}
+        chosen |= dict.fromkeys(self.dropped)
+        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **chosen)
         return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
 
     def graph(self) -> Path:
@@ -96,12 +99,17 @@ class Case:
         return dict(zip(self.entry.outputs, values, strict=True))
 
 
+def letters(entry: Entry) -> set[str]:
+    """Every letter that a size of the row has."""
+    terms = " ".join(value.dims for value in entry.inputs).replace("*", "X0").replace("?", "").split()
+    return {term.partition("+")[0] for term in terms}
+
+
 def _sizes(entry: Entry, size: str) -> dict[str, int]:
     common, difference, own = OTHER_SIZES[size]
     n = common["T"] + difference if entry.contract.aligned else own
-    terms = " ".join(value.dims for value in entry.inputs).replace("*", "X0").replace("?", "").split()
-    letters = {term.partition("+")[0] for term in terms}
-    return {letter: value for letter, value in {**common, "N": n}.items() if letter in letters}
+    known = letters(entry)
+    return {letter: value for letter, value in {**common, "N": n}.items() if letter in known}
 
 
 def _as_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:

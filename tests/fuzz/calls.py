@@ -1,0 +1,414 @@
+"""Random calls of every row, held to plain torch in float64.
+
+What is drawn: the row and its settings, sizes (0 and 1 among them), the type of each input, its layout in
+memory, lengths as shares and as whole numbers, and garbage behind them. Each call goes through every door:
+eager modules on each computer and under autocast, scripts, graphs with the library and without. The truth is
+the eager module on contiguous float64 with nothing behind the lengths, computed by plain torch; of small
+lattices, every alignment.
+
+``python tests/fuzz/calls.py --number 1000000`` makes as many calls.
+"""
+
+import argparse
+import functools
+import itertools
+import math
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in (".", "export", "fuzz")]
+
+from enumeration import ctc_by_enumeration, transducer_by_enumeration
+from export_cases import ALL_ONE, BY_NAME, CASES, Case, Inputs, letters
+from onnx_runs import ROUNDINGS, ROUNDINGS_OF
+
+from exportable_losses import catalog, ops
+from exportable_losses.contract import FLOATING, Input
+from exportable_losses.lattice.ctc import reduce_ctc
+from exportable_losses.runtime import LossSession
+
+Outputs = dict[str, np.ndarray]
+HALVES = (torch.bfloat16, torch.float16)
+GARBAGE = (math.nan, math.inf, -math.inf, 1e38, -100.0)
+GARBAGE_LABELS = (-1, -100, 10**6, -(2**62))
+# Of a ratio of energies in a few samples nothing but rounding is left where signals happen to be parallel.
+LEAST = {row: {"T": 12} for row in (*ROUNDINGS_OF, "SDR", "cal_snr", "get_snr_with_pitwrapper")}
+LEAST["PitWrapper"] = {"T": 3}  # in fewer dimensions several permutations are as good
+# Rows whose frames see each other, so that what lies behind a length reaches what is before it.
+NEIGHBOURS = ("LaplacianVarianceLoss",)
+EMPTY = ("S", "U", "K")  # letters that may be nothing
+LATTICES = ("ctc_loss", "transducer_loss", "ctc_loss_kd")
+
+OF_ROW = {row: [case for case in CASES if case.row == row] for row in catalog.names()}
+
+
+@dataclass(frozen=True, repr=False)
+class Call:
+    """What one call is made of.
+
+    Args:
+        case: the row, its settings, and which inputs it has.
+        plain: contiguous, float64, nothing behind the lengths, which are shares.
+        given: the same values as a caller may have them.
+        frames: what each relative length is in whole numbers.
+        autocast: the type of the autocast around eager calls.
+    """
+
+    case: Case
+    plain: Inputs
+    given: Inputs
+    frames: Inputs
+    autocast: torch.dtype | None
+
+    def __repr__(self) -> str:
+        described = (
+            f"{name} {value.dtype} {list(value.shape)} by {value.stride()}: {value.tolist()}"
+            for name, value in self.given.items()
+        )
+        return "\n".join([f"{self.case} under {self.autocast}", *described])
+
+
+# What is drawn
+
+
+@st.composite
+def calls(draw: st.DrawFn, row: str) -> Call:
+    """A call of `row`."""
+    case = draw(st.sampled_from(OF_ROW[row]))
+    values = case.inputs_of(draw(sizes(case)), draw(st.integers(0, 2**31)))
+    legal = {entry.name: entry for entry in case.entry.inputs}
+    frames: Inputs = {}
+    plain, handed = {}, {}
+    for name, value in values.items():
+        entry = legal[name]
+        if entry.legal.startswith("relative_length"):
+            size = size_of(case, entry, values)
+            if size is not None and "len_dim" not in case.settings and size > 0:
+                least = int(entry.legal == "relative_length")
+                lengths = draw(st.lists(st.integers(least, size), min_size=len(value), max_size=len(value)))
+                frames[name] = torch.tensor(lengths, dtype=torch.int64)
+                value = frames[name].double() / size
+            plain[name], handed[name] = value.double(), draw(as_lengths(value, frames.get(name)))
+            continue
+        if value.is_floating_point() and case.dtype == torch.float32 and entry.legal != "state":
+            kinds = (torch.float32, torch.float32, torch.float64, *HALVES)
+            value = value.to(draw(st.sampled_from(kinds)))
+        plain[name] = value.double() if entry.legal in FLOATING else value
+        handed[name] = value
+    for name, value in handed.items():
+        if name not in frames and not legal[name].legal.startswith("relative_length"):
+            value = spoiled(draw, case, legal[name], value, frames, legal)
+            handed[name] = draw(layouts(value))
+    return Call(case, plain, handed, frames, draw(st.sampled_from((None, None, *HALVES))))
+
+
+@st.composite
+def sizes(draw: st.DrawFn, case: Case) -> dict[str, int]:
+    """A size for each letter of the row; now and then one is nothing."""
+    chosen = {}
+    known = letters(case.entry) - {letter for letter in ("N",) if case.entry.contract.aligned}
+    empty = draw(st.sampled_from((None,) * 12 + EMPTY))
+    for letter in sorted(known):
+        least = max(ALL_ONE.get(letter, 1), LEAST.get(case.row, {}).get(letter, 0))
+        chosen[letter] = draw(st.integers(least, least + 5))
+        if letter == empty and letter not in case.sizes and case.change is dict:
+            chosen[letter] = 0
+    if case.entry.contract.aligned:
+        chosen["N"] = chosen["T"]
+    return chosen
+
+
+def size_of(case: Case, entry: Input, values: Inputs) -> int | None:
+    """The size that a relative length is of; none where it is of nothing."""
+    if not entry.of:
+        return None
+    found = case.entry.contract.sizes({name: tuple(value.shape) for name, value in values.items()})
+    several = {found[letter] for letter in entry.of.split() if letter in found}
+    return several.pop() if len(several) == 1 else None
+
+
+@st.composite
+def as_lengths(draw: st.DrawFn, share: Tensor, frames: Tensor | None) -> Tensor:
+    """Lengths as shares in 32 or 64 bits, or as whole numbers."""
+    kinds = [torch.float32, torch.float64, *((torch.int64, torch.int32) if frames is not None else ())]
+    kind = draw(st.sampled_from(kinds))
+    return share.to(kind) if kind.is_floating_point or frames is None else frames.to(kind)
+
+
+def spoiled(
+    draw: st.DrawFn, case: Case, entry: Input, value: Tensor, frames: Inputs, legal: dict[str, Input]
+) -> Tensor:
+    """`value` with garbage behind each of the lengths that it is padded to."""
+    smoothed = (
+        case.row == "kldiv_loss" and "label_smoothing" in case.settings
+    )  # padding is what `pad_idx` says
+    if smoothed or case.row in NEIGHBOURS or entry.legal in ("mask", "count"):
+        return value
+    terms = case.entry.contract.letters({entry.name: value.dim()})[entry.name]
+    for name, lengths in frames.items():
+        of = {*legal[name].of.split(), *(["N"] if "T" in legal[name].of else [])}
+        for axis, term in enumerate(terms):
+            letter, _, more = term.partition("+")
+            if letter in of and axis > 0 and terms[0] == "B":
+                garbage = draw(st.sampled_from(GARBAGE if value.is_floating_point() else GARBAGE_LABELS))
+                turned = value.movedim(axis, 1)
+                behind = torch.arange(turned.shape[1]) >= lengths.unsqueeze(1) + int(more or 0)
+                behind = behind.reshape(*behind.shape, *(1 for _ in turned.shape[2:]))
+                value = turned.masked_fill(behind, torch.tensor(garbage).to(value.dtype)).movedim(1, axis)
+    return value
+
+
+@st.composite
+def layouts(draw: st.DrawFn, value: Tensor) -> Tensor:
+    """The same values, otherwise in memory."""
+    kind = draw(st.sampled_from(("plain", "fortran", "turned", "every second", "further on")))
+    if value.dim() == 0 or kind == "plain":
+        return value.contiguous()
+    if kind == "fortran":
+        backwards = tuple(range(value.dim()))[::-1]
+        return value.permute(backwards).contiguous().permute(backwards)
+    if kind == "turned":
+        return value.transpose(0, -1).contiguous().transpose(0, -1)
+    if kind == "every second":
+        return torch.stack([value, torch.full_like(value, 77)], -1).flatten(-2)[..., ::2]
+    return torch.cat([value.new_full([1], 77), value.flatten()])[1:].reshape(value.shape)
+
+
+# Doors
+
+
+@functools.lru_cache(64)
+def script(case: str) -> torch.jit.ScriptModule:
+    return torch.jit.load(BY_NAME[case].script())
+
+
+@functools.lru_cache(128)
+def session(case: str, native: bool) -> LossSession:
+    return LossSession(BY_NAME[case].graph(), native=native)
+
+
+def eager(call: Call, computer: str = "") -> tuple[Outputs, Outputs]:
+    """The outputs and the gradients of an eager call, on a computer of one's choice."""
+    given, wanted = with_gradients(call.case, call.given)
+    with ops.using(computer) if computer else torch.enable_grad():
+        if call.autocast is None:
+            returned = call.case.module()(**given)
+        else:
+            with torch.autocast("cpu", dtype=call.autocast):
+                returned = call.case.module()(**given)
+        return results(call.case, returned, wanted)
+
+
+def scripted(call: Call) -> tuple[Outputs, Outputs]:
+    given, wanted = with_gradients(call.case, call.given)
+    return results(call.case, script(str(call.case))(**given), wanted)
+
+
+def graph(call: Call, native: bool) -> tuple[Outputs, Outputs]:
+    """What a session gives of the types that the file has, in the layout that was drawn, or backwards."""
+    found = session(str(call.case), native)
+    feed = {}
+    for name, value in call.given.items():
+        if name in call.frames and not value.is_floating_point() and found.dtype(name).kind == "f":
+            value = call.plain[name]
+        array = value.to(call.case.dtype).numpy() if value.is_floating_point() else value.numpy()
+        backwards = array.ndim > 0 and sum(array.shape) % 2
+        feed[name] = array[::-1].copy()[::-1] if backwards else array
+    return found(**feed), {}
+
+
+def doors(call: Call) -> Iterator[tuple[str, Callable[[], tuple[Outputs, Outputs]]]]:
+    """Every way of computing the call, by name."""
+    lattice = call.case.row in LATTICES
+    for computer in ("native", "numba", "torch") if lattice else ("",):
+        yield f"eager {computer}".strip(), functools.partial(eager, call, computer)
+    yield "script", functools.partial(scripted, call)
+    yield "graph", functools.partial(graph, call, False)
+    yield "graph native", functools.partial(graph, call, True)
+
+
+def with_gradients(case: Case, given: Inputs) -> tuple[Inputs, Inputs]:
+    """The inputs, and those among them that a gradient is asked of."""
+    wanted = {
+        name: value.detach().requires_grad_()
+        for name, value in given.items()
+        if name in case.entry.differentiable and value.is_floating_point()
+    }
+    return {**given, **wanted}, wanted
+
+
+def results(case: Case, returned: Any, wanted: Inputs) -> tuple[Outputs, Outputs]:
+    """Outputs by name, and the gradients of their sum by the input's name."""
+    outputs = case.outputs(returned)
+    flowing = [value for value in outputs.values() if value.requires_grad]
+    gradients = {}
+    if flowing and wanted:
+        total = torch.stack([value.double().sum() for value in flowing]).sum()
+        found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+        gradients = {name: each for name, each in zip(wanted, found, strict=True) if each is not None}
+    for name, gradient in gradients.items():
+        assert gradient.dtype == wanted[name].dtype, f"{name}: the gradient is {gradient.dtype}"
+    return (
+        {name: as_array(value) for name, value in outputs.items()},
+        {name: gradient.double().numpy() for name, gradient in gradients.items()},
+    )
+
+
+def as_array(value: Tensor) -> np.ndarray:
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+# Judgement
+
+
+@dataclass
+class Tally:
+    """What has been done."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+def judge(call: Call, tally: Tally) -> None:
+    """Compute the call in every way, and hold each to the truth.
+
+    Raises:
+        AssertionError: one is off, or refuses what the truth does not, or does not refuse what it does.
+    """
+    case, why = call.case, ""
+    given, wanted = with_gradients(case, call.plain)
+    with ops.using("torch"):
+        try:
+            truth, gradients = results(case, case.module(torch.float64)(**given), wanted)
+        except ValueError as error:
+            truth, gradients, why = {}, {}, str(error)
+    if not why:
+        check_alignments(call, truth)
+    for name, door in doors(call):
+        tally.calls[name] += 1
+        try:
+            outputs, found = door()
+        except (ValueError, TypeError, RuntimeError) as error:
+            if not why:
+                raise AssertionError(f"{name} refuses: {type(error).__name__}: {error}") from error
+            tally.refused[why] += 1
+            continue
+        if why:  # a script looks at no values: it may say that there is no number
+            nothing = name == "script" and not any(np.isfinite(value).any() for value in outputs.values())
+            assert nothing, f"{name} takes what eager refuses: {why}"
+            continue
+        for output, expected in truth.items():
+            close(case, f"{name}: {output}", outputs[output], expected, torch.float32)
+        assert set(found) in ({of for of in gradients if call.given[of].is_floating_point()}, set())
+        for of, gradient in found.items():
+            close(case, f"{name}: gradient of {of}", gradient, gradients[of], call.given[of].dtype)
+
+
+def close(case: Case, where: str, got: np.ndarray, expected: np.ndarray, dtype: torch.dtype) -> None:
+    """Within some roundings of the largest number, or one of `dtype`, which the result was rounded to."""
+    epsilon = 1e-10
+    if case.dtype == torch.float32 or got.dtype == np.float32:
+        computed = torch.finfo(torch.float32).eps * ROUNDINGS_OF.get(case.row, ROUNDINGS)
+        epsilon = max(torch.finfo(dtype).eps, computed)
+    finite = np.abs(expected[np.isfinite(expected)])
+    tolerance = epsilon * max(1.0, finite.max(initial=0.0))
+    np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=0, atol=tolerance, err_msg=where)
+
+
+def check_alignments(call: Call, truth: Outputs) -> None:
+    """Hold the truth itself to the sum over all alignments, where there are few."""
+    case, plain = call.case, call.plain
+    if case.row not in ("ctc_loss", "transducer_loss") or set(call.frames) != {"input_lens", "target_lens"}:
+        return
+    scores = plain["log_probs" if case.row == "ctc_loss" else "logits"]
+    blank = case.settings.get("blank_index", 0)
+    frames, labels = call.frames["input_lens"].tolist(), call.frames["target_lens"].tolist()
+    costs = []
+    for item, target, t, u in zip(scores, plain["targets"].tolist(), frames, labels, strict=True):
+        if case.row == "ctc_loss":
+            if item.shape[1] ** t > 3000:
+                return
+            costs.append(ctc_by_enumeration(item[:t], tuple(target[:u]), blank)[0])
+        elif math.comb(t + u, u) > 1000:
+            return
+        else:
+            costs.append(transducer_by_enumeration(item[:t, : u + 1], tuple(target[:u]), blank))
+    if not costs:
+        return
+    each = torch.stack(costs)
+    reduction = case.settings.get("reduction", "mean")
+    if case.row == "ctc_loss":
+        zero_infinity = case.settings.get("zero_infinity", True)
+        expected = reduce_ctc(each, call.frames["target_lens"], reduction, zero_infinity)
+    else:
+        each = each / call.frames["input_lens"] if case.settings.get("normalize") else each
+        expected = (
+            each if reduction in ("none", "batch") else each.sum() if reduction == "sum" else each.mean()
+        )
+    np.testing.assert_allclose(truth["loss"], expected, rtol=1e-9, err_msg="the truth: all alignments")
+
+
+def fuzz(row: str, examples: int, number: int, tally: Tally) -> None:
+    """Judge so many calls of `row`; equal `number`s give equal calls.
+
+    Raises:
+        AssertionError: of the smallest call found that is wrong.
+    """
+
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(calls(row))
+    def run(call: Call) -> None:
+        judge(call, tally)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run()
+
+
+def main(number: int, first: int) -> int:
+    """Make so many calls, print what was done; 1 where something is wrong."""
+    torch.set_num_threads(1)
+    tally, wrong, start = Tally(), 0, time.monotonic()
+    for turn in itertools.count(first):
+        for row in catalog.names():
+            try:
+                fuzz(row, 100, turn, tally)
+            except Exception as error:  # the call is in its notes
+                wrong += 1
+                print(f"{row}: {type(error).__name__}: {error}", *getattr(error, "__notes__", []), sep="\n  ")
+        print(
+            f"turn {turn}: {tally.calls.total()} calls in {time.monotonic() - start:.0f} s, {wrong} wrong",
+            flush=True,
+        )
+        if tally.calls.total() >= number:
+            break
+    for name, count in tally.calls.most_common():
+        print(f"{count:9} {name}")
+    for why, count in tally.refused.most_common():
+        print(f"{count:9} refused everywhere: {why}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=100_000, help="calls to make")
+    parser.add_argument("--seed", type=int, default=0, help="of the first turn")
+    options = parser.parse_args()
+    sys.exit(main(options.number, options.seed))
