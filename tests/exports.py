@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[1]
 _STORE = ROOT / "build" / "tests" / "exports"
 _DAY = 24 * 3600.0
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
-_OF_TORCH = vars(nn.Module()).keys()
+# what every module has, and the weights of recurrent layers once more
+_OF_TORCH = {*vars(nn.Module()), "_flat_weights", "_flat_weight_refs"}
 
 
 def onnx(
@@ -110,13 +111,20 @@ def digest(module: nn.Module, inputs: Mapping[str, Tensor], *options: Any) -> st
         assert known is kind, f"{kind} is made in a function, and may close over what is seen nowhere here"
         own = {k: v for k, v in sorted(vars(part).items()) if k not in _OF_TORCH}
         tensors += [(k, v) for k, v in own.items() if isinstance(v, Tensor)]
-        plain = {k: v for k, v in own.items() if not isinstance(v, Tensor)}
+        plain = {k: _named(v) for k, v in own.items() if not isinstance(v, Tensor)}
         assert " at 0x" not in repr(plain), f"{kind} holds {plain}, which has no name that lasts"
         found.update(repr((name, kind.__module__, kind.__qualname__, plain, _source(kind))).encode())
     for name, tensor in tensors:
         found.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
         found.update(tensor.detach().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:24]
+
+
+def _named(value: Any) -> Any:
+    """A function of a library by its name, since its address does not last."""
+    if not inspect.isfunction(value) or "<" in value.__qualname__:
+        return value
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 @functools.cache

@@ -49,9 +49,10 @@ def to_onnx(
 
     Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
     traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
-    it is one in the example (give a batch of two). Inputs have the names of forward's arguments, outputs
-    those of the dict or named tuple that it returns; else one scalar is ``loss``, one tensor ``output``, and
-    several are ``output_0`` and so on.
+    it is one in the example (give a batch of two). A branch on data that only raises is passed, as the
+    example passes it; one that decides what is computed is refused. Inputs have the names of forward's
+    arguments, outputs those of the dict or named tuple that it returns; else one scalar is ``loss``, one
+    tensor ``output``, and several are ``output_0`` and so on.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.

@@ -134,13 +134,19 @@ def _average_backward(
     planes = op.Concat(_integers([-1, 1]), op.Shape(input, start=-number), axis=0)
     one_by_one = op.Concat(_integers([-1, 1]), op.Shape(grad_output, start=-number), axis=0)
     like, grad = op.Reshape(input, planes), op.Reshape(grad_output, one_by_one)
+    _check_windows(kernel, stride, padding, ceil_mode)
     ones: Any = op.Expand(op.CastLike(_integers([1]), grad_output), _integers([1, 1, *kernel]))
-    if divisor_override:
-        shared: Any = op.CastLike(_integers([divisor_override]), grad)
-    else:
-        shared = _cut(_counted(like, ones, stride, padding, count_include_pad), [0] * number, grad)
+    shared = _cut(_counted(like, ones, stride, padding, count_include_pad), [0] * number, grad)
     of_planes = _spread(op.Div(grad, shared), ones, like, stride, padding, [1] * number)
     return op.Reshape(of_planes, op.Shape(input))
+
+
+def _check_windows(
+    reach: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil_mode: bool
+) -> None:
+    """A window that begins behind the last frame is left out: of which size, a trace cannot know."""
+    if ceil_mode and any(s + p > n for n, s, p in zip(reach, stride, padding, strict=True)):
+        raise ValueError("pooling: got ceil_mode and windows shorter than stride and padding, expected none")
 
 
 def _counted(
@@ -168,6 +174,8 @@ def _maximum_backward(
     indices: Any,
 ) -> Any:
     """`aten::max_pool2d_with_indices_backward` and that of 3 dimensions: to the frame that was taken."""
+    reach = [n * (k - 1) + 1 for k, n in zip(kernel_size, dilation, strict=True)]
+    _check_windows(reach, stride or kernel_size, padding, ceil_mode)
     planes = op.Concat(op.Shape(input, end=-len(kernel_size)), _integers([-1]), axis=0)
     nothing = op.Reshape(op.Expand(op.CastLike(_integers([0]), input), op.Shape(input)), planes)
     taken, grad = op.Reshape(indices, planes), op.Reshape(grad_output, planes)

@@ -63,9 +63,9 @@ def _layers(
     """The output of the last layer, and the last state of each layer and direction, stacked."""
     if train and dropout:
         raise ValueError(f"recurrent layer: got dropout {dropout} in training, expected evaluation")
-    if len({part.shape[-1] for part in state}) > 1:
-        raise ValueError("LSTM: got a projection (proj_size), expected none")
     directions, each = 1 + bidirectional, 4 if has_biases else 2
+    if len(parameters) != num_layers * directions * each:
+        raise ValueError("LSTM: got a projection (proj_size), expected none")
     last = []
     x = x.transpose(0, 1) if batch_first else x
     for layer in range(num_layers):
@@ -92,6 +92,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: Cell, gates: Tensor, weight: Tensor, bias: Tensor, *state: Tensor) -> State:
         n = len(state)
+        weight, bias = weight.clone(), bias.clone()  # a scan takes no parameter that the trace holds itself
 
         def step(*of_step: Tensor) -> list[Tensor]:
             before, (gates, weight, bias) = of_step[:n], of_step[n : n + 3]

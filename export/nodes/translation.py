@@ -8,6 +8,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_index, aten_index_put
+from onnxscript.function_libs.torch_lib.ops.nn import aten_avg_pool2d, aten_avg_pool3d
 from onnxscript.values import Op
 
 from exportable_losses import ops as _register  # noqa: F401  (the operators exist once it is imported)
@@ -80,6 +81,25 @@ def _by_wide_indices(translate: Callable[..., Any]) -> Callable[..., Any]:
         return translate(x, wide, *more, **named)
 
     return widened
+
+
+def _average_pool(translate: Callable[..., Any]) -> Callable[..., Any]:
+    """`aten.avg_pool2d` and that of 3 dimensions; the exporter's own drop the divisor."""
+
+    def averaged(
+        x: Any,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] = (),
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Any:
+        if divisor_override:
+            raise ValueError("average pooling: got divisor_override, expected none")
+        return translate(x, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+    return averaged
 
 
 def _log10(x: Any) -> Any:
@@ -179,6 +199,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
         **dict.fromkeys(
             (aten.index_put.default, aten._unsafe_index_put.default), _by_wide_indices(aten_index_put)
         ),
+        aten.avg_pool2d.default: _average_pool(aten_avg_pool2d),
+        aten.avg_pool3d.default: _average_pool(aten_avg_pool3d),
         aten.log10.default: _log10,
         aten.softplus.default: _softplus,
         aten.sum.default: _rows_first(op.ReduceSum),
