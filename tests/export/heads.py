@@ -95,7 +95,8 @@ def assert_gradients(heads: Heads, dtype: torch.dtype, fixed: str = "no input") 
         got = run(inputs | weights)
         assert list(got) == list(expected)
         off = {name: _off(got[name], value) for name, value in as_arrays(expected).items()}
-        assert not {k: v for k, v in off.items() if v > TOLERANCES[dtype]}, f"{heads.group} at {sizes}"
+        wrong = {name: value for name, value in off.items() if value > TOLERANCES[dtype]}
+        assert not wrong, f"{heads.group} at {sizes}"
 
 
 def _truth(exact: nn.Module, inputs: Inputs, floating: list[str]) -> Inputs:

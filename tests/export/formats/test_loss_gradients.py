@@ -117,7 +117,7 @@ LOSSES: dict[str, list[tuple[Callable[..., Tensor], Make]]] = {
             real("x", "z"),
         ),
     ],
-    "ctc_loss": [(ctc, labels), (partial(ctc, blank=7), labels)],
+    "ctc_loss": [(ctc, labels)],
     "gaussian_nll_loss": [
         (lambda x, z, **r: F.gaussian_nll_loss(x, z, (x + z).exp(), **r), real("x", "z")),
         (lambda x, z, **r: F.gaussian_nll_loss(x, z, z[..., :1].exp(), full=True, **r), real("x", "z")),
