@@ -154,9 +154,10 @@ def bce_loss(
 ) -> Tensor:
     """The binary cross-entropy of logits.
 
-    Label smoothing on sequences moves the targets towards one half: `(1 - s) * y + s / 2`. On
-    one logit per item `[B]` it is what SpeechBrain computes there, `(1 - s) * loss - s * sum(inputs)`;
-    on sequences SpeechBrain fails.
+    Label smoothing on sequences, where SpeechBrain fails, moves the targets towards one half:
+    `(1 - s) * y + s / 2`. Of one logit per item, `[B]` or `[B, 1]`, it takes the logit off the item's
+    loss: `(1 - s) * loss - s * x`. The mean of `[B]` alone follows SpeechBrain, which takes all logits
+    of the batch off each item.
 
     Args:
         inputs: logits `[B]`, `[B, 1]`, `[B, T]`, `[B, T, 1]` or `[B, T, C]`.
@@ -188,6 +189,7 @@ def bce_loss(
             allowed_len_diff=allowed_len_diff,
         )
     inputs, targets = widened(inputs), widened(targets)
+    flat = inputs.dim() == 1
     if inputs.dim() == targets.dim() + 1:
         inputs = inputs.squeeze(-1)
     targets = targets.to(inputs.dtype)
@@ -201,14 +203,31 @@ def bce_loss(
     if label_smoothing > 0 and not by_item:
         targets = (1 - label_smoothing) * targets + label_smoothing / 2
     # by softplus, since exporters write torch's own function as log(sigmoid), which underflows
-    positive = targets if pos_weight is None else targets * pos_weight
+    positive = targets if pos_weight is None else _weighted("pos_weight", targets, pos_weight)
     loss = (1 - targets) * inputs + (1 + positive - targets) * softplus(-inputs)
     if weight is not None:
         by_element = weight.reshape([-1] + [1] * (loss.dim() - 1)) if weight.dim() == 1 else weight
-        loss = loss * by_element
+        loss = _weighted("weight", loss, by_element)
     if label_smoothing > 0 and by_item:
-        loss = (1 - label_smoothing) * loss - label_smoothing * inputs.sum()
+        logits = inputs.sum() if flat and reduction == "mean" else inputs
+        loss = (1 - label_smoothing) * loss - label_smoothing * logits
     return reduce_masked(loss, mask, reduction)
+
+
+def _weighted(name: str, x: Tensor, weight: Tensor) -> Tensor:
+    """`x * weight`, which has the shape of `x`.
+
+    Raises:
+        ValueError: there are more weights than elements to weigh.
+    """
+    found = x * weight
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return found  # sizes are open there
+    if found.shape != x.shape:
+        raise ValueError(
+            f"{name}: got shape {list(weight.shape)}, expected one that multiplies {list(x.shape)}"
+        )
+    return found
 
 
 def kldiv_loss(

@@ -279,9 +279,15 @@ class Contract:
         for entry in self.inputs:
             if entry.nonempty and entry.name in arrays and 0 in arrays[entry.name].shape:
                 raise ValueError(f"{entry.name}: got no elements, expected at least one")
+        given = [entry for entry in self.inputs if entry.name in arrays]
+        for entry in given:
+            counted = [sizes["T"]] if entry.legal == "signal" and "T" in sizes else []
+            if entry.legal == "relative_length":
+                counted = self.measured(entry, arrays, settings, sizes)
+            if 0 in counted:
+                raise ValueError(f"{entry.name}: got no frames, expected at least one")
         if not values:
             return
-        given = [entry for entry in self.inputs if entry.name in arrays]
         for entry in given:
             if _counts(entry):
                 most = self.measured(entry, arrays, settings, sizes)

@@ -92,6 +92,8 @@ def _in_range(length: Tensor, size: int, least: int) -> Tensor:
 
 def _refused_in_script(length: Tensor, size: int, least: int) -> Tensor:
     """`length`; an error where it is illegal, of the device itself on a GPU, which nobody waits for."""
+    if size < least:
+        raise ValueError("lengths: got no frames, expected at least one")
     legal = _in_range(length, size, least)
     if length.is_cuda:  # an assertion would be dropped, since nothing comes of it
         only = torch.zeros(1, dtype=length.dtype, device=length.device)
@@ -145,6 +147,11 @@ def as_floating(x: Tensor) -> Tensor:
     return widened(x) if x.is_floating_point() else x.float()
 
 
+def _by_item(x: Tensor) -> Tensor:
+    """`[B, *]` as one row for each item: `[B, n]`."""
+    return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+
+
 def reduce_masked(loss: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     """Reduce a loss `[B, T, *]` over the frames in `mask` `[B, T]`, over all without one.
 
@@ -161,7 +168,7 @@ def reduce_masked(loss: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
         if reduction == "mean":
             return loss.mean()
         if reduction == "batch":
-            return loss.reshape(loss.shape[0], -1).mean(1)
+            return _by_item(loss).mean(1)
         return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
     if reduction == "sum" or reduction == "none":
         return zero_behind(loss, mask)
@@ -277,7 +284,7 @@ def reduce_loss(
     if reduction == "mean":
         return loss.sum() / mask.sum()
     if reduction == "batch":
-        return loss.reshape(loss.shape[0], -1).sum(1) / mask.reshape(mask.shape[0], -1).sum(1)
+        return _by_item(loss).sum(1) / _by_item(mask).sum(1)
     return loss.sum() / loss.shape[0] if reduction == "batchmean" else loss
 
 

@@ -166,6 +166,11 @@ def pairs(preds: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return pair[0], pair[1]
 
 
+def _by_source(x: Tensor) -> Tensor:
+    """`[B, *, S]` as one row for each source: `[B, S, n]`."""
+    return x.movedim(-1, 1).unsqueeze(2).flatten(2)
+
+
 class PITLoss(nn.Module):
     """A loss under the best assignment of predictions to targets.
 
@@ -207,14 +212,11 @@ class PITLoss(nn.Module):
         """The loss of every prediction j with every target i at (i, j): `[B, S, S]`."""
         preds, targets = widened(preds), widened(targets)
         if self.base_loss is None:  # the squared error, sources first: means along contiguous memory
-            batch, sources = preds.shape[0], preds.shape[-1]
-            prediction = preds.movedim(-1, 1).reshape(batch, 1, sources, -1)
-            target = targets.movedim(-1, 1).reshape(batch, sources, 1, -1)
-            error = prediction - target
+            error = _by_source(preds).unsqueeze(1) - _by_source(targets).unsqueeze(2)
             return (error * error).mean(-1)
         prediction, target = pairs(preds, targets)
         loss = self.base_loss(prediction, target)
-        return loss.reshape(loss.shape[0], -1, loss.shape[-2], loss.shape[-1]).mean(1)
+        return loss.unsqueeze(1).flatten(1, -3).mean(1)
 
 
 def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:

@@ -121,20 +121,22 @@ def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     return op.Div(op.Add(op.Relu(scaled), log1p), _constant(beta, x.dtype))
 
 
-def _rows_first(reduce: Callable[..., Any]) -> Callable[..., Any]:
-    """A reduction of everything, along the last dimension first.
+def _sum(x: Any, dtype: int | None = None) -> Any:
+    """`aten.sum`, along the last dimension first.
 
     onnxruntime's float32 sum over all dimensions at once is the naive one, and the slower.
     """
+    if dtype not in (None, -1):
+        x = op.Cast(x, to=dtype)
+    if x.shape is None or len(x.shape) > 1:
+        x = op.ReduceSum(x, _constant([-1], ir.DataType.INT64), keepdims=False)
+    return op.ReduceSum(x, keepdims=False)
 
-    def translate(x: Any, dtype: int | None = None) -> Any:
-        if dtype not in (None, -1):
-            x = op.Cast(x, to=dtype)
-        if x.shape is None or len(x.shape) > 1:
-            x = reduce(x, _constant([-1], ir.DataType.INT64), keepdims=False)
-        return reduce(x, keepdims=False)
 
-    return translate
+def _mean(x: Any, dtype: int | None = None) -> Any:
+    """`aten.mean`: that of nothing is a NaN, where onnxruntime's is zero."""
+    total = _sum(x, dtype)
+    return op.Div(total, op.CastLike(op.Size(x), total))
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -203,8 +205,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
         aten.avg_pool3d.default: _average_pool(aten_avg_pool3d),
         aten.log10.default: _log10,
         aten.softplus.default: _softplus,
-        aten.sum.default: _rows_first(op.ReduceSum),
-        aten.mean.default: _rows_first(op.ReduceMean),
+        aten.sum.default: _sum,
+        aten.mean.default: _mean,
     }
 
 

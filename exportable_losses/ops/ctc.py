@@ -31,6 +31,8 @@ def ctc_costs(
 
     A target that cannot be aligned costs infinity, and has no gradient.
     """
+    if log_probs.shape[0] == 0:  # which torch refuses
+        return widened(log_probs).sum([1, 2])
     frames_first = log_probs.double().transpose(0, 1)
     # torch's last argument is about the gradient alone: without it an infinite cost has a NaN
     costs, _ = torch._ctc_loss(frames_first, targets, input_lengths, target_lengths, blank_index, True)
@@ -52,6 +54,8 @@ def ctc_costs_and_grad(
     the logits when `log_probs` come from a log-softmax. It is zero where the cost is infinite, and where a
     log-probability is minus infinity (torch gives NaN there), and a NaN in all frames where the cost is.
     """
+    if log_probs.shape[0] == 0:
+        return widened(log_probs).sum([1, 2]), torch.zeros_like(log_probs)
     frames_first = log_probs.double().transpose(0, 1)
     costs, log_alpha = torch.ops.aten._ctc_loss.Tensor(
         frames_first, targets, input_lengths, target_lengths, blank_index

@@ -52,6 +52,14 @@ LENGTHS = torch.ones(2)
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: F.l1_loss(X, X, reduction="median"), "reduction: got 'median'"),
     (lambda: F.reduce_loss(X, X, "median"), "reduction: got 'median'"),
+    (
+        lambda: F.bce_loss(torch.zeros(3, 1), torch.ones(3), pos_weight=torch.ones(5)),
+        r"pos_weight: got shape \[5\], expected one that multiplies \[3, 1\]",
+    ),
+    (
+        lambda: F.bce_loss(torch.zeros(1, 4), torch.ones(1, 4), weight=torch.ones(3)),
+        r"weight: got shape \[3, 1\], expected one that multiplies \[1, 4\]",
+    ),
     (lambda: F.kldiv_loss(X, LABELS, label_smoothing=0.1, reduction="median"), "reduction: got 'median'"),
     (lambda: F.reduce_loss(X, X, label_smoothing=0.1), "predictions: got None"),
     (lambda: F.kldiv_loss(X, LABELS, label_smoothing=0.1, reduction="batch"), "length: got None"),

@@ -66,6 +66,20 @@ def test_label_smoothing_of_single_logits_follows_speechbrain() -> None:
     )
 
 
+@pytest.mark.parametrize("reduction", ["mean", "batch", "sum", "none", "batchmean"])
+@pytest.mark.parametrize("shape", [(5,), (5, 1)])
+def test_a_smoothed_logit_is_its_item_s_own(shape: tuple[int, ...], reduction: str) -> None:
+    """But for the mean of `[B]`, which is SpeechBrain's."""
+    inputs, targets = random(5), torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=F64)
+    loss = nn.functional.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    own = 0.7 * loss - 0.3 * inputs
+    got = F.bce_loss(inputs.reshape(shape), targets, label_smoothing=0.3, reduction=reduction)
+    expected = own.mean() if "mean" in reduction else own
+    if shape == (5,) and reduction == "mean":
+        expected = 0.7 * loss.mean() - 0.3 * inputs.sum()
+    torch.testing.assert_close(got.flatten(), expected.flatten())
+
+
 def test_distance_diff_loss_saturates() -> None:
     loss = F.distance_diff_loss(
         torch.ones(1, 60), torch.tensor([10.0]), beta=0.5, max_weight=20.0, reduction="none"
