@@ -373,6 +373,8 @@ class Batches:
             else:
                 pairs = zip(output, weights.tolist(), strict=True)
                 found[name] = np.array([item_value(total, each, weight) for each, weight in pairs])
+            if total.kind == "ratio":  # nothing wrong of nothing
+                found[name] = np.where(np.isnan(found[name]), 0.0, found[name])
             if name in items.weights:
                 found[weight_of(name)] = weights
         return found

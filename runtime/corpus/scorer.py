@@ -16,6 +16,7 @@ import pyarrow as pa
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from ..session import LossSession, cast, open_session, session_options
+from .alone import counted_apart, refuse_unaligned
 from .batches import Batches, Items
 from .columns import Column
 from .reading import Reader, Window
@@ -95,6 +96,7 @@ class Scorer:
         if batch_bytes < 1:
             raise ValueError(f"batch_bytes: got {batch_bytes}, expected a positive number")
         self.session = LossSession(graph, native=native, providers=providers, threads=threads)
+        self.session.losses = [counted_apart(loss) for loss in self.session.losses]
         self.batches = Batches(self.session)
         self._model = None
         if model is not None:
@@ -211,6 +213,7 @@ class Scorer:
             else:
                 feed = batch.feed or self.session.checked(self.batches.collate(items))
                 values = self.batches.values(items, self.session.run(feed))
+                refuse_unaligned(self.session.losses[0], feed, values)
             return [(items.rows, {"size": items.size, **values})]
         except _WRONG as error:
             if len(items) == 1:

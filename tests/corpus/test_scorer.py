@@ -9,6 +9,7 @@ from corpora import items_of, write
 
 from exportable_losses.runtime import Scorer
 from exportable_losses.runtime.corpus.reading import Reader, windows
+from exportable_losses.runtime.corpus.totals import Totals
 
 IDS = [f"utt{i}" for i in range(4)]
 
@@ -104,3 +105,40 @@ def test_an_item_that_cannot_be_scored_cannot_be_fed(graphs: dict[str, Path], tm
         ValueError, match=r"^utt1: targets: got 3 dimensions, expected the dimensions \(B, S\)"
     ):
         scorer.feed(bad)
+
+
+def test_what_is_heard_in_silence_counts(graphs: dict[str, Path], tmp_path: Path) -> None:
+    """Two errors in seven words, and three words where nothing was said: five sevenths."""
+    of = [([1, 2, 3, 4], [1, 2, 3, 5]), ([6, 7], []), ([1, 2], [1, 2, 3]), ([8], []), ([], [])]
+    items = [{"predictions": np.array(a, np.int64), "targets": np.array(b, np.int64)} for a, b in of]
+    scorer = Scorer(graphs["TokenErrorRate"])
+    found = score(scorer, write("npz", tmp_path / "dev", items, [f"utt{i}" for i in range(5)]))
+    assert [row["reason"] for row in found] == [None] * 5
+    assert [row["insertions"] for row in found] == [0, 2, 0, 1, 0]
+    assert [row["rate"] for row in found] == pytest.approx([1 / 4, np.inf, 1 / 3, np.inf, 0])
+    totals = Totals(scorer.batches.totals)
+    totals.add({name: np.array([row[name] for row in found]) for name in scorer.batches.columns})
+    rate = totals.result()["rate"]
+    assert (rate["numerator"], rate["denominator"], rate["value"]) == (5, 7, 5 / 7)
+
+
+def test_what_cannot_be_aligned_is_set_aside(graphs: dict[str, Path], tmp_path: Path) -> None:
+    """And not the best item of all, as `zero_infinity` would have it."""
+    random = np.random.default_rng(0)
+    items = items_of("ctc_loss", 7)
+    items[1] = {"log_probs": items[1]["log_probs"][:21], "targets": random.integers(1, 9, 200)}
+    items[2] = {"log_probs": items[2]["log_probs"][:4], "targets": np.array([1, 1, 2])}  # which just does
+    items[3] = {"log_probs": items[3]["log_probs"][:3], "targets": np.array([1, 1, 2])}
+    items[4]["log_probs"][:, items[4]["targets"][0]] = -np.inf
+    sure = np.full((5, 9), -np.inf, np.float32)
+    sure[range(5), [0, 1, 1, 0, 2]] = 0.0
+    items[5] = {"log_probs": sure, "targets": np.array([1, 2])}
+    items[6] = {"log_probs": items[6]["log_probs"], "targets": np.zeros(0, np.int64)}
+    found = score(
+        Scorer(graphs["ctc_loss"]), write("npz", tmp_path / "dev", items, [f"utt{i}" for i in range(7)])
+    )
+    reasons = [row["reason"] for row in found]
+    assert [bool(reason) for reason in reasons] == [False, True, False, True, True, False, False]
+    assert reasons[1] == "targets: got 200 labels for 21 frames, expected a target that can be aligned"
+    assert found[5]["loss"] == 0
+    assert min(found[row]["loss"] for row in (0, 2, 6)) > 0
