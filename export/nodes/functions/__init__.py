@@ -9,10 +9,13 @@ Impossible is `-inf`, as it should be. A maximum that is subtracted is never bel
 float, so that `-inf - -inf` does not occur.
 """
 
-import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, TensorProto, defs, numpy_helper
+from collections.abc import Iterable
 
-from ..protos import all_nodes
+import numpy as np
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, defs, helper, numpy_helper
+from onnx.inliner import inline_local_functions
+
+from ..protos import all_nodes, subgraphs
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_align import CTCAlign
@@ -64,9 +67,27 @@ def function_protos(name: str, elem_type: int, opset: int = OPSET) -> list[Funct
         ValueError: an operator of one is another at `opset`.
     """
     proto = _function_proto(name, elem_type, opset)
-    called = {node.op_type for node in all_nodes(proto.node) if node.domain == DOMAIN}
-    inner = (each for other in sorted(called) for each in function_protos(other, elem_type, opset))
-    return [*{each.name: each for each in inner}.values(), proto]
+    for body in (graph for node in proto.node for graph in subgraphs(node)):
+        _inline(body, proto, elem_type, opset)
+    return [*_called(proto.node, elem_type, opset), proto]
+
+
+def _called(nodes: Iterable[NodeProto], elem_type: int, opset: int) -> list[FunctionProto]:
+    """The functions that are called in `nodes`, each behind those that it calls itself."""
+    called = {node.op_type for node in all_nodes(nodes) if node.domain == DOMAIN}
+    found = (each for other in sorted(called) for each in function_protos(other, elem_type, opset))
+    return list({each.name: each for each in found}.values())
+
+
+def _inline(body: GraphProto, function: FunctionProto, elem_type: int, opset: int) -> None:
+    """Put the functions that the body of a scan calls into it.
+
+    ONNX Runtime inlines a function under the same names inside a scan and outside of it, and does not load
+    the optimised model that it saves then.
+    """
+    called = _called(body.node, elem_type, opset)
+    model = helper.make_model(body, functions=called, opset_imports=function.opset_import)
+    body.CopyFrom(inline_local_functions(model).graph)
 
 
 def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:
