@@ -12,6 +12,7 @@ Example:
 
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -115,7 +116,37 @@ class Entry:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
                 chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
         generator = torch.Generator().manual_seed(seed)
-        return {entry.name: _random(entry, chosen, blank_index, generator) for entry in self.inputs}
+        return {
+            entry.name: _random(
+                entry, [_size(term, chosen) for term in _terms(entry, chosen)], chosen, blank_index, generator
+            )
+            for entry in self.inputs
+        }
+
+    def example_as(
+        self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
+    ) -> dict[str, Tensor]:
+        """Random inputs that are legal, with the names, the ranks and the dtypes of `like`.
+
+        Args:
+            like: some of the inputs, by name.
+            sizes: of every letter that they have.
+            seed: the same seed gives the same tensors.
+            blank_index: the class that no label is.
+        """
+        letters = self.contract.letters({name: tensor.dim() for name, tensor in like.items()})
+        generator = torch.Generator().manual_seed(seed)
+        drawn = {}
+        for entry in (entry for entry in self.inputs if entry.name in like):
+            shape = [_size(term, sizes) for term in letters[entry.name]]
+            values, dtype = _random(entry, shape, sizes, blank_index, generator), like[entry.name].dtype
+            if (
+                values.is_floating_point() and not dtype.is_floating_point
+            ):  # frames, or samples as a file has them
+                values = values * (min(sizes[letter] for letter in entry.of.split()) if entry.of else 100)
+                values = values.round()
+            drawn[entry.name] = values.to(dtype)
+        return drawn
 
 
 def names() -> list[str]:
@@ -152,7 +183,7 @@ def _terms(entry: Input, chosen: dict[str, int | None]) -> list[str]:
     return [t.rstrip("?") for t in terms if not (t.endswith("?") and chosen.get(t[:-1], 1) is None)]
 
 
-def _size(term: str, chosen: dict[str, int | None]) -> int:
+def _size(term: str, chosen: Mapping[str, int | None]) -> int:
     letter, _, more = term.partition("+")
     size = int(letter) if letter.isdigit() else chosen[letter]
     if size is None:
@@ -161,9 +192,12 @@ def _size(term: str, chosen: dict[str, int | None]) -> int:
 
 
 def _random(
-    entry: Input, chosen: dict[str, int | None], blank_index: int, generator: torch.Generator
+    entry: Input,
+    shape: list[int],
+    chosen: Mapping[str, int | None],
+    blank_index: int,
+    generator: torch.Generator,
 ) -> Tensor:
-    shape = [_size(term, chosen) for term in _terms(entry, chosen)]
     kind = entry.legal
     if kind == "index":
         classes = _size(entry.below, chosen)

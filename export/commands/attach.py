@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .program import app, example, pairs, wrong_call
+from .program import app, example, fail, pairs, wrong_call
 
 
 @app.command(
@@ -26,16 +26,30 @@ def attach_command(
     ],
     scores: Annotated[str, typer.Option(help="What the model gives: logits, probs or log_probs.")] = "logits",
     layout: Annotated[str, typer.Option(help="Batch first, BTC, or time first, TBC.")] = "BTC",
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run the graph and hold it to its two parts.")
+    ] = True,
 ) -> None:
     """Join a model and an exported loss into one graph.
 
     It takes what the model takes and what else the loss does, and gives what both give.
     """
-    from exportable_losses.export import attach
+    from exportable_losses.export import VerificationError, attach
 
     computed = pairs("--input", inputs)
     with wrong_call("attach"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        joint = attach(model, loss, out, inputs=computed, scores=scores, layout=layout)  # type: ignore[arg-type]
+        try:
+            joint = attach(
+                model,
+                loss,
+                out,
+                inputs=computed,
+                scores=scores,  # type: ignore[arg-type]
+                layout=layout,  # type: ignore[arg-type]
+                verify=verify,
+            )
+        except VerificationError as error:
+            fail(f"attach: {error}", code=1)
     taken, given = (", ".join(v.name for v in values) for values in (joint.graph.input, joint.graph.output))
     typer.echo(f"Wrote {out}: {taken} -> {given}.")

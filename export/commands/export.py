@@ -34,11 +34,19 @@ def export_command(
             metavar="NAME|all", help="An input whose gradient the graph gives too; may be repeated."
         ),
     ] = None,
+    opset: Annotated[int, typer.Option(metavar="N", help="Of the standard operators in graphs.")] = 18,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Graphs of standard operators alone, without functions.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run each file and hold it to eager torch.")
+    ] = True,
 ) -> None:
     """Write losses as files that run anywhere, with test data beside them.
 
-    Each row gets a folder of its own. What is there is replaced. Where an exporter does not take a row the
-    others are written, and the exit code is 1.
+    Each row gets a folder of its own. What is there is replaced. Each file is run on its test data and at
+    other sizes, and not written where a number is not that of eager torch. Where that is so, or an exporter
+    does not take a row, the others are written, and the exit code is 1.
     """
     if bool(rows) == every:
         fail("give either rows to export or --all.")
@@ -46,6 +54,8 @@ def export_command(
 
     from ..checking.runners import Absent
     from ..formats.files import DTYPES, FORMATS, parse_settings, parse_sizes, prepare, write
+    from ..formats.onnx import NEWEST_OPSET
+    from ..nodes.functions import OPSET
 
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
@@ -54,6 +64,10 @@ def export_command(
         fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
     if dtype is not None and (dtype not in DTYPES or "onnx" not in kinds):
         fail(f"--dtype: got {dtype!r} for {formats}, expected {' or '.join(DTYPES)}, for ONNX graphs.")
+    if (opset, inline) != (18, False) and "onnx" not in kinds:
+        fail(f"--opset, --inline: they are of ONNX graphs, expected onnx in --format, got {formats!r}.")
+    if not OPSET <= opset <= NEWEST_OPSET:
+        fail(f"--opset: got {opset}, expected one from {OPSET} to {NEWEST_OPSET}.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
@@ -64,7 +78,7 @@ def export_command(
     failed: list[str] = []
     with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
         for each in steps(ready, "Exporting"):
-            failed += write(each, out, kinds, dtype)  # type: ignore[arg-type]
+            failed += write(each, out, kinds, dtype, verify=verify, opset=opset, inline=inline)  # type: ignore[arg-type]
     if failed:
         fail("\n".join([f"all is in {out} but for", *failed]), code=1)
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")

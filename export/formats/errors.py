@@ -7,6 +7,10 @@ class Absent(Exception):
     """A runtime is not on this machine; the message says what to install."""
 
 
+class VerificationError(RuntimeError):
+    """What was written does not compute what the module does; the message names the output."""
+
+
 def reason(error: BaseException) -> str:
     """The line that says what was wrong first of all."""
     while error.__cause__ is not None:

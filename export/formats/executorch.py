@@ -10,19 +10,24 @@ import sympy
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .errors import Absent, reason
-from .executorch_elsewhere import call
+from .executorch_elsewhere import call, run
+from .placing import placed
 from .plan import Plan, plan
-from .pt2 import trace
+from .pt2 import dims_of_program, inputs_of, trace
 from .testdata import write_test_data
 from .tracing import quiet, sparing
+from .verify import Eager, Tensors, cases, undifferentiated, verified
 
 
 def to_executorch(
-    module: nn.Module, path: str | os.PathLike[str], inputs: Mapping[str, Tensor] | None = None
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor] | None = None,
+    *,
+    verify: bool = True,
 ) -> None:
     """Lower `module` to ExecuTorch's portable kernels and write it to `path`, with test data beside it.
 
@@ -30,32 +35,68 @@ def to_executorch(
     loop carries from step to step has one size only. For a lattice these are the batch and the longest
     target: pad to them, and give shorter lengths.
 
-    ExecuTorch may be in an environment of its own, whose Python ``EXPORTABLE_LOSSES_EXECUTORCH`` names.
+    ExecuTorch may be in an environment of its own, whose Python ``EXPORTABLE_LOSSES_EXECUTORCH`` names. There
+    it also runs the program, before anything is at `path`: on its test data and on inputs of other sizes
+    within the bounds every output has to be that of the module.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.
         path: the file to write, by custom ``.pte``.
         inputs: example inputs by name, as `to_onnx` takes them; the largest.
+        verify: hold what was written to eager torch. Without it no number is looked at.
 
     Raises:
         Absent: there is no ExecuTorch; the message says what to install.
         RuntimeError: the exporter or ExecuTorch does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
         ValueError: an input that the module does not have, or that does not fit.
+        VerificationError: a `RuntimeError`: an output of the program is not that of the module.
     """
     planned = plan(module, inputs)
-    values = planned.module(*planned.inputs.values())
-    try:
-        with quiet("torch._export.serde.serialize"), sparing(), tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "program.pt2"
-            torch.export.save(bounded(planned), archive)
-            call("lower", str(archive), str(Path(path).resolve()))
-    except Absent:
-        raise
-    except Exception as error:  # torch has many types for what it cannot do
-        raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
-    named = dict(zip(planned.outputs, values, strict=True))
-    write_test_data(Path(path).parent / "test_data_set_0", planned.inputs, named)
+    eager = undifferentiated(planned.module, planned)
+    expected = eager(planned.inputs)
+    with placed(path) as new, tempfile.TemporaryDirectory() as folder:
+        try:
+            with quiet("torch._export.serde.serialize"), sparing():
+                program = bounded(planned)
+                torch.export.save(program, Path(folder) / "program.pt2")
+                call("lower", str(Path(folder) / "program.pt2"), str(new.resolve()))
+        except Absent:
+            raise
+        except Exception as error:  # torch has many types for what it cannot do
+            raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
+        write_test_data(new.parent / "test_data_set_0", planned.inputs, expected)
+        if verify:
+            within = _within(program, planned, eager)
+            found = cases(module, planned.inputs, dims_of_program(program, planned), within)
+            got = iter(run([(new, each.inputs) for each in found]))
+            verified("ExecuTorch", lambda _: _named(planned, next(got)), found, eager)
+
+
+def _within(program: ExportedProgram, plan: Plan, eager: Eager) -> Eager:
+    """`eager` of sizes that are within the bounds of the program."""
+    bounds = program.range_constraints
+    most = {
+        name: [
+            bounds[size.node.expr].upper if isinstance(size, torch.SymInt) else size
+            for size in node.meta["val"].shape
+        ]
+        for name, node in zip(plan.inputs, inputs_of(program), strict=True)
+    }
+
+    def checked(inputs: Tensors) -> Tensors:
+        for name, tensor in inputs.items():
+            if any(size > bound for size, bound in zip(tensor.shape, most[name], strict=True)):
+                raise ValueError(f"{name}: got {list(tensor.shape)}, expected at most {most[name]}")
+        return eager(inputs)
+
+    return checked
+
+
+def _named(plan: Plan, outputs: list[Tensor] | str) -> dict[str, Tensor]:
+    if isinstance(outputs, str):
+        raise RuntimeError(outputs)
+    return dict(zip(plan.outputs, outputs, strict=True))
 
 
 def bounded(plan: Plan) -> ExportedProgram:
@@ -73,7 +114,7 @@ def bounded(plan: Plan) -> ExportedProgram:
         program = _trace(_fixed(plan, program, carried))
     largest = {
         size.node.expr: max(given, size.node.hint)
-        for node, tensor in zip(_inputs(program), plan.inputs.values(), strict=True)
+        for node, tensor in zip(inputs_of(program), plan.inputs.values(), strict=True)
         for size, given in zip(node.meta["val"].shape, tensor.shape, strict=True)
         if isinstance(size, torch.SymInt)
     }
@@ -99,18 +140,13 @@ def _fixed(plan: Plan, program: ExportedProgram, carried: set[sympy.Symbol]) -> 
     """`plan` with the sizes that any of `carried` is in as they are in its inputs."""
     shapes = [
         {i: dim for i, dim in dims.items() if not _symbols(node.meta["val"].shape[i]) & carried}
-        for node, dims in zip(_inputs(program), plan.shapes, strict=True)
+        for node, dims in zip(inputs_of(program), plan.shapes, strict=True)
     ]
     traced = []
     for tensor, blank, dims in zip(plan.inputs.values(), plan.traced, shapes, strict=True):
         sizes = [blank.shape[i] if i in dims else size for i, size in enumerate(tensor.shape)]
         traced.append(torch.full(sizes, float(blank.is_floating_point())).to(blank.dtype))
     return dataclasses.replace(plan, shapes=shapes, traced=traced)
-
-
-def _inputs(program: ExportedProgram) -> list[Node]:
-    names = program.graph_signature.user_inputs
-    return [node for node in program.graph.nodes if node.name in names]
 
 
 def _symbols(size: int | torch.SymInt) -> set[sympy.Symbol]:

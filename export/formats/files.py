@@ -69,15 +69,22 @@ def prepare(
 
 
 def write(
-    prepared: Prepared, folder: Path, formats: Sequence[str] = DEFAULT, dtype: Half | None = None
+    prepared: Prepared,
+    folder: Path,
+    formats: Sequence[str] = DEFAULT,
+    dtype: Half | None = None,
+    *,
+    verify: bool = True,
+    **of_graph: Any,
 ) -> list[str]:
     """Write ``row/row.onnx``, ``.pt``, ``.pt2`` or ``.pte``, and ``row/test_data_set_0`` to `folder`.
 
     What is there is replaced. With a `dtype` the graph takes and gives 16 bits, and stands alone: the others
-    would not share its test data.
+    would not share its test data. `of_graph` is what else `to_onnx` takes.
 
     Returns:
-        What an exporter does not take, with its reason: a line for each file that there is not.
+        What an exporter does not take or what does not compute what the row does, with the reason: a line
+        for each file that there is not.
     """
     row, failed = prepared.entry.name, []
     stem = folder / row / row
@@ -89,21 +96,22 @@ def write(
         path = stem.with_suffix(SUFFIXES[kind])
         path.unlink(missing_ok=True)
         try:
-            _export(prepared, kind, path, dtype)
+            _export(prepared, kind, path, verify, dtype=dtype, **of_graph)
         except RuntimeError as error:
             failed.append(f"{row} ({kind}): {error}")
     return failed
 
 
-def _export(prepared: Prepared, kind: str, path: Path, dtype: Half | None) -> None:
+def _export(prepared: Prepared, kind: str, path: Path, verify: bool, **of_graph: Any) -> None:
+    module, inputs = prepared.module, prepared.inputs
     if kind == "torchscript":
-        to_torchscript(prepared.module, path)
+        to_torchscript(module, path, inputs, verify=verify)
     elif kind == "pt2":
-        to_pt2(prepared.module, path, prepared.inputs)
+        to_pt2(module, path, inputs, verify=verify)
     elif kind == "executorch":
-        to_executorch(prepared.module, path, prepared.inputs)
+        to_executorch(module, path, inputs, verify=verify)
     else:
-        to_onnx(prepared.module, path, prepared.inputs, gradients=prepared.gradients, dtype=dtype)
+        to_onnx(module, path, inputs, gradients=prepared.gradients, verify=verify, **of_graph)
 
 
 def parse_settings(row: str, given: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 import torch
+from onnx import helper
+from onnx.inliner import inline_local_functions
 from onnxscript.optimizer import fold_constants_ir
+from onnxscript.version_converter import _version_converter
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
@@ -20,15 +23,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import exportable_losses
 
 from ..nodes import backward, composites, walks
+from ..nodes.functions import DOMAIN, OPSET
 from ..nodes.translation import attach_bodies, translations
 from .branches import passing
 from .errors import reason
 from .gradients import gradients_of, with_gradients
 from .half import Half, in_half, kept, narrow, rounded
 from .metadata import KEY
+from .placing import placed
 from .plan import Plan, plan
 from .testdata import write_test_data
 from .tracing import quiet, sparing
+from .verify import Tensors, cases, dims_of, verify_onnx
+
+# A message of protobuf has at most 2 GiB: more weights than that go to a file of their own, but for small
+# ones, which may be sizes that the checker and runtimes want to know.
+_MOST_BYTES = 2**31 - 2**24
+_SMALL = 1024
+NEWEST_OPSET = min(
+    getattr(_version_converter, "SUPPORTED_MAX_ONNX_OPSET", 23), onnx.defs.onnx_opset_version()
+)
 
 
 def to_onnx(
@@ -38,6 +52,9 @@ def to_onnx(
     *,
     gradients: Sequence[str] | Literal["all"] = (),
     dtype: Half | None = None,
+    opset: int = OPSET,
+    inline: bool = False,
+    verify: bool = True,
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
@@ -54,6 +71,13 @@ def to_onnx(
     arguments, outputs those of the dict or named tuple that it returns; else one scalar is ``loss``, one
     tensor ``output``, and several are ``output_0`` and so on.
 
+    Before anything is at `path`, ONNX Runtime runs the graph on its test data and on inputs of other sizes,
+    and every output has to be that of eager torch, every gradient that of autograd. Those of a row are drawn
+    at random, others cut and repeated from the example; what the module itself refuses is not tried.
+
+    More than 2 GB of weights go to a file of their own beside the graph, ``model.onnx.data`` beside
+    ``model.onnx``.
+
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.
         path: the file to write, by custom ``.onnx``.
@@ -66,15 +90,21 @@ def to_onnx(
             of such a module that is named here (``head.bias``) becomes an input of the graph.
         dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and gives such numbers and computes in
             float32. Lengths, and the state of `CTCForwardChunk`, stay float32.
+        opset: the version of the standard operators.
+        inline: write standard operators alone, for runtimes and tools that know no functions: the bodies of
+            this package's operators in their place, so that no native library computes them.
+        verify: hold what was written to eager torch. Without it no number is looked at.
 
     Returns:
-        The model that was written. Its `repr` is one line.
+        The model that was written, without weights that are in a file of their own. Its `repr` is one line.
 
     Raises:
         RuntimeError: the exporter does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
         ValueError: an input that the module does not have, or that does not fit; a gradient that there
-            is not.
+            is not; an opset that the exporter does not know.
+        VerificationError: a `RuntimeError`: an output of the graph is not that of eager torch. The message
+            says which, by how much and at which sizes; what was at `path` before is still there.
 
     Example:
         >>> import exportable_losses as el, tempfile, os
@@ -88,6 +118,8 @@ def to_onnx(
             batch = {"features": x, "targets": y, "frames": t, "labels": u}
             to_onnx(model, "model.onnx", batch, gradients=("head.weight", "head.bias"))
     """
+    if not OPSET <= opset <= NEWEST_OPSET:
+        raise ValueError(f"opset: got {opset}, expected one from {OPSET} to {NEWEST_OPSET}")
     planned = plan(module, inputs, gradients)
     names = gradients_of(planned.differentiable, gradients) if gradients else []
     wanted = [list(planned.inputs).index(name) for name in names]
@@ -99,29 +131,39 @@ def to_onnx(
     forward = with_gradients(planned.module, wanted) if wanted else planned.module
     given = in_half(module, planned.inputs, dtype) if dtype else dict(planned.inputs)
     narrowed = [name for name, tensor in given.items() if tensor.dtype != planned.inputs[name].dtype]
-    values = forward(*(given[name].float() if name in narrowed else given[name] for name in given))
+    keep = kept(module)
+
+    def eager(inputs: Tensors) -> dict[str, Tensor]:
+        values = forward(*(inputs[name].float() if name in narrowed else inputs[name] for name in inputs))
+        found = dict(zip(outputs, values, strict=True))
+        return {n: rounded(v, dtype) if dtype and n not in keep else v for n, v in found.items()}
+
+    expected = eager(given)
     try:
-        graph = _trace(planned, wanted, outputs)
+        graph = _trace(planned, wanted, outputs, opset)
     except Exception as error:  # torch has many types for what it cannot do
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     _simplify(graph)
     _rename(graph, list(planned.inputs), outputs)
     attach_bodies(graph)
-    model = _tidy(graph, planned.letters or _letters(graph))
-    if dtype:
-        keep = kept(module)
-        narrow(model, narrowed, dtype, keep)
-        values = [v if name in keep else rounded(v, dtype) for name, v in zip(outputs, values, strict=True)]
-    if planned.metadata is not None:
-        model.metadata_props.add(key=KEY, value=planned.metadata)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-    named = dict(zip(outputs, values, strict=True))
-    write_test_data(Path(path).parent / "test_data_set_0", given, named)
+    with placed(path) as new:
+        _unload(graph, new)
+        model = _tidy(graph, planned.letters or _letters(graph))
+        if inline:
+            model = _inlined(model)
+        if dtype:
+            narrow(model, narrowed, dtype, keep)
+        if planned.metadata is not None:
+            model.metadata_props.add(key=KEY, value=planned.metadata)
+        onnx.save(model, new)
+        onnx.checker.check_model(str(new), full_check=True)
+        write_test_data(new.parent / "test_data_set_0", given, expected)
+        if verify:
+            verify_onnx(new, model, cases(module, given, dims_of(model), eager), eager)
     return model
 
 
-def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Model:
+def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int) -> ir.Model:
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
@@ -146,7 +188,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str]) -> ir.Mode
             exported,
             input_names=list(plan.inputs),
             output_names=list(outputs),
-            opset_version=18,
+            opset_version=opset,
             custom_translation_table=table,
             dynamo=True,
             verbose=False,
@@ -181,6 +223,25 @@ def _simplify(model: ir.Model) -> None:
         ir.passes.common.NameFixPass,
     ):
         tidy()(model)
+
+
+def _unload(model: ir.Model, path: Path) -> None:
+    """Put the weights into a file beside `path` where there are too many for one."""
+    weights = [
+        value.const_value for value in model.graph.initializers.values() if value.const_value is not None
+    ]
+    if sum(weight.nbytes for weight in weights) > _MOST_BYTES:
+        beside = f"{path.name}.data"
+        ir.external_data.unload_from_model(model, path.parent, beside, size_threshold_bytes=_SMALL)
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its functions in the places where they are called."""
+    inlined = inline_local_functions(model)
+    standard = [each for each in inlined.opset_import if each.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(standard)
+    return inlined
 
 
 def _letters(model: ir.Model) -> dict[str, list[str]]:
@@ -219,8 +280,8 @@ def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelPr
         node.doc_string = None
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-    model.ir_version = 8
     proto = ir.to_proto(model)
+    proto.ir_version = max(8, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
     for proto_input in proto.graph.input:
         for dim, term in zip(proto_input.type.tensor_type.shape.dim, letters[proto_input.name], strict=True):
             if not dim.HasField("dim_value"):

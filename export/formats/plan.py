@@ -113,7 +113,7 @@ def _of_row(module: nn.Module, entry: catalog.Entry, inputs: Mapping[str, Tensor
     """Every dimension is dynamic that no setting fixes, whatever the sizes of `inputs` are."""
     about, settings, contract = describe(module), catalog.settings_of(module), entry.contract
     if inputs is None:
-        inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0))
+        inputs = _example(module, entry, settings)
     inputs = _in_order(inputs, {value.name: value.optional for value in contract.inputs})
     inputs = {  # absolute lengths are int64, whatever integers the example has
         name: value.long() if name in _lengths(contract) and value.dtype in _INTEGERS else value
@@ -142,6 +142,26 @@ def _of_row(module: nn.Module, entry: catalog.Entry, inputs: Mapping[str, Tensor
     )
 
 
+def _weighted(settings: Mapping[str, Any]) -> set[int]:
+    """The sizes of weights among the settings."""
+    return {n for value in settings.values() if isinstance(value, Tensor) for n in value.shape} - {1}
+
+
+def _example(module: nn.Module, entry: catalog.Entry, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The catalog's example, of a size that a weight fixes where it does not fit otherwise."""
+    terms = dict.fromkeys(
+        " ".join(each.dims for each in entry.inputs).replace("*", "X0").replace("?", "").split()
+    )
+    letters = [term for term in terms if term.isalnum() and not term.isdigit()]
+    fixed = [{letter: n} for n in sorted(_weighted(settings)) for letter in letters]
+    blank = settings.get("blank_index", 0)
+    for sizes in ({}, *fixed):
+        inputs = entry.example_inputs(blank_index=blank, **sizes)
+        if _runs(Positional(module, list(inputs)), inputs):
+            return inputs
+    return entry.example_inputs(blank_index=blank)
+
+
 def _sizes(
     module: Positional,
     contract: Contract,
@@ -152,11 +172,10 @@ def _sizes(
     """Inputs in which sizes that may differ do, and the sizes that a setting fixes."""
     given = contract.sizes({name: tuple(tensor.shape) for name, tensor in inputs.items()})
     lengths = _lengths(contract)
-    weighted = {n for value in settings.values() if isinstance(value, Tensor) for n in value.shape} - {1}
     fixed = {
         letter: size
         for letter, size in given.items()
-        if size in weighted
+        if size in _weighted(settings)
         and not _runs(module, _blank(inputs, lengths, letters, {**given, letter: size + 1}))
     }
     primes = [n for n in _PRIMES if n not in fixed.values()]
@@ -188,7 +207,7 @@ def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
     """Whether the sizes of `inputs` fit the module's settings (a weight for each class, say)."""
     try:
         module(*inputs.values())
-    except RuntimeError:
+    except (RuntimeError, IndexError):
         return False
     except ValueError:  # what eager calls refuse (a difference of lengths) is nothing to a trace
         return True

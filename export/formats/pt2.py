@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -20,10 +20,14 @@ from exportable_losses.ops import scans
 
 from ..nodes import torch_losses  # noqa: F401  tells torch what `ctc_loss` returns
 from .errors import reason
+from .gradients import Positional
 from .metadata import KEY
+from .placing import placed
 from .plan import Plan, plan
+from .sizes import Dims
 from .testdata import write_test_data
 from .tracing import quiet, sparing
+from .verify import cases, undifferentiated, verified
 
 # Notes on where a node comes from: half of a file, with the paths of the machine that wrote it.
 _ORIGINS = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
@@ -31,20 +35,26 @@ _SIZE = r"(1 \+ )?L\['\w+'\]\.size\(\)\[\d+\]"
 
 
 def to_pt2(
-    module: nn.Module, path: str | os.PathLike[str], inputs: Mapping[str, Tensor] | None = None
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor] | None = None,
+    *,
+    verify: bool = True,
 ) -> ExportedProgram:
     """Write `module` to `path` as an archive of `torch.export`, with test data beside it.
 
     ``torch.export.load`` reads it where torch alone is known; AOTInductor and ExecuTorch compile it. In place
     of this package's operators it has programs of torch's own: a loop is one node, ``scan``, whatever the
     sizes. Uncompiled such a loop is one of Python: load a file to check it, compile it for speed. Sizes,
-    names and test data are as `to_onnx` has them, but a program is called by the names of its inputs.
+    names and test data are as `to_onnx` has them, but a program is called by the names of its inputs. The
+    archive is loaded and held to the module as there, its outputs alone.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes. The losses of torch and
             torchaudio stay what they are in it.
         path: the file to write, by custom ``.pt2``.
         inputs: example inputs by name, as `to_onnx` takes them.
+        verify: hold what was written to eager torch. Without it no number is looked at.
 
     Returns:
         The program that was written.
@@ -53,6 +63,7 @@ def to_pt2(
         RuntimeError: the exporter does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
         ValueError: an input that the module does not have, or that does not fit.
+        VerificationError: a `RuntimeError`: an output of the program is not that of the module.
 
     Example:
         >>> import exportable_losses as el, tempfile, os, torch
@@ -64,7 +75,8 @@ def to_pt2(
         tensor(1.)
     """
     planned = plan(module, inputs)
-    values = planned.module(*planned.inputs.values())
+    eager = undifferentiated(planned.module, planned)
+    expected = eager(planned.inputs)
     try:
         with quiet("torch._export.serde.serialize"), sparing():
             program = trace(planned)
@@ -73,10 +85,34 @@ def to_pt2(
             torch.export.save(program, archive, extra_files=about)
     except Exception as error:  # torch has many types for what it cannot do
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
-    _pack(archive, Path(path))
-    named = dict(zip(planned.outputs, values, strict=True))
-    write_test_data(Path(path).parent / "test_data_set_0", planned.inputs, named)
+    with placed(path) as new:
+        _pack(archive, new)
+        write_test_data(new.parent / "test_data_set_0", planned.inputs, expected)
+        if verify:
+            loaded = Positional(torch.export.load(new).module(), list(planned.inputs))
+            found = cases(module, planned.inputs, dims_of_program(program, planned), eager)
+            verified("torch.export", undifferentiated(loaded, planned), found, eager)
     return program
+
+
+def dims_of_program(program: ExportedProgram, plan: Plan) -> Dims:
+    """The dimensions of each input: a letter of the row, or the program's own, where it is dynamic."""
+    letters = plan.letters or {}
+    return {
+        name: [
+            (letters[name][i] if letters else str(size).replace(" ", ""))
+            if isinstance(size, torch.SymInt)
+            else size
+            for i, size in enumerate(node.meta["val"].shape)
+        ]
+        for name, node in zip(plan.inputs, inputs_of(program), strict=True)
+    }
+
+
+def inputs_of(program: ExportedProgram) -> list[Node]:
+    """The nodes of the inputs, in order."""
+    names = program.graph_signature.user_inputs
+    return [node for node in program.graph.nodes if node.name in names]
 
 
 def trace(plan: Plan) -> ExportedProgram:

@@ -37,11 +37,12 @@ def write_test_data(folder: Path, inputs: Mapping[str, Tensor], outputs: Mapping
     folder.mkdir(parents=True)
     for kind, tensors in (("input", inputs), ("output", outputs)):
         for i, (name, tensor) in enumerate(tensors.items()):
-            proto = numpy_helper.from_array(_as_array(tensor.detach().cpu()), name)
+            proto = numpy_helper.from_array(as_array(tensor.detach().cpu()), name)
             (folder / f"{kind}_{i}.pb").write_bytes(proto.SerializeToString())
 
 
-def _as_array(tensor: Tensor) -> np.ndarray:
+def as_array(tensor: Tensor) -> np.ndarray:
+    """A tensor of a CPU as an array, of ml_dtypes' type where it is bfloat16."""
     if tensor.dtype == torch.bfloat16:  # which numpy does not know by itself
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()

@@ -3,24 +3,48 @@
 import copy
 import os
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .errors import reason
+from .gradients import Positional
 from .metadata import KEY, describe
+from .placing import placed
+from .plan import plan
+from .verify import cases, differentiated, dims_of_plan, verified
 
 
-def to_torchscript(module: nn.Module, path: str | os.PathLike[str], *, custom_ops: bool = False) -> None:
+def to_torchscript(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Mapping[str, Tensor] | None = None,
+    *,
+    custom_ops: bool = False,
+    verify: bool = True,
+) -> None:
     """Script `module` and write it to `path`.
+
+    Before anything is at `path` the script is loaded and run on `inputs` and on others, drawn at random, of
+    other sizes: outputs and gradients have to be those of the module.
 
     Args:
         module: a module of the catalog.
         path: the file to write, by custom ``.pt``.
+        inputs: example inputs by name to verify it on; the catalog's without them. The script takes any.
         custom_ops: call this package's operators where there is one, instead of plain torch. Such
             a file needs the package (or its library) where it is loaded; others need torch alone.
+        verify: hold what was written to eager torch. Without it no number is looked at.
 
     Raises:
         TypeError: the module is not a row of the catalog.
+        ValueError: an input that the module does not have, or that is missing.
+        VerificationError: a `RuntimeError`: an output or a gradient of the script is not that of the module.
+
+    Warns:
+        RuntimeWarning: it is not verified, since the module does not take the catalog's example.
 
     Example:
         >>> import exportable_losses as el, tempfile, os, torch
@@ -30,9 +54,32 @@ def to_torchscript(module: nn.Module, path: str | os.PathLike[str], *, custom_op
         tensor(1.)
     """
     about = describe(module)
-    module = copy.deepcopy(module).eval()
-    if hasattr(module, "custom_ops"):
-        module.custom_ops = custom_ops  # type: ignore[assignment]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        torch.jit.save(torch.jit.script(module), str(path), _extra_files={f"{KEY}.json": about})
+    script = copy.deepcopy(module).eval()
+    if hasattr(script, "custom_ops"):
+        script.custom_ops = custom_ops  # type: ignore[assignment]
+    with placed(path) as new:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            torch.jit.save(torch.jit.script(script), str(new), _extra_files={f"{KEY}.json": about})
+        if verify:
+            _verify(module, new, inputs)
+
+
+def _verify(module: nn.Module, path: Path, inputs: Mapping[str, Tensor] | None) -> None:
+    planned = plan(module, inputs)
+    eager = differentiated(planned.module, planned)
+    try:
+        found = cases(module, planned.inputs, dims_of_plan(planned), eager)
+    except Exception as error:
+        if inputs is not None:
+            raise
+        warnings.warn(
+            f"module: {type(module).__name__} is not verified: give inputs, it does not take the catalog's "
+            f"({reason(error)})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    loaded = Positional(torch.jit.load(str(path)), list(planned.inputs))
+    with torch.jit.optimized_execution(False):  # it runs but once
+        verified("TorchScript", differentiated(loaded, planned), found, eager)

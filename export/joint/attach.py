@@ -20,6 +20,7 @@ from ..formats.onnx import to_onnx
 from .files import load, write
 from .fit import Given, dims_of
 from .join import Names, join
+from .verify import verify_joint
 from .versions import convert, follow, opset_of
 
 Scores = Literal["logits", "probs", "log_probs"]
@@ -34,6 +35,7 @@ def attach(
     inputs: Mapping[str, str],
     scores: Scores = "logits",
     layout: Layout = "BTC",
+    verify: bool = True,
 ) -> onnx.ModelProto:
     """Write one graph of a model and a loss: the model's inputs and what else the loss takes in, both out.
 
@@ -41,6 +43,10 @@ def attach(
     model has the name already. A model older than opset 18 is converted to it; where it is newer, the
     loss follows. Weights in external data are not loaded: in another folder than the model's, `path`
     gets a copy of them beside it.
+
+    Before anything is at `path`, ONNX Runtime runs the graph on random inputs of two sizes, and every output
+    has to be that of the model and the loss one after the other. A module is held to eager torch as `to_onnx`
+    does.
 
     Args:
         model: an ``.onnx`` file.
@@ -50,6 +56,7 @@ def attach(
         scores: what the model gives where the loss takes scores of classes: ``logits`` (before any
             softmax), ``probs`` or ``log_probs``. What has to stand between is put there.
         layout: the first two dimensions of what the model gives: ``BTC`` batch first, ``TBC`` time first.
+        verify: hold what was written to its parts. Without it no number is looked at.
 
     Returns:
         The model that was written, external data not loaded. Its `repr` is one line.
@@ -69,16 +76,21 @@ def attach(
         if got not in get_args(kinds):
             raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
     joint = load("model", model)
-    if isinstance(loss, nn.Module):
-        added, about = _export(loss, joint, inputs)
-    else:
-        added, about = _load_loss(loss)
-    given = Given(joint, added, about, inputs, scores, layout)
-    joint = convert(joint, opset_of(added))
-    follow(added, opset_of(joint))
-    names = join(joint, added, given)
-    _describe(joint, about, given, names)
-    write(joint, model, path)
+    with tempfile.TemporaryDirectory() as folder:
+        part: str | os.PathLike[str] = Path(folder) / "loss.onnx"
+        if isinstance(loss, nn.Module):
+            added, about = _export(loss, joint, inputs, Path(part), verify)
+        else:
+            added, about = _load_loss(loss)
+            part = loss
+        given = Given(joint, added, about, inputs, scores, layout)
+        joint = convert(joint, opset_of(added))
+        follow(added, opset_of(joint))
+        names = join(joint, added, given)
+        _describe(joint, about, given, names)
+        write(
+            joint, model, path, lambda new: verify_joint(new, model, part, given, names) if verify else None
+        )
     return joint
 
 
@@ -87,7 +99,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _export(
-    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str]
+    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str], path: Path, verify: bool
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
     about, entry = json.loads(describe(loss)), catalog.find(loss)
@@ -107,9 +119,7 @@ def _export(
     if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
         loss = copy.deepcopy(loss).double()
         example = {n: x.double() if x.is_floating_point() else x for n, x in example.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        graph = to_onnx(loss, Path(folder) / "loss.onnx", example)
-    return graph, about
+    return to_onnx(loss, path, example, verify=verify), about
 
 
 def _load_loss(loss: str | os.PathLike[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -26,8 +27,16 @@ def load(argument: str, path: str | os.PathLike[str]) -> onnx.ModelProto:
     return model
 
 
-def write(joint: onnx.ModelProto, model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere."""
+def write(
+    joint: onnx.ModelProto,
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    verify: Callable[[Path], None],
+) -> None:
+    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere.
+
+    Before that it is given to `verify`, which raises an error where it should not be there.
+    """
     source, target = Path(model).parent, Path(path)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".attach") as folder:
         copies = _move(joint, source, target)
@@ -39,6 +48,7 @@ def write(joint: onnx.ModelProto, model: str | os.PathLike[str], path: str | os.
         try:
             new.write_bytes(joint.SerializeToString())
             _check(new, model)
+            verify(new)
             for name in copies:
                 os.replace(Path(folder) / name, target.parent / name)
             os.replace(new, target)

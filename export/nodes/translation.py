@@ -167,7 +167,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ... )
         >>> model = add_bodies(program).model_proto
         >>> [function.name for function in model.functions]
-        ['CTCReversed', 'CTCBothWays', 'CTCLattice', 'CTCTransition', 'CTCStep', 'CTCLoss']
+        ['CTCReversed', 'CTCBothWays', 'CTCLattice', 'CTCTransition', 'CTCLoss']
     """
     assignment = operators.node("BestPermutation", {"costs": "T"}, {"permutations": "tensor(int64)"})
     of_sequences = dict.fromkeys(

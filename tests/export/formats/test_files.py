@@ -45,16 +45,9 @@ LATTICES = {
 }
 # what the bodies of others call, outside of their scans: a scan's body holds all of its own
 CALLED = {
-    "CTCLoss": {"CTCBothWays", "CTCLattice", "CTCReversed", "CTCStep", "CTCTransition"},
-    "CTCPosterior": {
-        "CTCBothWays",
-        "CTCExactStep",
-        "CTCJoin",
-        "CTCLattice",
-        "CTCReversed",
-        "CTCTransition",
-    },
-    "CTCForward": {"CTCLattice", "CTCStep", "CTCTransition"},
+    "CTCLoss": {"CTCBothWays", "CTCLattice", "CTCReversed", "CTCTransition"},
+    "CTCPosterior": {"CTCBothWays", "CTCJoin", "CTCLattice", "CTCReversed", "CTCTransition"},
+    "CTCForward": {"CTCLattice", "CTCTransition"},
     "CTCAlign": {"CTCLattice"},
     "TransducerLoss": {"TransducerArcs"},
     "TransducerLossGrad": {"TransducerArcs"},
