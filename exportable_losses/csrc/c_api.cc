@@ -24,8 +24,8 @@ namespace {
 
 using namespace exportable_losses;
 
-template <class Real>
-using Loss = void (*)(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);
+template <class Score>
+using Loss = void (*)(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
 
 // The last error of each thread. An array and no string: it is there when memory is not.
 const char* say(const char* text) {
@@ -54,12 +54,12 @@ const char* guarded(const char* out_of_memory, const Work& work) noexcept {
 }
 
 // Runs `compute` on the batch, which is checked and has items.
-template <class Real, class Compute>
-const char* run(const exportable_losses_batch* given, const Real* costs, const char* out_of_memory,
+template <class Score, class Compute>
+const char* run(const exportable_losses_batch* given, const Computed<Score>* costs, const char* out_of_memory,
                 const Compute& compute) noexcept {
   if (given == nullptr) return say("batch: got null, expected a batch");
   return guarded(out_of_memory, [&]() -> const char* {
-    Batch<Real> batch{static_cast<const Real*>(given->scores),
+    Batch<Score> batch{static_cast<const Score*>(given->scores),
                       given->batch,
                       given->frames,
                       given->classes,
@@ -81,20 +81,23 @@ const char* run(const exportable_losses_batch* given, const Real* costs, const c
   });
 }
 
-template <class Real>
-const char* run(Loss<Real> loss, const exportable_losses_batch* given, const Real* grad_costs, Real* costs,
-                Real* grad, int threads) noexcept {
-  return run(given, costs, "out of memory: what costs and grad hold means nothing", [&](const Batch<Real>& batch) {
-    loss(batch, grad_costs, costs, grad, on_threads(threads));
+template <class Score>
+const char* run(Loss<Score> loss, const exportable_losses_batch* given, const Computed<Score>* grad_costs,
+                Computed<Score>* costs, void* grad, int threads) noexcept {
+  constexpr auto out_of_memory = "out of memory: what costs and grad hold means nothing";
+  return run<Score>(given, costs, out_of_memory, [&](const Batch<Score>& batch) {
+    loss(batch, grad_costs, costs, static_cast<Score*>(grad), on_threads(threads));
     return static_cast<const char*>(nullptr);
   });
 }
 
-template <class Real>
-const char* run(const exportable_losses_batch* given, const exportable_losses_walk* walk, Real* costs,
+template <class Score>
+const char* run(const exportable_losses_batch* given, const exportable_losses_walk* walk, Computed<Score>* costs,
                 int threads) noexcept {
-  return run(given, costs, "out of memory: what costs and the state hold means nothing", [&](const Batch<Real>& batch) {
+  constexpr auto out_of_memory = "out of memory: what costs and the state hold means nothing";
+  return run<Score>(given, costs, out_of_memory, [&](const Batch<Score>& batch) {
     if (walk == nullptr) return say("walk: got null, expected a state to go on from");
+    using Real = Computed<Score>;
     const Walk<Real> state{static_cast<const Real*>(walk->alpha), static_cast<const Real*>(walk->offset),
                            static_cast<Real*>(walk->alpha_out), static_cast<Real*>(walk->offset_out)};
     if (!state.alpha || !state.offset || !state.alpha_out || !state.offset_out)
@@ -108,30 +111,23 @@ const char* run(const exportable_losses_batch* given, const exportable_losses_wa
 
 extern "C" {
 
-const char* exportable_losses_ctc_float(const exportable_losses_batch* batch, const float* grad_costs, float* costs,
-                                        float* grad, int threads) {
-  return run<float>(&ctc<float>, batch, grad_costs, costs, grad, threads);
-}
-const char* exportable_losses_ctc_double(const exportable_losses_batch* batch, const double* grad_costs,
-                                         double* costs, double* grad, int threads) {
-  return run<double>(&ctc<double>, batch, grad_costs, costs, grad, threads);
-}
-const char* exportable_losses_ctc_forward_float(const exportable_losses_batch* batch,
-                                                const exportable_losses_walk* walk, float* costs, int threads) {
-  return run(batch, walk, costs, threads);
-}
-const char* exportable_losses_ctc_forward_double(const exportable_losses_batch* batch,
-                                                 const exportable_losses_walk* walk, double* costs, int threads) {
-  return run(batch, walk, costs, threads);
-}
-const char* exportable_losses_transducer_float(const exportable_losses_batch* batch, const float* grad_costs,
-                                               float* costs, float* grad, int threads) {
-  return run<float>(&transducer<float>, batch, grad_costs, costs, grad, threads);
-}
-const char* exportable_losses_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
-                                                double* costs, double* grad, int threads) {
-  return run<double>(&transducer<double>, batch, grad_costs, costs, grad, threads);
-}
+#define EXPORTABLE_LOSSES_DOORS(name, Score, Real, Grad)                                                           \
+  const char* exportable_losses_ctc_##name(const exportable_losses_batch* batch, const Real* grad_costs, Real* costs, \
+                                           Grad* grad, int threads) {                                              \
+    return run<Score>(&ctc<Score>, batch, grad_costs, costs, grad, threads);                                       \
+  }                                                                                                                \
+  const char* exportable_losses_ctc_forward_##name(const exportable_losses_batch* batch,                           \
+                                                   const exportable_losses_walk* walk, Real* costs, int threads) { \
+    return run<Score>(batch, walk, costs, threads);                                                                \
+  }                                                                                                                \
+  const char* exportable_losses_transducer_##name(const exportable_losses_batch* batch, const Real* grad_costs,    \
+                                                  Real* costs, Grad* grad, int threads) {                          \
+    return run<Score>(&transducer<Score>, batch, grad_costs, costs, grad, threads);                                \
+  }
+EXPORTABLE_LOSSES_DOORS(float, float, float, float)
+EXPORTABLE_LOSSES_DOORS(double, double, double, double)
+EXPORTABLE_LOSSES_DOORS(bfloat16, bfloat16, float, uint16_t)
+EXPORTABLE_LOSSES_DOORS(float16, float16, float, uint16_t)
 
 const char* exportable_losses_edit_counts(const exportable_losses_sequences* given, int64_t* counts, int threads) {
   if (given == nullptr) return say("sequences: got null, expected sequences");

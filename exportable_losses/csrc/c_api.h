@@ -17,7 +17,7 @@ extern "C" {
 /* Sizes and strides are in elements; a row of classes and the labels of an item are contiguous, and so
  * are a transducer's U+1 rows of a frame. No stride is negative. Arrays of no elements may be null. */
 typedef struct {
-  const void* scores; /* CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V] */
+  const void* scores; /* CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V]; of the function's type */
   int64_t batch, frames, classes, labels;
   int64_t item_stride, frame_stride;
   const int64_t* targets; /* [B, S] or [B, U] */
@@ -28,8 +28,15 @@ typedef struct {
 } exportable_losses_batch;
 
 /* Costs [B], and with grad the gradient of sum(grad_costs * costs), contiguous; grad_costs may be null
- * for ones, grad for no gradient. Up to `threads` threads work; below one counts as one, and where no
- * thread can be started the caller's does it all. Any number of threads may call at once.
+ * for ones, grad for no gradient. Scores of 16 bits, a float's upper half (bfloat16) or IEEE's binary16 (float16),
+ * are computed in float, and their gradient is rounded once to their type.
+ *
+ * Infinite costs, where no alignment exists, have a gradient of zero. A NaN or +inf within an item's frames, among
+ * what its target reads, makes its cost a NaN, and its gradient. What lies behind a length is not read.
+ *
+ * Up to `threads` threads work, and no more than the machine has cores; below one counts as one, and where no
+ * thread can be started the caller's does it all. A process that was forked from one that had threads at work
+ * computes on the caller's alone. Any number of threads may call at once.
  *
  * Returns null, or a message, which is valid until this thread's next call. A batch that is refused
  * leaves costs and grad as they were. When memory runs out ("out of memory: ..."), what they hold
@@ -45,6 +52,18 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_float(const expor
 EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_double(const exportable_losses_batch*,
                                                                       const double* grad_costs, double* costs,
                                                                       double* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_bfloat16(const exportable_losses_batch*,
+                                                                 const float* grad_costs, float* costs,
+                                                                 uint16_t* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_float16(const exportable_losses_batch*,
+                                                                const float* grad_costs, float* costs,
+                                                                uint16_t* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_bfloat16(const exportable_losses_batch*,
+                                                                        const float* grad_costs, float* costs,
+                                                                        uint16_t* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_float16(const exportable_losses_batch*,
+                                                                       const float* grad_costs, float* costs,
+                                                                       uint16_t* grad, int threads);
 
 /* CTC's forward recursion for frames that come in pieces. `alpha` [B, 2, S+1]: log-probabilities of the blanks
  * and of the labels (the last of these is none), without what all of an item's have in common; that is `offset`
@@ -55,13 +74,19 @@ typedef struct {
   void *alpha_out, *offset_out; /* behind them */
 } exportable_losses_walk;
 
-/* Costs [B] if no more frames come. Otherwise as above. */
+/* Costs [B] if no more frames come; the state of scores of 16 bits is of floats. Otherwise as above. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_float(const exportable_losses_batch*,
                                                                       const exportable_losses_walk*, float* costs,
                                                                       int threads);
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_double(const exportable_losses_batch*,
                                                                        const exportable_losses_walk*, double* costs,
                                                                        int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_bfloat16(const exportable_losses_batch*,
+                                                                         const exportable_losses_walk*, float* costs,
+                                                                         int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_float16(const exportable_losses_batch*,
+                                                                        const exportable_losses_walk*, float* costs,
+                                                                        int threads);
 
 /* Sequences of tokens, contiguous: any integers, of which those behind an item's length are not read. */
 typedef struct {

@@ -32,8 +32,9 @@ inline std::string upto(std::int64_t low, std::int64_t high) {
 
 // What is wrong with a batch, or nothing. The core reads scores and targets within these bounds alone.
 // Strides may be zero or smaller than a row: what is only read may overlap.
-template <class Real>
-std::string what_is_wrong(const Batch<Real>& x) {
+template <class Score>
+std::string what_is_wrong(const Batch<Score>& x) {
+  using Real = Computed<Score>;
   const struct {
     const char* name;
     std::int64_t value;

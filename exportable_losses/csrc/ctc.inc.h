@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "lattice.h"
+#include "rows.inc.h"
 #include "wide.h"
 
 namespace exportable_losses {
@@ -45,19 +46,24 @@ struct States {
 
 template <class Real>
 struct Item {
-  const Real* scores;
+  const Access<Real>& access;
+  const char* scores;
   const std::int64_t* targets;
   std::int64_t frames, labels, width, classes, stride, blank;
 
-  Item(const Batch<Real>& batch, std::int64_t b)
-      : scores(batch.scores + b * batch.item_stride),
+  template <class Score>
+  Item(const Batch<Score>& batch, std::int64_t b)
+      : access(access_to<Score>()),
+        scores(reinterpret_cast<const char*>(batch.scores + b * batch.item_stride)),
         targets(batch.targets + b * batch.target_stride),
         frames(batch.input_lengths[b]),
         labels(batch.target_lengths[b]),
         width((labels + 1 + 15) & ~std::int64_t(15)),
         classes(batch.classes),
-        stride(batch.frame_stride),
+        stride(batch.frame_stride * std::int64_t(sizeof(Score))),
         blank(batch.blank) {}
+
+  const void* row(std::int64_t t) const { return scores + t * stride; }
 };
 
 // States in a piece of memory, all impossible at first.
@@ -136,11 +142,11 @@ class Sweep {
   }
 
   // Goes on through the frames of the other and writes their gradient.
-  void cross(Other& other, Wide<Real> all, Real weight, Real* grad) {
+  void cross(Other& other, Wide<Real> all, Real weight, char* grad) {
     divide(now_[0], all);  // so that products with the other's states are shares of all
     Other again(item_, 0, false);
     Tape<Real> states(block, item_.width);
-    std::vector<Real> occupied(2 * item_.width);
+    std::vector<Real> occupied(2 * item_.width), slopes(item_.access.narrow ? item_.classes : 0);
     std::int64_t mine = steps_;
     for (std::int64_t first = (other.steps_ - 1) / block * block; first >= 0; first -= block) {
       const std::int64_t last = std::min(other.steps_, first + block) - 1;
@@ -149,7 +155,7 @@ class Sweep {
       for (std::int64_t k = last; k >= first; --k, ++mine) {
         step<true>(mine, now_[0], next_[0], states[k - first], occupied.data());
         std::swap(now_, next_);
-        gradient(frame(mine), weight, occupied.data(), grad);
+        gradient(frame(mine), weight, occupied.data(), slopes.data(), grad);
       }
     }
   }
@@ -173,13 +179,9 @@ class Sweep {
 
   // The probability of each label at frame t, and of the blank.
   Wide<Real> emit(std::int64_t t) {
-    const Real* y = item_.scores + t * item_.stride;
+    const std::int64_t next = t + direction < 0 || t + direction == item_.frames ? t : t + direction;
     Real* scores = scores_.data() + 1;
-    const std::int64_t next = t + direction < 0 || t + direction == item_.frames ? 0 : direction * item_.stride;
-    for (std::int64_t i = 0; i < item_.labels; ++i) {
-      scores[i] = y[item_.targets[i]];
-      prefetch(y + item_.targets[i] + next);
-    }
+    item_.access.pick(item_.row(t), item_.row(next), item_.targets, item_.labels, scores);
     const Row<Real> p = emitted();
     const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
@@ -187,7 +189,7 @@ class Sweep {
       const Wide<Real> x = exp_wide(scores[i]);
       p.m[i] = x.mantissa, p.e[i] = x.exponent;
     }
-    return exp_wide(y[item_.blank]);
+    return exp_wide(item_.access.at(item_.row(t), item_.blank));
   }
 
   // One frame. Where it meets the other's states behind that frame, also the occupation of the labels, and
@@ -219,16 +221,18 @@ class Sweep {
       for (std::int64_t i = -1; i <= item_.width; ++i) row.set(i, multiply(row[i], inverse(by)));
   }
 
-  void gradient(std::int64_t t, Real weight, const Real* occupied, Real* grad) {
-    const Real* y = item_.scores + t * item_.stride;
-    grad += t * item_.classes;
-#pragma GCC ivdep
-    for (std::int64_t c = 0; c < item_.classes; ++c) grad[c] = weight * exp_negative(y[c]);
+  // The gradient of scores that are no Real is narrowed from `slopes`.
+  void gradient(std::int64_t t, Real weight, const Real* occupied, Real* slopes, char* grad) {
+    const Access<Real>& access = item_.access;
+    grad += t * item_.classes * access.bytes;
+    if (access.narrow == nullptr) slopes = reinterpret_cast<Real*>(grad);
+    access.slopes(item_.row(t), item_.classes, weight, slopes);
     Real on_blank = 0;
 #pragma omp simd reduction(+ : on_blank)
     for (std::int64_t i = 0; i < item_.width; ++i) on_blank += occupied[i + item_.width];
-    grad[item_.blank] -= weight * on_blank;
-    for (std::int64_t i = 0; i < item_.labels; ++i) grad[item_.targets[i]] -= weight * occupied[i - first];
+    slopes[item_.blank] -= weight * on_blank;
+    for (std::int64_t i = 0; i < item_.labels; ++i) slopes[item_.targets[i]] -= weight * occupied[i - first];
+    if (access.narrow != nullptr) access.narrow(slopes, item_.classes, grad);
   }
 
   Item<Real> item_;
@@ -241,7 +245,7 @@ class Sweep {
 
 // The cost of an item, and with grad its gradient of frames [0, input_length).
 template <class Real>
-Real ctc_item(const Item<Real>& item, Real weight, Real* grad, const Parallel& parallel) {
+Real ctc_item(const Item<Real>& item, Real weight, char* grad, const Parallel& parallel) {
   const std::int64_t half = item.frames / 2;
   Sweep<Real, 1> front(item, half, grad != nullptr);
   Sweep<Real, -1> back(item, item.frames - half, grad != nullptr);
@@ -249,8 +253,8 @@ Real ctc_item(const Item<Real>& item, Real weight, Real* grad, const Parallel& p
   const Wide<Real> all = front.meet(back);
   const Real cost = minus_log(all);
   if (grad == nullptr) return cost;
-  if (std::isinf(cost))
-    std::fill(grad, grad + item.frames * item.classes, Real(0));
+  if (!std::isfinite(cost))
+    item.access.fill(grad, item.frames * item.classes, std::isnan(cost) ? cost : Real(0));
   else
     parallel(2, [&](std::int64_t side) {
       side == 0 ? front.cross(back, all, weight, grad) : back.cross(front, all, weight, grad);
@@ -258,17 +262,19 @@ Real ctc_item(const Item<Real>& item, Real weight, Real* grad, const Parallel& p
   return cost;
 }
 
-template <class Real>
-void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+template <class Score>
+void ctc(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
+         const Parallel& parallel) {
+  using Real = Computed<Score>;
   const Parallel alone = [](std::int64_t count, const std::function<void(std::int64_t)>& work) {
     for (std::int64_t i = 0; i < count; ++i) work(i);
   };
   const std::int64_t size = batch.frames * batch.classes;
   auto run = [&](std::int64_t b, const Parallel& inside) {
     const Item<Real> item(batch, b);
-    Real* rows = grad ? grad + b * size : nullptr;
-    costs[b] = ctc_item(item, grad_costs ? grad_costs[b] : Real(1), rows, inside);
-    if (grad) std::fill(rows + item.frames * item.classes, rows + size, Real(0));
+    Score* rows = grad ? grad + b * size : nullptr;
+    costs[b] = ctc_item(item, grad_costs ? grad_costs[b] : Real(1), reinterpret_cast<char*>(rows), inside);
+    if (grad) std::fill(rows + item.frames * item.classes, rows + size, Score{});
   };
   constexpr std::int64_t worth_a_thread = 1 << 15;  // states of all frames: some twenty microseconds
   if (batch.batch == 1)
@@ -298,11 +304,11 @@ Real walk_on(const Item<Real>& item, std::int64_t labels, const Real* alpha, con
   auto see = [&](Wide<Real> x) {
     x = normalised(x.mantissa, x.exponent);
     const bool larger = x.exponent > most.exponent || (x.exponent == most.exponent && x.mantissa > most.mantissa);
-    if (larger || x.mantissa != x.mantissa) most = x;
+    if ((larger && most.mantissa == most.mantissa) || x.mantissa != x.mantissa) most = x;
   };
   for (std::int64_t i = 0; i <= item.labels; ++i) see(state.blank[i]);
   for (std::int64_t i = 0; i < item.labels; ++i) see(state.label[i]);
-  if (item.frames == 0 || !(most.mantissa > 0)) most = one;  // a state that is kept, or none that is possible
+  if (item.frames == 0 || most.mantissa == 0) most = one;  // a state that is kept, or none that is possible
 
   Real high = offset[0], low = offset[1];
   const double moved = log_ratio(most, one);
@@ -325,11 +331,12 @@ Real walk_on(const Item<Real>& item, std::int64_t labels, const Real* alpha, con
   return Real(-(double(high) + (double(low) + log_ratio(all, most))));
 }
 
-template <class Real>
-void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel) {
+template <class Score>
+void ctc_forward(const Batch<Score>& batch, const Walk<Computed<Score>>& walk, Computed<Score>* costs,
+                 const Parallel& parallel) {
   const std::int64_t states = 2 * (batch.labels + 1);
   parallel(batch.batch, [&](std::int64_t b) {
-    costs[b] = walk_on(Item<Real>(batch, b), batch.labels, walk.alpha + b * states, walk.offset + 2 * b,
+    costs[b] = walk_on(Item<Computed<Score>>(batch, b), batch.labels, walk.alpha + b * states, walk.offset + 2 * b,
                        walk.alpha_out + b * states, walk.offset_out + 2 * b);
   });
 }

@@ -6,15 +6,15 @@
 #include "edits.h"
 #include "lattice.h"
 
-#define EXPORTABLE_LOSSES_DECLARE(isa)                                                             \
-  namespace isa {                                                                                  \
-  template <class Real>                                                                            \
-  void ctc(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                        \
-  template <class Real>                                                                            \
-  void ctc_forward(const Batch<Real>&, const Walk<Real>&, Real*, const Parallel&);                 \
-  template <class Real>                                                                            \
-  void transducer(const Batch<Real>&, const Real*, Real*, Real*, const Parallel&);                 \
-  void edit_counts(const Sequences&, std::int64_t*, const Parallel&);                              \
+#define EXPORTABLE_LOSSES_DECLARE(isa)                                                                              \
+  namespace isa {                                                                                                   \
+  template <class Score>                                                                                            \
+  void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);                 \
+  template <class Score>                                                                                            \
+  void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&);           \
+  template <class Score>                                                                                            \
+  void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);          \
+  void edit_counts(const Sequences&, std::int64_t*, const Parallel&);                                               \
   }
 
 namespace exportable_losses {
@@ -29,7 +29,8 @@ namespace {
 
 Isa best() {
 #ifdef EXPORTABLE_LOSSES_X86
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Isa::baseline;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    return Isa::baseline;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl"))
     return Isa::avx512;
@@ -69,18 +70,21 @@ const char* instruction_set() {
 #define EXPORTABLE_LOSSES_CALL(call) return baseline::call;
 #endif
 
-template <class Real>
-void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+template <class Score>
+void ctc(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
+         const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(ctc(batch, grad_costs, costs, grad, parallel))
 }
 
-template <class Real>
-void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel) {
+template <class Score>
+void ctc_forward(const Batch<Score>& batch, const Walk<Computed<Score>>& walk, Computed<Score>* costs,
+                 const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(ctc_forward(batch, walk, costs, parallel))
 }
 
-template <class Real>
-void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+template <class Score>
+void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
+                const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
 }
 
@@ -88,11 +92,13 @@ void edit_counts(const Sequences& sequences, std::int64_t* counts, const Paralle
   EXPORTABLE_LOSSES_CALL(edit_counts(sequences, counts, parallel))
 }
 
-template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);
-template void ctc(const Batch<double>&, const double*, double*, double*, const Parallel&);
-template void ctc_forward(const Batch<float>&, const Walk<float>&, float*, const Parallel&);
-template void ctc_forward(const Batch<double>&, const Walk<double>&, double*, const Parallel&);
-template void transducer(const Batch<float>&, const float*, float*, float*, const Parallel&);
-template void transducer(const Batch<double>&, const double*, double*, double*, const Parallel&);
+#define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
+  template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
+  template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
+  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
+EXPORTABLE_LOSSES_FOR(double)
+EXPORTABLE_LOSSES_FOR(float)
+EXPORTABLE_LOSSES_FOR(bfloat16)
+EXPORTABLE_LOSSES_FOR(float16)
 
 }  // namespace exportable_losses

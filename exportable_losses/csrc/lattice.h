@@ -12,10 +12,34 @@ namespace exportable_losses {
 // Runs work(i) for every i in [0, count), in any order, on as many threads as the caller has.
 using Parallel = std::function<void(std::int64_t count, const std::function<void(std::int64_t)>& work)>;
 
+// Numbers of 16 bits as they lie in memory.
+struct bfloat16 {
+  std::uint16_t bits;
+};
+struct float16 {
+  std::uint16_t bits;
+};
+
+// The type in which scores are computed, and of their costs.
+template <class Score>
+struct ComputedAs {
+  using type = Score;
+};
+template <>
+struct ComputedAs<bfloat16> {
+  using type = float;
+};
+template <>
+struct ComputedAs<float16> {
+  using type = float;
+};
+template <class Score>
+using Computed = typename ComputedAs<Score>::type;
+
 // What both losses are given. Lengths are absolute; all sizes are in elements.
-template <class Real>
+template <class Score>
 struct Batch {
-  const Real* scores;  // CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V]
+  const Score* scores;  // CTC: log-probabilities [B, T, C]; transducer: logits [B, T, U+1, V]
   std::int64_t batch, frames, classes;
   std::int64_t labels;  // S or U: the width of targets
   std::int64_t item_stride, frame_stride;  // of scores; a row of classes is contiguous
@@ -26,12 +50,14 @@ struct Batch {
   std::int64_t blank;
 };
 
-// Costs [B] in nats, infinite where no alignment exists. With grad, also the gradient of
-// sum(grad_costs * costs) in the scores, contiguous in their shape; grad_costs may be null for
-// ones. The gradient of an infinite cost is zero. CTC's gradient is torch's: exp(log_probs) minus
-// the occupation of the lattice.
-template <class Real>
-void ctc(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel);
+// Costs [B] in nats, infinite where no alignment exists, and a NaN where the frames of an item have a NaN or
+// +inf among what its target reads. With grad, also the gradient of sum(grad_costs * costs) in the scores,
+// contiguous in their shape and rounded once to their type; grad_costs may be null for ones. The gradient of an
+// infinite cost is zero, that of a NaN is one. CTC's gradient is torch's: exp(log_probs) minus the occupation
+// of the lattice.
+template <class Score>
+void ctc(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
+         const Parallel& parallel);
 
 // Where CTC's forward recursion stands between two frames, for a batch: log-probabilities of the blanks and of
 // the labels without what all of an item's have in common, and that, as the sum of a number and its rounding.
@@ -42,11 +68,12 @@ struct Walk {
 };
 
 // Costs [B] if no more frames come.
-template <class Real>
-void ctc_forward(const Batch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel);
+template <class Score>
+void ctc_forward(const Batch<Score>& batch, const Walk<Computed<Score>>& walk, Computed<Score>* costs,
+                 const Parallel& parallel);
 
-template <class Real>
-void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad,
+template <class Score>
+void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
                 const Parallel& parallel);
 
 // The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names

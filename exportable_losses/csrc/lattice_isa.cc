@@ -9,12 +9,14 @@
 namespace exportable_losses {
 namespace ISA {
 
-template void ctc(const Batch<float>&, const float*, float*, float*, const Parallel&);
-template void ctc(const Batch<double>&, const double*, double*, double*, const Parallel&);
-template void ctc_forward(const Batch<float>&, const Walk<float>&, float*, const Parallel&);
-template void ctc_forward(const Batch<double>&, const Walk<double>&, double*, const Parallel&);
-template void transducer(const Batch<float>&, const float*, float*, float*, const Parallel&);
-template void transducer(const Batch<double>&, const double*, double*, double*, const Parallel&);
+#define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
+  template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
+  template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
+  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
+EXPORTABLE_LOSSES_FOR(double)
+EXPORTABLE_LOSSES_FOR(float)
+EXPORTABLE_LOSSES_FOR(bfloat16)
+EXPORTABLE_LOSSES_FOR(float16)
 
 }  // namespace ISA
 }  // namespace exportable_losses

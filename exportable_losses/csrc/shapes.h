@@ -37,8 +37,8 @@ struct CTC {
   static constexpr const char *dimensions = "[B, T, C]", *labels = "S";
 
   static std::int64_t label_count(const Shape&, const Shape& targets) { return targets[1]; }
-  template <class Real, class... Rest>
-  static void compute(const Batch<Real>& batch, Rest... rest) {
+  template <class Score, class... Rest>
+  static void compute(const Batch<Score>& batch, Rest... rest) {
     ctc(batch, rest...);
   }
 };
@@ -49,15 +49,15 @@ struct Transducer {
   static constexpr const char *dimensions = "[B, T, U+1, V] with U+1 at least 1", *labels = "U";
 
   static std::int64_t label_count(const Shape& logits, const Shape&) { return logits[2] - 1; }
-  template <class Real, class... Rest>
-  static void compute(const Batch<Real>& batch, Rest... rest) {
+  template <class Score, class... Rest>
+  static void compute(const Batch<Score>& batch, Rest... rest) {
     transducer(batch, rest...);
   }
 };
 
 // The batch behind the first four inputs, every size of it checked and no value: those may lie on a device.
-template <class Loss, class Real>
-Batch<Real> sized_batch(const Array<Real>& scores, const Array<std::int64_t>& targets,
+template <class Loss, class Score>
+Batch<Score> sized_batch(const Array<Score>& scores, const Array<std::int64_t>& targets,
                           const Array<std::int64_t>& input_lengths, const Array<std::int64_t>& target_lengths,
                           std::int64_t blank) {
   const Shape& sizes = scores.shape;
@@ -70,9 +70,9 @@ Batch<Real> sized_batch(const Array<Real>& scores, const Array<std::int64_t>& ta
   expect(targets.shape == per_label, "targets", targets.shape, text(per_label) + because);
   expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
   expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
-  expect(fits<Real>({sizes[0], sizes[1], labels + 1, sizes.back()}), Loss::scores, sizes, "what fits in memory");
+  expect(fits<Computed<Score>>({sizes[0], sizes[1], labels + 1, sizes.back()}), Loss::scores, sizes, "what fits in memory");
 
-  Batch<Real> batch{};
+  Batch<Score> batch{};
   batch.scores = scores.data;
   batch.batch = sizes[0], batch.frames = sizes[1], batch.classes = sizes.back();
   batch.labels = labels;
@@ -87,9 +87,9 @@ Batch<Real> sized_batch(const Array<Real>& scores, const Array<std::int64_t>& ta
 }
 
 // The same, every value checked too.
-template <class Loss, class Real, class... Rest>
-Batch<Real> checked_batch(const Array<Real>& scores, const Rest&... rest) {
-  const Batch<Real> batch = sized_batch<Loss>(scores, rest...);
+template <class Loss, class Score, class... Rest>
+Batch<Score> checked_batch(const Array<Score>& scores, const Rest&... rest) {
+  const Batch<Score> batch = sized_batch<Loss>(scores, rest...);
   const std::string wrong = what_is_wrong(batch);
   if (!wrong.empty()) throw std::invalid_argument(wrong);
   return batch;

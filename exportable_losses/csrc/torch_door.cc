@@ -37,7 +37,7 @@ Parallel torchs_threads() { return on_threads(at::in_parallel_region() ? 1 : at:
 
 template <class Element>
 Array<Element> array(const Tensor& tensor) {
-  return {tensor.const_data_ptr<Element>(), tensor.sizes().vec()};
+  return {static_cast<const Element*>(tensor.const_data_ptr()), tensor.sizes().vec()};
 }
 
 Tensor integers(const Tensor& given, const char* name) {
@@ -54,23 +54,25 @@ Tensor in_rows(const Tensor& scores) {
   return rows ? scores : scores.contiguous();
 }
 
-// Costs [B], and with grad_costs the gradient in the shape of the scores.
-template <class Loss, class Real>
+// Costs [B], and with grad_costs the gradient in the shape of the scores and of their type.
+template <class Loss, class Score>
 std::tuple<Tensor, Tensor> compute(const Tensor& scores, const Tensor& targets, const Tensor& input_lengths,
                                    const Tensor& target_lengths, std::int64_t blank_index, const Tensor* grad_costs) {
+  using Real = Computed<Score>;
   try {
-    auto batch = checked_batch<Loss>(array<Real>(scores), array<std::int64_t>(targets),
+    auto batch = checked_batch<Loss>(array<Score>(scores), array<std::int64_t>(targets),
                                      array<std::int64_t>(input_lengths), array<std::int64_t>(target_lengths),
                                      blank_index);
     batch.item_stride = scores.stride(0), batch.frame_stride = scores.stride(1);
-    Tensor costs = at::empty({batch.batch}, scores.options()), weights, grad;
+    const auto computed = scores.options().dtype(c10::CppTypeToScalarType<Real>::value);
+    Tensor costs = at::empty({batch.batch}, computed), weights, grad;
     if (grad_costs != nullptr) {
       expect(grad_costs->sizes() == costs.sizes(), "grad_costs", grad_costs->sizes().vec(), text({batch.batch}));
-      weights = grad_costs->to(scores.scalar_type()).contiguous();
+      weights = grad_costs->to(costs.scalar_type()).contiguous();
       grad = at::empty(scores.sizes(), scores.options());
     }
     Loss::compute(batch, grad_costs ? weights.const_data_ptr<Real>() : nullptr, costs.mutable_data_ptr<Real>(),
-                  grad_costs ? grad.mutable_data_ptr<Real>() : nullptr, torchs_threads());
+                  grad_costs ? static_cast<Score*>(grad.mutable_data_ptr()) : nullptr, torchs_threads());
     return {costs, grad};
   } catch (const std::invalid_argument& wrong) {
     TORCH_CHECK_VALUE(false, wrong.what());
@@ -80,10 +82,16 @@ std::tuple<Tensor, Tensor> compute(const Tensor& scores, const Tensor& targets, 
 template <class Loss>
 std::tuple<Tensor, Tensor> compute(const Tensor& scores, const Tensor& targets, const Tensor& input_lengths,
                                    const Tensor& target_lengths, std::int64_t blank_index, const Tensor* grad_costs) {
-  const at::ScalarType type = scores.scalar_type();
-  TORCH_CHECK_VALUE(type == at::kFloat || type == at::kDouble, Loss::scores, ": got ", type,
-                    ", expected Float or Double");
-  const auto run = type == at::kFloat ? &compute<Loss, float> : &compute<Loss, double>;
+  const auto run = [&] {
+    switch (scores.scalar_type()) {
+      case at::kFloat: return &compute<Loss, float>;
+      case at::kDouble: return &compute<Loss, double>;
+      case at::kBFloat16: return &compute<Loss, bfloat16>;
+      case at::kHalf: return &compute<Loss, float16>;
+      default:
+        TORCH_CHECK_VALUE(false, Loss::scores, ": got ", scores.scalar_type(), ", expected floating point of 16, 32 or 64 bits");
+    }
+  }();
   return run(in_rows<Loss>(scores), integers(targets, "targets"), integers(input_lengths, "input_lengths"),
              integers(target_lengths, "target_lengths"), blank_index, grad_costs);
 }
@@ -132,6 +140,34 @@ template <class Loss>
 Tensor differentiable(const Tensor& scores, const Tensor& targets, const Tensor& input_lengths,
                       const Tensor& target_lengths, std::int64_t blank_index) {
   return Differentiable<Loss>::apply(scores, targets, input_lengths, target_lengths, blank_index);
+}
+
+// The gradient has no derivative of its own: who asks for one is told so, as by torch's CTC.
+template <class Loss>
+struct DifferentiableOnce : torch::autograd::Function<DifferentiableOnce<Loss>> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext*, const Tensor& scores,
+                                                const Tensor& targets, const Tensor& input_lengths,
+                                                const Tensor& target_lengths, std::int64_t blank_index,
+                                                const Tensor& grad_costs) {
+    static const auto below = find<LatticeGrad>(operator_name<Loss> + std::string("_grad"));
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto [costs, grad] = below.call(scores, targets, input_lengths, target_lengths, blank_index, grad_costs);
+    return {costs, grad};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 const torch::autograd::variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, "derivative for ", operator_name<Loss>, "_grad is not implemented");
+  }
+};
+
+template <class Loss>
+std::tuple<Tensor, Tensor> differentiable_once(const Tensor& scores, const Tensor& targets,
+                                               const Tensor& input_lengths, const Tensor& target_lengths,
+                                               std::int64_t blank_index, const Tensor& grad_costs) {
+  const auto outputs = DifferentiableOnce<Loss>::apply(scores, targets, input_lengths, target_lengths, blank_index,
+                                                       grad_costs);
+  return {outputs[0], outputs[1]};
 }
 
 Tensor edits(const Tensor& predictions, const Tensor& targets, const Tensor& prediction_lengths,
@@ -212,6 +248,8 @@ void add(torch::Library& m, const std::string& loss_name) {
   m.impl(loss_name.c_str(), torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(loss<Loss>)));
   m.impl((loss_name + "_grad").c_str(), torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(loss_grad<Loss>)));
   m.impl(loss_name.c_str(), torch::dispatch(c10::DispatchKey::Autograd, TORCH_FN(differentiable<Loss>)));
+  m.impl((loss_name + "_grad").c_str(),
+         torch::dispatch(c10::DispatchKey::Autograd, TORCH_FN(differentiable_once<Loss>)));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lattice.h"
+#include "rows.inc.h"
 #include "wide.h"
 
 namespace exportable_losses {
@@ -35,41 +36,11 @@ struct Grid {
   }
 };
 
-template <class Real>
-inline Real row_max(const Real* x, std::int64_t n) {
-  const Real least = -std::numeric_limits<Real>::infinity();
-  const std::int64_t quarter = n / 4;
-  Real a = least, b = least, c = least, d = least;  // four, since each waits for its own last maximum
-#pragma omp simd reduction(max : a, b, c, d)
-  for (std::int64_t i = 0; i < quarter; ++i) {
-    a = x[i] > a ? x[i] : a;
-    b = x[i + quarter] > b ? x[i + quarter] : b;
-    c = x[i + 2 * quarter] > c ? x[i + 2 * quarter] : c;
-    d = x[i + 3 * quarter] > d ? x[i + 3 * quarter] : d;
-  }
-  for (std::int64_t i = 4 * quarter; i < n; ++i) a = x[i] > a ? x[i] : a;
-  return std::max(std::max(a, b), std::max(c, d));
-}
-
-template <class Real>
-inline Real row_sum_exp(const Real* x, std::int64_t n, Real top) {
-  Real sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < n; ++i) sum += exp_in_sum(x[i] - top);
-  return sum;
-}
-
-// Has the row fetched while the one before it is computed.
-template <class Real>
-inline void prefetch_row(const Real* x, std::int64_t n) {
-  constexpr std::int64_t line = 64 / sizeof(Real);
-  for (std::int64_t i = 0; i < n; i += line) prefetch(x + i);
-}
-
 // The nodes (t, 0..U) of one frame.
-template <class Real>
-void normalise_frame(const Batch<Real>& batch, std::int64_t item, std::int64_t t, Grid<Real>& grid) {
-  const Real* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
+template <class Score>
+void normalise_frame(const Batch<Score>& batch, std::int64_t item, std::int64_t t, Grid<Computed<Score>>& grid) {
+  using Real = Computed<Score>;
+  const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
   const std::int64_t* targets = batch.targets + item * batch.target_stride;
   for (std::int64_t u = 0; u <= grid.labels; ++u, row += batch.classes) {
     const Real top = row_max(row, batch.classes);
@@ -77,10 +48,10 @@ void normalise_frame(const Batch<Real>& batch, std::int64_t item, std::int64_t t
     const Real sum = row_sum_exp(row, batch.classes, top);
     if (!grid.top.empty()) grid.top[t * grid.width() + u] = top, grid.sum[t * grid.width() + u] = sum;
     const std::int64_t n = grid.at(t, u);
-    const Wide<Real> stay = exp_wide(row[batch.blank] - top);
+    const Wide<Real> stay = exp_wide(widened(row[batch.blank]) - top);
     grid.stay_m[n] = stay.mantissa / sum, grid.stay_e[n] = stay.exponent;
     if (u < grid.labels) {
-      const Wide<Real> emit = exp_wide(row[targets[u]] - top);
+      const Wide<Real> emit = exp_wide(widened(row[targets[u]]) - top);
       grid.emit_m[n] = emit.mantissa / sum, grid.emit_e[n] = emit.exponent;
     }
   }
@@ -166,29 +137,36 @@ Real walk(Grid<Real>& grid, bool with_grad) {
 }
 
 // The gradient of the nodes (t, 0..U) of one frame, and zero for those the item does not have.
-template <class Real>
-void gradient_frame(const Batch<Real>& batch, std::int64_t item, std::int64_t t, const Grid<Real>& grid, Real weight,
-                    Real* grad) {
+template <class Score>
+void gradient_frame(const Batch<Score>& batch, std::int64_t item, std::int64_t t, const Grid<Computed<Score>>& grid,
+                    Computed<Score> weight, Score* grad) {
+  using Real = Computed<Score>;
+  constexpr bool narrower = !std::is_same<Score, Real>::value;
+  std::vector<Real> wide_slopes(narrower ? batch.classes : 0);
   const std::int64_t classes = batch.classes;
   const std::int64_t* targets = batch.targets + item * batch.target_stride;
-  const Real* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
+  const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
   for (std::int64_t u = 0; u <= batch.labels; ++u, row += classes, grad += classes) {
     if (t >= grid.frames || u > grid.labels) {
-      std::fill(grad, grad + classes, Real(0));
+      std::fill(grad, grad + classes, Score{});
       continue;
     }
     const std::int64_t n = grid.at(t, u);
     const Real stay = weight * grid.stay_m[n], emit = weight * grid.emit_m[n];
     const Real top = grid.top[t * grid.width() + u], scale = (stay + emit) / grid.sum[t * grid.width() + u];
-#pragma GCC ivdep
-    for (std::int64_t v = 0; v < classes; ++v) grad[v] = scale * exp_negative(row[v] - top);
-    grad[batch.blank] -= stay;
-    if (u < grid.labels) grad[targets[u]] -= emit;
+    Real* slopes = wide_slopes.data();
+    if constexpr (!narrower) slopes = grad;
+    row_slopes(row, classes, top, scale, slopes);
+    slopes[batch.blank] -= stay;
+    if (u < grid.labels) slopes[targets[u]] -= emit;
+    if constexpr (narrower) narrow(slopes, classes, grad);
   }
 }
 
-template <class Real>
-void transducer(const Batch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+template <class Score>
+void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
+                const Parallel& parallel) {
+  using Real = Computed<Score>;
   std::vector<Grid<Real>> grids(batch.batch);
   for (std::int64_t b = 0; b < batch.batch; ++b)
     grids[b].shape(batch.input_lengths[b], batch.target_lengths[b], grad != nullptr);

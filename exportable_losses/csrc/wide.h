@@ -107,7 +107,7 @@ inline Wide<Real> normalised(Real mantissa, Real exponent) {
   return {zero ? Real(0) : one_to_two, zero ? lowest<Real>() : exponent + shift};
 }
 
-// exp(x); x may be -inf.
+// exp(x); x may be -inf. Of what no probability has as its logarithm, +inf and beyond what fits, it is a NaN.
 template <class Real>
 inline Wide<Real> exp_wide(Real x) {
   using F = Format<Real>;
@@ -117,7 +117,8 @@ inline Wide<Real> exp_wide(Real x) {
   const Real r = (x - n * F::ln2_high) - n * F::ln2_low;
   const bool zero = x <= lowest<Real>();
   const bool exact = !(std::abs(scaled) >= F::round_magic / 4);
-  return {zero ? Real(0) : exact ? exp_near_zero(r) : Real(1), zero ? lowest<Real>() : n};
+  const Real one = scaled - scaled + Real(1);  // of infinity a NaN
+  return {zero ? Real(0) : exact ? exp_near_zero(r) : one, zero ? lowest<Real>() : n};
 }
 
 // exp(x) as a plain number, for x <= 0: zero where it underflows. A NaN stays one.

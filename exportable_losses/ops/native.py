@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from ..library import library_path
-from .scores import computed, widened
+from .scores import computed
 
 _FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
 _SEQUENCES = ("predictions", "targets", "prediction_lengths", "target_lengths")
-TYPES = {torch.float32: "float", torch.float64: "double"}
+TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 
 
 class Batch(ctypes.Structure):
@@ -91,7 +96,7 @@ def _library() -> ctypes.CDLL | None:
 
 def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
-    if scores.device.type == "cpu" and computed(scores.dtype) not in TYPES:
+    if scores.device.type == "cpu" and scores.dtype not in TYPES:
         return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
     return unavailable_on(scores.device)
 
@@ -124,8 +129,7 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    dtype, scores = scores.dtype, widened(scores)
-    costs = scores.new_empty(scores.shape[0])
+    costs = scores.new_empty(scores.shape[0], dtype=computed(scores.dtype))
     grad = None
     if grad_costs is not None:
         grad = torch.empty(scores.shape, dtype=scores.dtype)
@@ -135,7 +139,7 @@ def _run(
     compute_into(
         loss, scores, targets, input_lengths, target_lengths, blank_index, grad_costs, costs=costs, grad=grad
     )
-    return costs, None if grad is None else grad.to(dtype)
+    return costs, grad
 
 
 def compute_into(
@@ -151,6 +155,8 @@ def compute_into(
     grad: Tensor | None,
 ) -> None:
     """Write costs, and the gradient where it is asked for, to contiguous tensors that are there already.
+
+    Costs are float32 where scores have 16 bits, and the gradient is in the type of the scores.
 
     Args:
         loss: ``ctc`` or ``transducer``; the other arguments are those of these functions.
@@ -170,7 +176,7 @@ def compute_into(
     targets = targets.long().contiguous()
     input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
     if grad_costs is not None:
-        grad_costs = grad_costs.to(scores.dtype).contiguous()
+        grad_costs = grad_costs.to(costs.dtype).contiguous()
     error = getattr(_library(), f"exportable_losses_{loss}_{TYPES[scores.dtype]}")(
         ctypes.byref(Batch.of(scores, targets, input_lengths, target_lengths, blank_index)),
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
@@ -202,12 +208,12 @@ def ctc_forward(
     names = ("targets", "input_lengths", "target_lengths", "alpha", "offset")
     given = dict(zip(names, (targets, input_lengths, target_lengths, alpha, offset), strict=True))
     _on_the_cpu(given, "the scores are")
-    log_probs = in_rows(widened(log_probs))
+    log_probs = in_rows(log_probs)
     targets = targets.long().contiguous()
     input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
-    state = [tensor.to(log_probs.dtype).contiguous() for tensor in (alpha, offset)]
+    costs = log_probs.new_empty(log_probs.shape[0], dtype=computed(log_probs.dtype))
+    state = [tensor.to(costs.dtype).contiguous() for tensor in (alpha, offset)]
     found = [torch.empty_like(tensor) for tensor in state]
-    costs = log_probs.new_empty(log_probs.shape[0])
     walk = (ctypes.c_void_p * 4)(*(tensor.data_ptr() for tensor in (*state, *found)))
     error = getattr(_library(), f"exportable_losses_ctc_forward_{TYPES[log_probs.dtype]}")(
         ctypes.byref(Batch.of(log_probs, targets, input_lengths, target_lengths, blank_index)),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from computer_cases import HARD, SETS, Lattice, behind, check, compute, lattice, native_on
+from computer_cases import HARD, SETS, Lattice, behind, check, compute, lattice, native_on, tight
 from enumeration import ctc_by_enumeration, label_sequences, padded, transducer_by_enumeration
 from hypothesis import given as given_any
 from hypothesis import settings
@@ -18,6 +18,7 @@ from exportable_losses.ops.computers import COMPUTERS
 from exportable_losses.ops.cuda import cuda_library_path
 
 F32, F64 = torch.float32, torch.float64
+BF16, F16 = torch.bfloat16, torch.float16
 EVERYONE = [*(f"native {isa}" for isa in SETS), "torchaudio", "numba", "torch"]
 if torch.cuda.is_available():
     EVERYONE += [f"{name} on a GPU" for name in ("cuda", "torchaudio", "numba", "torch")]
@@ -25,7 +26,7 @@ LATTICES = [
     pytest.param(r, id=r.id) for r in recordings() if r.name in ("ctc_loss", "ctc_loss_kd", "transducer_loss")
 ]
 each_loss = pytest.mark.parametrize("loss", ["ctc", "transducer"])
-each_type = pytest.mark.parametrize("dtype", [F32, F64])
+each_type = pytest.mark.parametrize("dtype", [F32, F64, BF16, F16])
 
 
 class Computer(NamedTuple):
@@ -97,7 +98,8 @@ def test_ctc_is_the_sum_over_all_alignments(computer: Computer, blank: int, dtyp
     assert any(cost.isinf() for cost, _ in truth)
     costs, grad = compute(computer.module, of_one_item(item, sequences, 4, blank), dtype, computer.device)
     torch.testing.assert_close(costs, torch.stack([cost for cost, _ in truth]), **tight(dtype))
-    torch.testing.assert_close(grad, torch.stack([gradient for _, gradient in truth]), **tight(dtype))
+    gradients = torch.stack([gradient for _, gradient in truth])
+    torch.testing.assert_close(grad, gradients, **tight(dtype, grad=True))
 
 
 @each_type
@@ -113,7 +115,8 @@ def test_transducer_is_the_sum_over_all_alignments(
         logits = item.clone().requires_grad_()
         truth = transducer_by_enumeration(logits[:, : len(labels) + 1], labels, blank)
         torch.testing.assert_close(cost, truth.detach(), **tight(dtype))
-        torch.testing.assert_close(gradient, torch.autograd.grad(truth, logits)[0], **tight(dtype))
+        slopes = torch.autograd.grad(truth, logits)[0]
+        torch.testing.assert_close(gradient, slopes, **tight(dtype, grad=True))
 
 
 def of_one_item(item: torch.Tensor, sequences: list[tuple[int, ...]], width: int, blank: int) -> Lattice:
@@ -123,10 +126,6 @@ def of_one_item(item: torch.Tensor, sequences: list[tuple[int, ...]], width: int
     frames = torch.full((len(sequences),), item.shape[0])
     lengths = torch.tensor([len(s) for s in sequences])
     return Lattice(scores, targets, frames, lengths, blank, torch.ones(len(sequences), dtype=F64))
-
-
-def tight(dtype: torch.dtype) -> dict[str, float]:
-    return {"rtol": 1e-5, "atol": 1e-5} if dtype == F32 else {"rtol": 1e-9, "atol": 1e-11}
 
 
 # Plain torch in float64
@@ -156,7 +155,8 @@ def test_any_lattice(computer: Computer, loss: str) -> None:
         given = lattice(loss, sizes, seed, blank % sizes[2], scale)
         check(computer.module, given, dtype, computer.device)
         if dtype == F64:
-            check(computer.module, given, F32, computer.device)
+            for less in (F32, BF16, F16):
+                check(computer.module, given, less, computer.device)
 
     agrees()
 
@@ -181,16 +181,23 @@ def test_nothing_is_read_behind_a_length(computer: Computer, loss: str, dtype: t
 
 @each_type
 @each_loss
-def test_a_nan_stays_a_nan_in_its_item(computer: Computer, loss: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("frames", [slice(3, 4), slice(6, 7), slice(0, 7)], ids=["one", "last", "all"])
+def test_no_logarithm_of_a_probability(
+    computer: Computer, loss: str, dtype: torch.dtype, bad: float, frames: slice
+) -> None:
+    """A NaN or +inf that the target reads, in whichever frame and class: a NaN, in that item alone."""
     computer.needs(loss, dtype)
     given = lattice(loss)
     costs, grad = compute(computer.module, given, dtype, computer.device)
-    given.scores[0, 3, ..., given.blank] = torch.nan
-    bad, bad_grad = compute(computer.module, given, dtype, computer.device)
-    assert bad[0].isnan()
-    assert bad_grad[0].isnan().any()
-    torch.testing.assert_close(bad[1:], costs[1:], **tight(dtype))
-    torch.testing.assert_close(bad_grad[1:], grad[1:], **tight(dtype))
+    for label in (given.blank, *given.targets[0].tolist()):
+        scores = given.scores.clone()
+        scores[0, frames, ..., label] = bad
+        got, got_grad = compute(computer.module, given._replace(scores=scores), dtype, computer.device)
+        assert got[0].isnan()
+        assert got_grad[0].isnan().all()
+        torch.testing.assert_close(got[1:], costs[1:], rtol=0, atol=0)
+        torch.testing.assert_close(got_grad[1:], grad[1:], rtol=0, atol=0)
 
 
 @each_type
