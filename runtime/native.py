@@ -6,12 +6,12 @@ from typing import Literal
 
 import onnxruntime
 
-from exportable_losses.library import library_path
+from exportable_losses.library import library_path, load
 
 
 def instruction_set(path: str) -> str:
     """The instruction set that an operator library runs on."""
-    ask = ctypes.CDLL(path).exportable_losses_instruction_set
+    ask = load(path).exportable_losses_instruction_set
     ask.restype = ctypes.c_char_p
     return str(ask().decode())
 
@@ -37,6 +37,7 @@ def register(options: onnxruntime.SessionOptions, native: Literal["auto"] | bool
             )
         return None
     try:
+        load(path)
         options.register_custom_ops_library(path)
     except Exception as error:  # whatever a foreign or broken library makes of it
         if native is True:

@@ -155,6 +155,12 @@ void exportable_losses_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-const char* exportable_losses_instruction_set(void) { return instruction_set(); }
+const char* exportable_losses_instruction_set(void) {
+  try {
+    return instruction_set();
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
 const char* exportable_losses_version(void) { return EXPORTABLE_LOSSES_VERSION; }
 }

@@ -35,8 +35,8 @@ typedef struct {
  * what its target reads, makes its cost a NaN, and its gradient. What lies behind a length is not read.
  *
  * Up to `threads` threads work, and no more than the machine has cores; below one counts as one, and where no
- * thread can be started the caller's does it all. A process that was forked from one that had threads at work
- * computes on the caller's alone. Any number of threads may call at once.
+ * thread can be started the caller's does it all. A process that was forked has threads of its own,
+ * and none of OpenMP's. Any number of threads may call at once.
  *
  * Returns null, or a message, which is valid until this thread's next call. A batch that is refused
  * leaves costs and grad as they were. When memory runs out ("out of memory: ..."), what they hold
@@ -107,6 +107,8 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_edit_counts(const exportable
  * each small page takes longer than the losses do. It does nothing where there are none to be had. */
 EXPORTABLE_LOSSES_API void exportable_losses_huge_pages(void* memory, int64_t bytes);
 
+/* The instruction set in use, or null where the environment variable EXPORTABLE_LOSSES_ISA names none that this
+ * library knows: every loss is refused then, with a message that says which there are. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_instruction_set(void);
 EXPORTABLE_LOSSES_API const char* exportable_losses_version(void);
 

@@ -50,13 +50,8 @@ const char* instruction_set() {
   switch (in_use()) {
     case Isa::avx512: return "avx512";
     case Isa::avx2: return "avx2";
-    default: break;
+    default: return baseline_name;
   }
-#if defined(__aarch64__)
-  return "neon";
-#else
-  return "baseline";
-#endif
 }
 
 #ifdef EXPORTABLE_LOSSES_X86

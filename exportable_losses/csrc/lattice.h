@@ -76,8 +76,8 @@ template <class Score>
 void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
                 const Parallel& parallel);
 
-// The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names
-// a lower one.
+// The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names a lower one; where
+// it names none, this and every loss throws std::invalid_argument.
 const char* instruction_set();
 
 }  // namespace exportable_losses

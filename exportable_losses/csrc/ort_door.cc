@@ -260,5 +260,8 @@ extern "C" EXPORTABLE_LOSSES_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSe
                   host->GetVersionString(), int(EXPORTABLE_LOSSES_ORT_VERSION));
     return host->GetApi(1)->CreateStatus(ORT_FAIL, message);
   }
-  return guarded(*api, [&] { ask(api->AddCustomOpDomain(options, domain_for(*api))); });
+  return guarded(*api, [&] {
+    instruction_set();  // throws where the environment asks for one that is none
+    ask(api->AddCustomOpDomain(options, domain_for(*api)));
+  });
 }

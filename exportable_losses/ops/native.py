@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..library import library_path
+from ..library import library_path, load
 from .scores import computed
 
 _FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
@@ -75,7 +75,7 @@ def _library() -> ctypes.CDLL | None:
     path = library_path()
     if path is None:
         return None
-    library = ctypes.CDLL(path)
+    library = load(path)
     for loss in ("ctc", "transducer"):
         for kind in TYPES.values():
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
@@ -90,7 +90,6 @@ def _library() -> ctypes.CDLL | None:
     library.exportable_losses_huge_pages.restype = None
     library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.exportable_losses_instruction_set.restype = ctypes.c_char_p
-    library.exportable_losses_version.restype = ctypes.c_char_p
     return library
 
 
@@ -113,10 +112,11 @@ def about() -> dict[str, str]:
     library = _library()
     if library is None:
         return {}
+    isa = library.exportable_losses_instruction_set()
     return {
         "path": library_path() or "",
         "version": library.exportable_losses_version().decode(),
-        "instruction set": library.exportable_losses_instruction_set().decode(),
+        "instruction set": isa.decode() if isa else "none: EXPORTABLE_LOSSES_ISA names no known one",
     }
 
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 #include <random>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -172,6 +173,53 @@ void check_spoiled(std::mt19937& random, bool transducer, const Parallel& parall
     demand(std::isnan(spoiled[0]), "the cost of NaNs", spoiled[0], NAN);
 }
 
+double decoded(bfloat16 x) {
+  const int exponent = x.bits >> 7 & 0xff, fraction = x.bits & 0x7f;
+  if (exponent == 0xff) return fraction ? NAN : x.bits >> 15 ? -inf : inf;
+  const double size = exponent ? std::ldexp(128 + fraction, exponent - 134) : std::ldexp(fraction, -133);
+  return x.bits >> 15 ? -size : size;
+}
+double decoded(float16 x) {
+  const int exponent = x.bits >> 10 & 0x1f, fraction = x.bits & 0x3ff;
+  if (exponent == 0x1f) return fraction ? NAN : x.bits >> 15 ? -inf : inf;
+  const double size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
+  return x.bits >> 15 ? -size : size;
+}
+
+// Scores of 16 bits, any that there are: float's costs of the same numbers, and its gradient rounded once.
+template <class Half>
+void check_halves(std::mt19937& random, bool transducer, const Parallel& parallel) {
+  Case<float> x = random_case<float>(random, transducer);
+  std::vector<Half> halves;
+  const bool any = random() % 4 == 0;  // NaN and infinities among them; else below 8 by size, and negative for CTC
+  const int most = std::is_same<Half, float16>::value ? 0x4800 : 0x4100;
+  for (size_t i = 0; i < x.scores.size(); ++i) {
+    const auto bits = any ? random() : random() % most | (transducer ? random() % 2 << 15 : 1 << 15);
+    halves.push_back(Half{static_cast<std::uint16_t>(bits)});
+    x.scores[i] = static_cast<float>(decoded(halves[i]));
+  }
+  const auto batch = x.batch();
+  const Batch<Half> narrow{halves.data(),     batch.batch,  batch.frames,        batch.classes,
+                           batch.labels,      batch.item_stride, batch.frame_stride, batch.targets,
+                           batch.target_stride, batch.input_lengths, batch.target_lengths, batch.blank};
+  std::vector<float> costs(x.B), expected(x.B), slopes(x.scores.size());
+  std::vector<Half> grad(x.scores.size());
+  const auto loss = transducer ? exportable_losses::transducer<float> : ctc<float>;
+  const auto half_loss = transducer ? exportable_losses::transducer<Half> : ctc<Half>;
+  loss(batch, nullptr, expected.data(), slopes.data(), parallel);
+  half_loss(narrow, nullptr, costs.data(), grad.data(), parallel);
+  auto near = [](double a, double b, double allowed) {
+    return a == b || (std::isnan(a) && std::isnan(b)) || std::fabs(a - b) <= allowed;
+  };
+  for (int64_t b = 0; b < x.B; ++b)
+    demand(near(costs[b], expected[b], 3e-6 * (10 + std::fabs(expected[b]) + x.T)), "cost of halves", costs[b], expected[b]);
+  const double unit = std::is_same<Half, float16>::value ? 1.0 / 2048 : 1.0 / 256;
+  if (any) return;  // what is no log-probability has no slope that means anything
+  for (size_t i = 0; i < grad.size(); ++i)
+    demand(near(decoded(grad[i]), slopes[i], unit * std::fabs(slopes[i]) + 1e-5), "gradient of halves", decoded(grad[i]),
+           slopes[i]);
+}
+
 // The numbers of an item do not hang on how many threads there are.
 template <class Real>
 void check_threads(const Case<Real>& x, bool transducer) {
@@ -253,7 +301,16 @@ void check_instruction_sets() {
   for (const Isa most : {Isa::baseline, Isa::avx2, Isa::avx512}) {
     expect("baseline", most, Isa::baseline);
     expect("avx2", most, std::min(most, Isa::avx2));
-    for (const char* wanted : {static_cast<const char*>(nullptr), "", "avx512", "AVX2", "sse9"}) expect(wanted, most, most);
+    for (const char* wanted : {static_cast<const char*>(nullptr), "", "avx512"}) expect(wanted, most, most);
+    for (const char* wanted : {"AVX2", "sse9", " "}) {
+      bool refused = false;
+      try {
+        chosen(wanted, most);
+      } catch (const std::invalid_argument&) {
+        refused = true;
+      }
+      demand(refused, "an instruction set that there is not", 0, 1);
+    }
   }
 }
 
@@ -270,6 +327,8 @@ int main(int arguments, char** argument) {
       check<double>(random, transducer, parallel);
       check_spoiled<float>(random, transducer, parallel);
       check_spoiled<double>(random, transducer, parallel);
+      check_halves<bfloat16>(random, transducer, parallel);
+      check_halves<float16>(random, transducer, parallel);
       if (round % 10) continue;
       check_threads(random_case<float>(random, transducer), transducer);
       check_threads(random_case<double>(random, transducer), transducer);

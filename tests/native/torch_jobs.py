@@ -20,6 +20,8 @@ def run(callee: str, arguments: list[Any], weights: torch.Tensor | None, threads
             return function(*arguments)
         scores = arguments[0].detach().requires_grad_()
         outputs = function(scores, *arguments[1:])
+        if isinstance(outputs, tuple):  # a gradient, of which another is asked
+            outputs[1].sum().backward()
         (outputs * weights).sum().backward()
         return outputs.detach(), scores.grad
     except Exception as error:
