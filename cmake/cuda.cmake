@@ -43,7 +43,8 @@ add_library(exportable_losses_cuda SHARED ${CSRC}/cuda/cuda_api.cu)
 target_include_directories(exportable_losses_cuda PUBLIC ${CSRC})
 string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(exportable_losses_cuda
-                           PRIVATE EXPORTABLE_LOSSES_CUDA_ARCHITECTURES="${architectures}")
+                           PRIVATE EXPORTABLE_LOSSES_CUDA_ARCHITECTURES="${architectures}"
+                                   EXPORTABLE_LOSSES_VERSION="${PACKAGE_VERSION}")
 target_compile_options(exportable_losses_cuda PRIVATE --threads=2) # architectures side by side
 if(UNIX AND NOT APPLE)
   target_link_options(exportable_losses_cuda PRIVATE LINKER:--exclude-libs,ALL) # the runtime's names stay inside

@@ -63,6 +63,9 @@ inline const CudaLibrary* cuda_library() {
     take(found.transducer.workspace, "exportable_losses_cuda_transducer_workspace");
     take(found.transducer.of_float, "exportable_losses_cuda_transducer_float");
     take(found.transducer.of_double, "exportable_losses_cuda_transducer_double");
+    decltype(&exportable_losses_cuda_version) version = nullptr;
+    take(version, "exportable_losses_cuda_version");
+    all = all && std::string(version()) == exportable_losses_version();
     take(found.allocate, "exportable_losses_cuda_allocate");
     take(found.free, "exportable_losses_cuda_free");
     return all ? &found : nullptr;

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..library import library_path
+from ..library import library_path, load
 from .native import TYPES, Batch, in_rows, pointer
-from .scores import computed, widened
+from .scores import computed
 
 
 def cuda_library_path() -> str | None:
@@ -39,7 +39,7 @@ def _library() -> ctypes.CDLL | None:
     path = cuda_library_path()
     if path is None:
         return None
-    library = ctypes.CDLL(path)
+    library = load(path, "exportable_losses_cuda_version")
     for loss in ("ctc", "transducer"):
         workspace = getattr(library, f"exportable_losses_cuda_{loss}_workspace")
         workspace.restype = ctypes.c_int64
@@ -56,7 +56,7 @@ def unavailable(scores: Tensor) -> str:
     """Why these scores cannot be computed here, or nothing."""
     if scores.device.type != "cuda":
         return f"it computes on CUDA devices, not on {scores.device.type}"
-    if computed(scores.dtype) not in TYPES:
+    if scores.dtype not in TYPES:
         return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
     return "" if _library() else "the package was installed without it (no nvcc was found)"
 
@@ -81,9 +81,7 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    library, device, dtype = _library(), scores.device, scores.dtype
-    scores = widened(scores)
-    kind = scores.dtype
+    library, device, kind = _library(), scores.device, computed(scores.dtype)
     if library is None:
         raise RuntimeError("the CUDA kernels were asked for: the package was installed without them")
     scores = in_rows(scores)
@@ -92,24 +90,24 @@ def _run(
         for x in (targets, input_lengths, target_lengths)
     )
     with torch.cuda.device(device):
-        costs = scores.new_empty(scores.shape[0])
+        costs = scores.new_empty(scores.shape[0], dtype=kind)
         grad = None
         if grad_costs is not None:
-            grad = torch.empty(scores.shape, dtype=kind, device=device)
+            grad = torch.empty(scores.shape, dtype=scores.dtype, device=device)
             grad_costs = grad_costs.to(device, kind).contiguous()
         sizes = (scores.shape[0], scores.shape[1], targets.shape[1], scores.element_size(), grad is not None)
         bytes_needed = getattr(library, f"exportable_losses_cuda_{loss}_workspace")(*sizes)
         # one byte at least, and freed to torch's allocator at once: what is queued later on this stream
         # waits for the kernels, so nobody writes into it before they have run
         workspace = torch.empty(max(1, bytes_needed), dtype=torch.uint8, device=device)
-        error = getattr(library, f"exportable_losses_cuda_{loss}_{TYPES[kind]}")(
+        error = getattr(library, f"exportable_losses_cuda_{loss}_{TYPES[scores.dtype]}")(
             ctypes.byref(Batch.of(scores, targets, input_lengths, target_lengths, blank_index)),
             *(pointer(grad_costs), pointer(costs), pointer(grad), pointer(workspace)),
             torch.cuda.current_stream(device).cuda_stream,
         )
     if error:
         raise ValueError(error.decode())
-    return costs, None if grad is None else grad.to(dtype)
+    return costs, grad
 
 
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores

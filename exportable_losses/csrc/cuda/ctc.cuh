@@ -39,16 +39,17 @@ struct Emission {
 };
 
 // The log-probabilities of the blank and of column i's label at frame t.
-template <class Real>
-__device__ inline Emission<Real> emission(const Batch<Real>& x, const Item<Real>& item, int t, int label) {
+template <class Score>
+__device__ inline Emission<Computed<Score>> emission(const Batch<Score>& x, const Item<Score>& item, int t, int label) {
+  using Real = Computed<Score>;
   if (t < 0 || t >= item.frames) return {Real(-INFINITY), Real(-INFINITY)};
-  const Real* y = item.scores + t * x.frame_stride;
-  return {y[x.blank], label < 0 ? Real(-INFINITY) : y[label]};
+  const Score* y = item.scores + t * x.frame_stride;
+  return {widened(y[x.blank]), label < 0 ? Real(-INFINITY) : widened(y[label])};
 }
 
 // Whether a path may go from label i - 1 to label i and leave out the blank between them.
-template <class Real>
-__device__ inline bool may_skip(const Item<Real>& item, int i) {
+template <class Score>
+__device__ inline bool may_skip(const Item<Score>& item, int i) {
   return i > 0 && i < item.labels && item.targets[i] != item.targets[i - 1];
 }
 
@@ -57,9 +58,11 @@ __device__ inline States<Real> nothing() {
   return {zero<Real>(), zero<Real>()};
 }
 
-template <class Real>
-__device__ void ctc_forward(const Batch<Real>& x, const Item<Real>& item, States<Real>* alphas, Real* cost,
+// An item that reads a NaN or +inf, in whichever state and frame, costs a NaN.
+template <class Score, class Real>
+__device__ void ctc_forward(const Batch<Score>& x, const Item<Score>& item, States<Real>* alphas, Real* cost,
                             Wide<Real>* total, States<Real>* flow) {
+  bool poisoned = false;
   for (int first = 0; first < item.width(); first += blockDim.x) {
     const int i = first + threadIdx.x, label = item.label(i);
     const bool skip = may_skip(item, i);
@@ -68,6 +71,7 @@ __device__ void ctc_forward(const Batch<Real>& x, const Item<Real>& item, States
     States<Real> s = {one_if<Real>(i == 0), zero<Real>()};
     auto fetch = [&](int t) { return emission(x, item, t, label); };
     each_step<8>(item.frames, fetch, [&](int t, const Emission<Real>& y) {
+      poisoned = poisoned || !(y.blank < Real(INFINITY)) || !(y.label < Real(INFINITY));
       const Wide<Real> on_blank = exp_wide(y.blank), on_label = exp_wide(y.label);
       const Wide<Real> entered = before.hand_on(t, s, nothing<Real>()).label;
       const Wide<Real> either = add(s.blank, entered);
@@ -84,11 +88,12 @@ __device__ void ctc_forward(const Batch<Real>& x, const Item<Real>& item, States
     }
     __syncthreads();  // the next strip begins with the first buffer again
   }
+  if (poisoned) *cost = Real(NAN);  // whoever else writes it writes the same
 }
 
 // betas[t] is what follows frame t, given the state there.
-template <class Real>
-__device__ void ctc_backward(const Batch<Real>& x, const Item<Real>& item, States<Real>* betas, States<Real>* flow) {
+template <class Score, class Real>
+__device__ void ctc_backward(const Batch<Score>& x, const Item<Score>& item, States<Real>* betas, States<Real>* flow) {
   for (int first = (item.width() - 1) / blockDim.x * blockDim.x; first >= 0; first -= blockDim.x) {
     const int i = first + threadIdx.x, label = item.label(i);
     const bool skip = may_skip(item, i + 1);
@@ -107,8 +112,8 @@ __device__ void ctc_backward(const Batch<Real>& x, const Item<Real>& item, State
   }
 }
 
-template <class Real>
-__device__ void ctc_repeats(const Item<Real>& item, Repeat* repeats) {
+template <class Score>
+__device__ void ctc_repeats(const Item<Score>& item, Repeat* repeats) {
   for (int i = threadIdx.x; i < item.labels; i += blockDim.x) {
     Repeat found = {true, 0};
     for (int j = 0; j < i && found.first; ++j) found.first = item.targets[j] != item.targets[i];
@@ -118,10 +123,12 @@ __device__ void ctc_repeats(const Item<Real>& item, Repeat* repeats) {
   }
 }
 
-template <class Real>
-__global__ void __launch_bounds__(widest_strip) ctc_walk(Batch<Real> x, Frames<Real> frames, Real* costs) {
+template <class Score>
+__global__ void __launch_bounds__(widest_strip)
+    ctc_walk(Batch<Score> x, Frames<Computed<Score>> frames, Computed<Score>* costs) {
+  using Real = Computed<Score>;
   const int64_t b = blockIdx.x, cells = x.frames * frames.width;
-  const Item<Real> item(x, b);
+  const Item<Score> item(x, b);
   States<Real>* flow = flow_of(frames.flow, b, blockIdx.y, x.frames + 1);
   if (blockIdx.y == 0)
     ctc_forward(x, item, frames.alphas ? frames.alphas + b * cells : nullptr, costs + b, frames.totals + b, flow);
@@ -132,45 +139,50 @@ __global__ void __launch_bounds__(widest_strip) ctc_walk(Batch<Real> x, Frames<R
 }
 
 // exp(log_probs) minus the occupation of the states. A class's labels are summed along their chain, so
-// that nobody else writes to it and the sum has one order.
-template <class Real>
+// that nobody else writes to it, the sum has one order, and it is rounded once.
+template <class Score>
 __global__ void __launch_bounds__(row_threads)
-    ctc_gradient(Batch<Real> x, Frames<Real> frames, const Real* grad_costs, const Real* costs, Real* grad, int lanes) {
+    ctc_gradient(Batch<Score> x, Frames<Computed<Score>> frames, const Computed<Score>* grad_costs,
+                 const Computed<Score>* costs, Score* grad, int lanes) {
+  using Real = Computed<Score>;
   const Team team(lanes);
   const int classes = static_cast<int>(x.classes);
   for (int64_t b = blockIdx.y; b < x.batch; b += gridDim.y) {
-    const Item<Real> item(x, b);
+    const Item<Score> item(x, b);
     const int t = team.row();
     if (t >= x.frames) continue;
-    Real* grad_row = grad + (b * x.frames + t) * x.classes;
-    if (t >= item.frames || isinf(costs[b])) {
-      clear_row(grad_row, classes, team);
+    Score* grad_row = grad + (b * x.frames + t) * x.classes;
+    if (t >= item.frames || !isfinite(costs[b])) {
+      fill_row(grad_row, classes, team, t < item.frames && isnan(costs[b]) ? costs[b] : Real(0));
       continue;
     }
     const Real weight = grad_costs ? grad_costs[b] : Real(1);
-    write_row(item.scores + t * x.frame_stride, grad_row, classes, team,
-              [&](int, Real log_prob) { return weight * exp_of(log_prob); });
+    const Score* row = item.scores + t * x.frame_stride;
+    auto slope = [&](int, Real log_prob) { return weight * exp_of(log_prob); };
+    write_row(row, grad_row, classes, team, slope);
     const States<Real>*alpha = frames.alphas + (b * x.frames + t) * frames.width,
           *beta = frames.betas + (b * x.frames + t) * frames.width;
     const Wide<Real> total = frames.totals[b];
     const Repeat* repeats = frames.repeats + b * x.labels;
     Real blank = 0;
     for (int i = team.lane; i <= item.labels; i += team.lanes) blank += share(alpha[i].blank, beta[i].blank, total);
-    blank = team.sum(blank);
     team.sync();  // the row is written
     for (int i = team.lane; i < item.labels; i += team.lanes) {
       const int label = item.label(i);
-      if (label < 0 || !repeats[i].first) continue;  // with NaN the cost of such a label is not infinite
+      if (label < 0 || !repeats[i].first) continue;
       Real occupied = 0;
       int j = i;
       do {
         occupied += share(alpha[j].label, beta[j].label, total);
         j = repeats[j].next;
       } while (j != 0);
-      grad_row[label] -= weight * occupied;
+      if (label == x.blank)
+        blank += occupied;
+      else
+        narrow_to(grad_row[label], slope(label, widened(row[label])) - weight * occupied);
     }
-    team.sync();  // a label may be the blank
-    if (team.lane == 0) grad_row[x.blank] -= weight * blank;
+    blank = team.sum(blank);
+    if (team.lane == 0) narrow_to(grad_row[x.blank], slope(0, widened(row[x.blank])) - weight * blank);
   }
 }
 

@@ -6,6 +6,9 @@
 #include "ctc.cuh"
 #include "transducer.cuh"
 
+#ifndef EXPORTABLE_LOSSES_VERSION
+#define EXPORTABLE_LOSSES_VERSION "unknown"
+#endif
 #ifndef EXPORTABLE_LOSSES_CUDA_ARCHITECTURES
 #define EXPORTABLE_LOSSES_CUDA_ARCHITECTURES "unknown"
 #endif
@@ -20,8 +23,8 @@ using Message = const char*;  // null: all is well
 constexpr int64_t most_rows = INT32_MAX - row_threads;  // of an item: the kernels count them in an int
 
 // What is wrong with what the host can see of a batch.
-template <class Real>
-Message what_is_wrong(const Batch<Real>& x, bool rows_have_labels, const void* workspace) {
+template <class Score>
+Message what_is_wrong(const Batch<Score>& x, bool rows_have_labels, const void* workspace) {
   static thread_local char message[160];
   auto got = [](const char* name, int64_t value, int64_t low, int64_t high) -> Message {
     snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
@@ -124,40 +127,9 @@ Nodes<Real> lay_out_transducer(int64_t batch, int64_t frames, int64_t labels, bo
   return out;
 }
 
-template <class Real>
-Message ctc(const Batch<Real>& x, const Real* grad_costs, Real* costs, Real* grad, void* workspace, void* stream) {
-  if (Message wrong = what_is_wrong(x, false, workspace)) return wrong;
-  Pieces pieces(workspace);
-  const auto frames = lay_out_ctc<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
-  if (pieces.used() > 0 && !workspace) return "workspace: got null";
-  const int parts = grad ? 3 : 1;  // forwards; backwards and repeated labels
-  if (Message failed = launch_walk<States<Real>>(ctc_walk<Real>, x.batch, frames.width, parts, stream, x, frames, costs))
-    return failed;
-  if (!grad) return nullptr;
-  const int lanes = 32;  // for the labels, also where classes are few
-  return launch_rows(ctc_gradient<Real>, x.batch, x.frames, lanes, stream, x, frames, grad_costs, costs, grad);
-}
-
-template <class Real>
-Message transducer(const Batch<Real>& x, const Real* grad_costs, Real* costs, Real* grad, void* workspace,
-                   void* stream) {
-  if (Message wrong = what_is_wrong(x, true, workspace)) return wrong;
-  Pieces pieces(workspace);
-  const auto nodes = lay_out_transducer<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
-  if (pieces.used() > 0 && !workspace) return "workspace: got null";
-  const int lanes = lanes_for<Real>(x.classes), parts = grad ? 2 : 1;  // forwards; backwards
-  const int64_t rows = x.frames * nodes.width;
-  if (Message failed = launch_rows(transducer_norms<Real>, x.batch, rows, lanes, stream, x, nodes)) return failed;
-  if (Message failed =
-          launch_walk<Wide<Real>>(transducer_walk<Real>, x.batch, nodes.width, parts, stream, x, nodes, costs))
-    return failed;
-  if (!grad) return nullptr;
-  return launch_rows(transducer_gradient<Real>, x.batch, rows, lanes, stream, x, nodes, grad_costs, costs, grad);
-}
-
-template <class Real>
-Batch<Real> batch_of(const exportable_losses_batch& given) {
-  return {static_cast<const Real*>(given.scores),
+template <class Score>
+Batch<Score> batch_of(const exportable_losses_batch& given) {
+  return {static_cast<const Score*>(given.scores),
           given.batch,
           given.frames,
           given.classes,
@@ -169,6 +141,44 @@ Batch<Real> batch_of(const exportable_losses_batch& given) {
           given.input_lengths,
           given.target_lengths,
           given.blank};
+}
+
+template <class Score>
+Message ctc(const exportable_losses_batch& given, const Computed<Score>* grad_costs, Computed<Score>* costs, void* slopes,
+            void* workspace, void* stream) {
+  using Real = Computed<Score>;
+  const Batch<Score> x = batch_of<Score>(given);
+  Score* grad = static_cast<Score*>(slopes);
+  if (Message wrong = what_is_wrong(x, false, workspace)) return wrong;
+  Pieces pieces(workspace);
+  const auto frames = lay_out_ctc<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
+  if (pieces.used() > 0 && !workspace) return "workspace: got null";
+  const int parts = grad ? 3 : 1;  // forwards; backwards and repeated labels
+  if (Message failed = launch_walk<States<Real>>(ctc_walk<Score>, x.batch, frames.width, parts, stream, x, frames, costs))
+    return failed;
+  if (!grad) return nullptr;
+  const int lanes = 32;  // for the labels, also where classes are few
+  return launch_rows(ctc_gradient<Score>, x.batch, x.frames, lanes, stream, x, frames, grad_costs, costs, grad);
+}
+
+template <class Score>
+Message transducer(const exportable_losses_batch& given, const Computed<Score>* grad_costs, Computed<Score>* costs,
+                   void* slopes, void* workspace, void* stream) {
+  using Real = Computed<Score>;
+  const Batch<Score> x = batch_of<Score>(given);
+  Score* grad = static_cast<Score*>(slopes);
+  if (Message wrong = what_is_wrong(x, true, workspace)) return wrong;
+  Pieces pieces(workspace);
+  const auto nodes = lay_out_transducer<Real>(x.batch, x.frames, x.labels, grad != nullptr, pieces);
+  if (pieces.used() > 0 && !workspace) return "workspace: got null";
+  const int lanes = lanes_for<Score>(x.classes), parts = grad ? 2 : 1;  // forwards; backwards
+  const int64_t rows = x.frames * nodes.width;
+  if (Message failed = launch_rows(transducer_norms<Score>, x.batch, rows, lanes, stream, x, nodes)) return failed;
+  if (Message failed =
+          launch_walk<Wide<Real>>(transducer_walk<Score>, x.batch, nodes.width, parts, stream, x, nodes, costs))
+    return failed;
+  if (!grad) return nullptr;
+  return launch_rows(transducer_gradient<Score>, x.batch, rows, lanes, stream, x, nodes, grad_costs, costs, grad);
 }
 
 template <class LayOut>
@@ -185,7 +195,7 @@ extern "C" {
 int64_t exportable_losses_cuda_ctc_workspace(int64_t batch, int64_t frames, int64_t labels, int64_t score_bytes,
                                              int with_grad) {
   return bytes([&](Pieces& pieces) {
-    if (score_bytes == sizeof(float))
+    if (score_bytes <= int64_t(sizeof(float)))
       lay_out_ctc<float>(batch, frames, labels, with_grad, pieces);
     else
       lay_out_ctc<double>(batch, frames, labels, with_grad, pieces);
@@ -194,29 +204,26 @@ int64_t exportable_losses_cuda_ctc_workspace(int64_t batch, int64_t frames, int6
 int64_t exportable_losses_cuda_transducer_workspace(int64_t batch, int64_t frames, int64_t labels,
                                                     int64_t score_bytes, int with_grad) {
   return bytes([&](Pieces& pieces) {
-    if (score_bytes == sizeof(float))
+    if (score_bytes <= int64_t(sizeof(float)))
       lay_out_transducer<float>(batch, frames, labels, with_grad, pieces);
     else
       lay_out_transducer<double>(batch, frames, labels, with_grad, pieces);
   });
 }
 
-Message exportable_losses_cuda_ctc_float(const exportable_losses_batch* batch, const float* grad_costs, float* costs,
-                                         float* grad, void* workspace, void* stream) {
-  return ctc(batch_of<float>(*batch), grad_costs, costs, grad, workspace, stream);
-}
-Message exportable_losses_cuda_ctc_double(const exportable_losses_batch* batch, const double* grad_costs,
-                                          double* costs, double* grad, void* workspace, void* stream) {
-  return ctc(batch_of<double>(*batch), grad_costs, costs, grad, workspace, stream);
-}
-Message exportable_losses_cuda_transducer_float(const exportable_losses_batch* batch, const float* grad_costs,
-                                                float* costs, float* grad, void* workspace, void* stream) {
-  return transducer(batch_of<float>(*batch), grad_costs, costs, grad, workspace, stream);
-}
-Message exportable_losses_cuda_transducer_double(const exportable_losses_batch* batch, const double* grad_costs,
-                                                 double* costs, double* grad, void* workspace, void* stream) {
-  return transducer(batch_of<double>(*batch), grad_costs, costs, grad, workspace, stream);
-}
+#define EXPORTABLE_LOSSES_DOORS(name, Score, Real, Grad)                                                             \
+  Message exportable_losses_cuda_ctc_##name(const exportable_losses_batch* batch, const Real* grad_costs, Real* costs, \
+                                            Grad* grad, void* workspace, void* stream) {                             \
+    return ctc<Score>(*batch, grad_costs, costs, grad, workspace, stream);                                           \
+  }                                                                                                                  \
+  Message exportable_losses_cuda_transducer_##name(const exportable_losses_batch* batch, const Real* grad_costs,     \
+                                                   Real* costs, Grad* grad, void* workspace, void* stream) {         \
+    return transducer<Score>(*batch, grad_costs, costs, grad, workspace, stream);                                    \
+  }
+EXPORTABLE_LOSSES_DOORS(float, float, float, float)
+EXPORTABLE_LOSSES_DOORS(double, double, double, double)
+EXPORTABLE_LOSSES_DOORS(bfloat16, bfloat16, float, uint16_t)
+EXPORTABLE_LOSSES_DOORS(float16, float16, float, uint16_t)
 
 Message exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory) {
   return said(cudaMallocAsync(memory, static_cast<size_t>(bytes), static_cast<cudaStream_t>(stream)));
@@ -225,5 +232,6 @@ Message exportable_losses_cuda_free(void* memory, void* stream) {
   return said(cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)));
 }
 
+const char* exportable_losses_cuda_version(void) { return EXPORTABLE_LOSSES_VERSION; }
 const char* exportable_losses_cuda_architectures(void) { return EXPORTABLE_LOSSES_CUDA_ARCHITECTURES; }
 }

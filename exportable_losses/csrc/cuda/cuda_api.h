@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/* The bytes of workspace for a call of these sizes; scores of 4 or 8 bytes. The workspace is aligned to
+/* The bytes of workspace for a call of these sizes; scores of 2, 4 or 8 bytes. The workspace is aligned to
  * 16 bytes and need not be cleared. */
 EXPORTABLE_LOSSES_API int64_t exportable_losses_cuda_ctc_workspace(int64_t batch, int64_t frames, int64_t labels,
                                                                    int64_t score_bytes, int with_grad);
@@ -27,7 +27,7 @@ EXPORTABLE_LOSSES_API int64_t exportable_losses_cuda_transducer_workspace(int64_
                                                                           int with_grad);
 
 /* Costs [B], and with grad the gradient of sum(grad_costs * costs), contiguous; grad_costs may be null
- * for ones, grad for costs alone. A message is valid until this thread's next call. */
+ * for ones, grad for costs alone. What scores of 16 bits, NaN and infinity mean is as in c_api.h. A message is valid until this thread's next call. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_ctc_float(const exportable_losses_batch*,
                                                                    const float* grad_costs, float* costs, float* grad,
                                                                    void* workspace, void* stream);
@@ -41,10 +41,29 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_double(const
                                                                            const double* grad_costs, double* costs,
                                                                            double* grad, void* workspace,
                                                                            void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_ctc_bfloat16(const exportable_losses_batch*,
+                                                                      const float* grad_costs, float* costs,
+                                                                      uint16_t* grad, void* workspace,
+                                                                      void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_ctc_float16(const exportable_losses_batch*,
+                                                                     const float* grad_costs, float* costs,
+                                                                     uint16_t* grad, void* workspace,
+                                                                     void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_bfloat16(const exportable_losses_batch*,
+                                                                             const float* grad_costs, float* costs,
+                                                                             uint16_t* grad, void* workspace,
+                                                                             void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_float16(const exportable_losses_batch*,
+                                                                            const float* grad_costs, float* costs,
+                                                                            uint16_t* grad, void* workspace,
+                                                                            void* stream);
 
 /* Memory for work on this stream, in the stream's order: it may be freed as soon as that work is queued. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory);
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_free(void* memory, void* stream);
+
+/* The package's version that it was built from. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_version(void);
 
 /* The architectures it was built for, as CMake has them: "75-real 80-real …". */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_architectures(void);

@@ -23,14 +23,14 @@ __device__ inline int clamped(int64_t length, int64_t size) {
 }
 
 // One item, and what of it may be read.
-template <class Real>
+template <class Score>
 struct Item {
-  const Real* scores;
+  const Score* scores;
   const int64_t* targets;
   int frames, labels;
   int64_t classes;
 
-  __device__ Item(const Batch<Real>& x, int64_t b)
+  __device__ Item(const Batch<Score>& x, int64_t b)
       : scores(x.scores + b * x.item_stride),
         targets(x.targets + b * x.target_stride),
         frames(clamped(x.input_lengths[b], x.frames)),

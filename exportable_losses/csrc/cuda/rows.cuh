@@ -36,133 +36,135 @@ struct Team {
 // Vectors that a lane asks for before it waits for the first.
 constexpr int in_flight = 4;
 
-template <class Real>
+template <class Score>
 struct alignas(16) Vector {
-  static constexpr int size = 16 / sizeof(Real);
-  Real x[size];
+  static constexpr int size = 16 / sizeof(Score);
+  Score x[size];
 };
 
 // As many lanes as a row keeps busy.
-template <class Real>
+template <class Score>
 inline int lanes_for(int64_t classes) {
   int lanes = 4;
-  while (lanes < 32 && lanes * in_flight * Vector<Real>::size < classes) lanes *= 2;
+  while (lanes < 32 && lanes * in_flight * Vector<Score>::size < classes) lanes *= 2;
   return lanes;
 }
 
-template <class Real>
-__device__ inline int misaligned(const Real* row) {
-  return static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(Real) % Vector<Real>::size);
+template <class Score>
+__device__ inline int misaligned(const Score* row) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(Score) % Vector<Score>::size);
 }
 
 // Whether a row is made of whole vectors. The usual case, and the same for all rows of most tensors.
-template <class Real>
-__device__ inline bool is_whole(const Real* row, int classes) {
-  return classes % Vector<Real>::size == 0 && misaligned(row) == 0;
+template <class Score>
+__device__ inline bool is_whole(const Score* row, int classes) {
+  return classes % Vector<Score>::size == 0 && misaligned(row) == 0;
 }
 
-template <class Real>
-__device__ inline bool has_vector(const Real* row, int i, int classes) {
-  return i >= 0 && i <= classes - Vector<Real>::size && misaligned(row + i) == 0;
+template <class Score>
+__device__ inline bool has_vector(const Score* row, int i, int classes) {
+  return i >= 0 && i <= classes - Vector<Score>::size && misaligned(row + i) == 0;
 }
 
 // The classes from i on; what lies outside of the row is not read. In a whole row there is no branch
 // between one load and the next: beyond its end the last vector is loaded again.
-template <bool whole, class Real>
-__device__ inline Vector<Real> load(const Real* row, int i, int classes) {
-  constexpr int size = Vector<Real>::size;
-  if (whole) return *reinterpret_cast<const Vector<Real>*>(row + (i < classes ? i : classes - size));
-  if (has_vector(row, i, classes)) return *reinterpret_cast<const Vector<Real>*>(row + i);
-  Vector<Real> v;
+template <bool whole, class Score>
+__device__ inline Vector<Score> load(const Score* row, int i, int classes) {
+  constexpr int size = Vector<Score>::size;
+  if (whole) return *reinterpret_cast<const Vector<Score>*>(row + (i < classes ? i : classes - size));
+  if (has_vector(row, i, classes)) return *reinterpret_cast<const Vector<Score>*>(row + i);
+  Vector<Score> v;
 #pragma unroll
-  for (int k = 0; k < size; ++k) v.x[k] = i + k >= 0 && i + k < classes ? row[i + k] : Real(0);
+  for (int k = 0; k < size; ++k) v.x[k] = i + k >= 0 && i + k < classes ? row[i + k] : Score{};
   return v;
 }
 
-template <bool whole, class Real>
-__device__ inline void store(Real* row, int i, int classes, const Vector<Real>& v) {
+template <bool whole, class Score>
+__device__ inline void store(Score* row, int i, int classes, const Vector<Score>& v) {
   if (whole || has_vector(row, i, classes)) {
-    *reinterpret_cast<Vector<Real>*>(row + i) = v;
+    *reinterpret_cast<Vector<Score>*>(row + i) = v;
     return;
   }
 #pragma unroll
-  for (int k = 0; k < Vector<Real>::size; ++k)
+  for (int k = 0; k < Vector<Score>::size; ++k)
     if (i + k >= 0 && i + k < classes) row[i + k] = v.x[k];
 }
 
 // The maximum of a row and the sum of exp(x - maximum), in one reading: each lane has a maximum of
 // its own, which only grows.
-template <bool whole, class Real>
-__device__ inline void top_and_sum_of(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
-  constexpr int size = Vector<Real>::size;
+template <bool whole, class Score>
+__device__ inline void top_and_sum_of(const Score* row, int classes, const Team& team, Computed<Score>& top,
+                                      Computed<Score>& sum) {
+  using Real = Computed<Score>;
+  constexpr int size = Vector<Score>::size;
   Real mine = Real(-INFINITY), total = 0;
   for (int first = team.lane * size - misaligned(row); first < classes; first += in_flight * team.lanes * size) {
-    Vector<Real> v[in_flight];
+    Vector<Score> v[in_flight];
 #pragma unroll
     for (int j = 0; j < in_flight; ++j) v[j] = load<whole>(row, first + j * team.lanes * size, classes);
-    Real higher = mine;
+    Real x[in_flight * size], higher = mine;
 #pragma unroll
     for (int j = 0; j < in_flight; ++j)
 #pragma unroll
       for (int k = 0; k < size; ++k) {
         const int i = first + j * team.lanes * size + k;
-        if (i >= classes || (!whole && i < 0)) v[j].x[k] = Real(-INFINITY);
-        higher = fmax(higher, v[j].x[k]);
+        const bool outside = i >= classes || (!whole && i < 0);
+        x[j * size + k] = outside ? Real(-INFINITY) : widened(v[j].x[k]);
+        higher = fmax(higher, x[j * size + k]);
       }
     const Real base = higher == Real(-INFINITY) ? Real(0) : higher;
     total *= exp_of(mine - base);
     mine = higher;
 #pragma unroll
-    for (int j = 0; j < in_flight; ++j)
-#pragma unroll
-      for (int k = 0; k < size; ++k) total += exp_of(v[j].x[k] - base);
+    for (int k = 0; k < in_flight * size; ++k) total += exp_of(x[k] - base);
   }
   top = team.max(mine);
   sum = team.sum(mine == Real(-INFINITY) ? total : total * exp_of(mine - top));
 }
 
-template <class Real>
-__device__ inline void top_and_sum(const Real* row, int classes, const Team& team, Real& top, Real& sum) {
+template <class Score>
+__device__ inline void top_and_sum(const Score* row, int classes, const Team& team, Computed<Score>& top,
+                                   Computed<Score>& sum) {
   if (is_whole(row, classes))
     top_and_sum_of<true>(row, classes, team, top, sum);
   else
     top_and_sum_of<false>(row, classes, team, top, sum);
 }
 
-// Writes of(class, score) for each class of a row.
-template <bool whole, class Real, class Of>
-__device__ inline void write_row_of(const Real* row, Real* grad, int classes, const Team& team, Of of) {
-  constexpr int size = Vector<Real>::size;
+// Writes of(class, score) for each class of a row, rounded to its type.
+template <bool whole, class Score, class Of>
+__device__ inline void write_row_of(const Score* row, Score* grad, int classes, const Team& team, Of of) {
+  constexpr int size = Vector<Score>::size;
   for (int first = team.lane * size - misaligned(grad); first < classes; first += in_flight * team.lanes * size) {
-    Vector<Real> v[in_flight];
+    Vector<Score> v[in_flight];
 #pragma unroll
     for (int j = 0; j < in_flight; ++j) v[j] = load<whole>(row, first + j * team.lanes * size, classes);
 #pragma unroll
     for (int j = 0; j < in_flight; ++j) {
       const int i = first + j * team.lanes * size;
 #pragma unroll
-      for (int k = 0; k < size; ++k) v[j].x[k] = of(i + k, v[j].x[k]);
+      for (int k = 0; k < size; ++k) narrow_to(v[j].x[k], of(i + k, widened(v[j].x[k])));
       if (i < classes) store<whole>(grad, i, classes, v[j]);
     }
   }
 }
 
-template <class Real, class Of>
-__device__ inline void write_row(const Real* row, Real* grad, int classes, const Team& team, Of of) {
+template <class Score, class Of>
+__device__ inline void write_row(const Score* row, Score* grad, int classes, const Team& team, Of of) {
   if (is_whole(row, classes) && is_whole(grad, classes))
     write_row_of<true>(row, grad, classes, team, of);
   else
     write_row_of<false>(row, grad, classes, team, of);
 }
 
-template <class Real>
-__device__ inline void clear_row(Real* grad, int classes, const Team& team) {
-  constexpr int size = Vector<Real>::size;
-  Vector<Real> nothing;
+template <class Score>
+__device__ inline void fill_row(Score* grad, int classes, const Team& team, Computed<Score> value) {
+  constexpr int size = Vector<Score>::size;
+  Vector<Score> all;
 #pragma unroll
-  for (int k = 0; k < size; ++k) nothing.x[k] = Real(0);
+  for (int k = 0; k < size; ++k) narrow_to(all.x[k], value);
   for (int i = team.lane * size - misaligned(grad); i < classes; i += team.lanes * size)
-    store<false>(grad, i, classes, nothing);
+    store<false>(grad, i, classes, all);
 }
 
 }  // namespace on_device

@@ -42,19 +42,22 @@ struct Nodes {
   }
 };
 
-template <class Real>
-__global__ void __launch_bounds__(row_threads) transducer_norms(Batch<Real> x, Nodes<Real> nodes, int lanes) {
+template <class Score>
+__global__ void __launch_bounds__(row_threads)
+    transducer_norms(Batch<Score> x, Nodes<Computed<Score>> nodes, int lanes) {
+  using Real = Computed<Score>;
   const Team team(lanes);
   for (int64_t b = blockIdx.y; b < x.batch; b += gridDim.y) {
-    const Item<Real> item(x, b);
+    const Item<Score> item(x, b);
     const int t = team.row() / nodes.width, u = team.row() % nodes.width;
     if (t >= item.frames || u > item.labels) continue;
-    const Real* logits = item.scores + t * x.frame_stride + u * x.classes;
+    const Score* logits = item.scores + t * x.frame_stride + u * x.classes;
     Real top, sum;
     top_and_sum(logits, static_cast<int>(x.classes), team, top, sum);
     if (team.lane != 0) continue;
     const int label = item.label(u);
-    Arcs<Real> arcs{exp_wide(logits[x.blank] - top), label < 0 ? zero<Real>() : exp_wide(logits[label] - top)};
+    Arcs<Real> arcs{exp_wide(widened(logits[x.blank]) - top),
+                    label < 0 ? zero<Real>() : exp_wide(widened(logits[label]) - top)};
     arcs.stay.mantissa /= sum, arcs.emit.mantissa /= sum;
     const int64_t node = nodes.at(b, t + u, u);
     nodes.arcs[node] = arcs;
@@ -63,8 +66,8 @@ __global__ void __launch_bounds__(row_threads) transducer_norms(Batch<Real> x, N
 }
 
 // alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), from diagonal n to n + 1.
-template <class Real>
-__device__ void transducer_forward(const Item<Real>& item, int64_t b, const Nodes<Real>& nodes, Real* cost,
+template <class Score, class Real>
+__device__ void transducer_forward(const Item<Score>& item, int64_t b, const Nodes<Real>& nodes, Real* cost,
                                    Wide<Real>* flow) {
   const int diagonals = item.frames + item.labels;
   for (int first = 0; first < item.width(); first += blockDim.x) {
@@ -89,8 +92,8 @@ __device__ void transducer_forward(const Item<Real>& item, int64_t b, const Node
 }
 
 // beta(t, u) = blank(t, u) beta(t+1, u) + label(t, u) beta(t, u+1), from diagonal n + 1 to n.
-template <class Real>
-__device__ void transducer_backward(const Item<Real>& item, int64_t b, const Nodes<Real>& nodes, Wide<Real>* flow) {
+template <class Score, class Real>
+__device__ void transducer_backward(const Item<Score>& item, int64_t b, const Nodes<Real>& nodes, Wide<Real>* flow) {
   const int diagonals = item.frames + item.labels;
   for (int first = (item.width() - 1) / blockDim.x * blockDim.x; first >= 0; first -= blockDim.x) {
     const int u = first + threadIdx.x;
@@ -111,10 +114,12 @@ __device__ void transducer_backward(const Item<Real>& item, int64_t b, const Nod
   }
 }
 
-template <class Real>
-__global__ void __launch_bounds__(widest_strip) transducer_walk(Batch<Real> x, Nodes<Real> nodes, Real* costs) {
+template <class Score>
+__global__ void __launch_bounds__(widest_strip)
+    transducer_walk(Batch<Score> x, Nodes<Computed<Score>> nodes, Computed<Score>* costs) {
+  using Real = Computed<Score>;
   const int64_t b = blockIdx.x;
-  const Item<Real> item(x, b);
+  const Item<Score> item(x, b);
   Wide<Real>* flow = flow_of(nodes.flow, b, blockIdx.y, x.frames + x.labels);
   if (blockIdx.y == 0)
     transducer_forward(item, b, nodes, costs + b, flow);
@@ -123,8 +128,8 @@ __global__ void __launch_bounds__(widest_strip) transducer_walk(Batch<Real> x, N
 }
 
 // The occupation of the arcs of a node times the weight of its item.
-template <class Real>
-__device__ inline void occupation(const Item<Real>& item, const Nodes<Real>& nodes, int64_t b, int t, int u,
+template <class Score, class Real>
+__device__ inline void occupation(const Item<Score>& item, const Nodes<Real>& nodes, int64_t b, int t, int u,
                                   Real weight, Real& stay, Real& emit) {
   const int64_t node = nodes.at(b, t + u, u);
   const Arcs<Real> arcs = nodes.arcs[node];
@@ -137,21 +142,22 @@ __device__ inline void occupation(const Item<Real>& item, const Nodes<Real>& nod
 }
 
 // softmax * occupation of the node - occupation of the arc.
-template <class Real>
+template <class Score>
 __global__ void __launch_bounds__(row_threads)
-    transducer_gradient(Batch<Real> x, Nodes<Real> nodes, const Real* grad_costs, const Real* costs, Real* grad,
-                        int lanes) {
+    transducer_gradient(Batch<Score> x, Nodes<Computed<Score>> nodes, const Computed<Score>* grad_costs,
+                        const Computed<Score>* costs, Score* grad, int lanes) {
+  using Real = Computed<Score>;
   const Team team(lanes);
   const int classes = static_cast<int>(x.classes);
   const int rows = static_cast<int>(x.frames) * nodes.width;
   for (int64_t b = x.batch - 1 - blockIdx.y; b >= 0; b -= gridDim.y) {
-    const Item<Real> item(x, b);
+    const Item<Score> item(x, b);
     const int row = rows - 1 - team.row();
     if (row < 0) continue;
     const int t = row / nodes.width, u = row % nodes.width;
-    Real* grad_row = grad + (b * rows + row) * x.classes;
+    Score* grad_row = grad + (b * rows + row) * x.classes;
     if (t >= item.frames || u > item.labels || isinf(costs[b])) {
-      clear_row(grad_row, classes, team);
+      fill_row(grad_row, classes, team, Real(0));
       continue;
     }
     Real stay, emit;

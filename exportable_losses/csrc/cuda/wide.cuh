@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../lattice.h"
+
 namespace exportable_losses {
 namespace on_device {
 
@@ -42,6 +44,33 @@ __device__ inline To bits_as(From from) {
   To to;
   memcpy(&to, &from, sizeof to);
   return to;
+}
+
+__device__ inline float widened(float x) { return x; }
+__device__ inline double widened(double x) { return x; }
+__device__ inline float widened(bfloat16 x) { return bits_as<float>(static_cast<uint32_t>(x.bits) << 16); }
+__device__ inline float widened(float16 x) {
+  const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13, sign = (x.bits & 0x8000u) << 16;
+  const float subnormal = bits_as<float>(magnitude + (113u << 23)) - 6.103515625e-5f;  // 2^-14
+  const bool infinite = magnitude >= (31u << 23);
+  const uint32_t normal = magnitude + ((infinite ? 224u : 112u) << 23);
+  return bits_as<float>(sign | (magnitude < (1u << 23) ? bits_as<uint32_t>(subnormal) : normal));
+}
+
+// To the nearest, of two the even; a NaN stays one.
+__device__ inline void narrow_to(float& to, float x) { to = x; }
+__device__ inline void narrow_to(double& to, double x) { to = x; }
+__device__ inline void narrow_to(bfloat16& to, float x) {
+  const uint32_t bits = bits_as<uint32_t>(x), rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  to.bits = static_cast<uint16_t>((x == x ? rounded : bits | 0x400000) >> 16);
+}
+__device__ inline void narrow_to(float16& to, float x) {
+  const uint32_t bits = bits_as<uint32_t>(x), magnitude = bits & 0x7fffffff;
+  const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - (126u << 23);
+  const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const uint32_t infinite = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+  const uint32_t half = magnitude >= (143u << 23) ? infinite : magnitude < (113u << 23) ? subnormal : normal;
+  to.bits = static_cast<uint16_t>(half | (bits >> 16 & 0x8000));
 }
 
 __device__ inline float exp_of(float x) { return exp2f(x * 1.44269504088896340736f); }
@@ -90,7 +119,7 @@ __device__ inline Wide<Real> normalised(Real mantissa, Real exponent) {
   return {mantissa == mantissa ? kept : mantissa, is_zero ? Real(F::lowest) : exponent + shift};
 }
 
-// exp(x); x may be -inf.
+// exp(x); x may be -inf. Of +inf it is a NaN.
 template <class Real>
 __device__ inline Wide<Real> exp_wide(Real x) {
   using F = Format<Real>;
@@ -98,7 +127,7 @@ __device__ inline Wide<Real> exp_wide(Real x) {
   const Real r = (x - n * F::ln2_high) - n * F::ln2_low;
   const bool whole = fabs(n) >= F::two_to_bits / 4;  // beyond, there is no fraction
   if (x <= F::lowest) return zero<Real>();
-  return {whole ? Real(1) : exp_of(r), n};
+  return {whole ? Real(1) + (n - n) : exp_of(r), n};
 }
 
 template <class Real>

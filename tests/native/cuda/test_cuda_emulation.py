@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from building import CSRC
-from cuda_cases import SIZES, check, compile_emulated, emulated_kernels, missing
+from cuda_cases import SIZES, check, compile_emulated, emulated_kernels, lattice, missing
 
 from exportable_losses.ops import cuda
 
@@ -38,11 +38,30 @@ def emulated_device(monkeypatch):
 
 def test_the_binding_agrees_with_plain_torch(emulated_device):
     for loss, sizes in SIZES:
-        for dtype in (torch.float32, torch.float64):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
             check(cuda, loss, sizes, "cpu", dtype)
     assert cuda.about()["architectures"] == "unknown"  # it was not built by CMake
     with pytest.raises(ValueError, match=r"blank_index: got 9, expected a number in \[0, 4\]"):
         cuda.ctc(torch.zeros(1, 2, 5), torch.ones(1, 1), torch.ones(1), torch.ones(1), 9, None)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("loss", ["ctc", "transducer"])
+def test_no_logarithm_of_a_probability(emulated_device, loss: str, bad: float) -> None:
+    """A NaN or +inf that the target reads, a last frame's too: a NaN, in that item alone."""
+    scores, targets, *rest = lattice(loss, (2, 9, 8, 4))
+    scores = scores.to(torch.bfloat16)
+    compute = getattr(cuda, loss)
+    costs, grad = compute(scores, targets, *rest, torch.ones(2))
+    for frame in (3, 8):
+        for label in (0, *targets[0].tolist()):
+            spoiled = scores.clone()
+            spoiled[0, frame, ..., label] = bad
+            got, got_grad = compute(spoiled, targets, *rest, torch.ones(2))
+            assert got[0].isnan()
+            assert got_grad[0].isnan().all()
+            assert torch.equal(got[1], costs[1])
+            assert torch.equal(got_grad[1], grad[1])
 
 
 def test_what_the_binding_cannot_do():

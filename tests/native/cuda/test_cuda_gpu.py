@@ -7,7 +7,7 @@ from cuda_cases import SIZES, build_with_cmake, check, lattice, missing
 from exportable_losses.ops import cuda
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use here")
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @pytest.fixture(scope="module", autouse=True)
