@@ -25,10 +25,12 @@ import exportable_losses as el
 from exportable_losses.export import to_onnx
 from exportable_losses.export.commands.timing import race
 from exportable_losses.ops import native, plain
+from exportable_losses.ops.scores import computed
 from exportable_losses.runtime.native import register
 
 TRANSDUCER = [(4, 150, 41, 512), (1, 400, 61, 500)]  # B, T, U+1, V
 CTC = [(16, 1000, 100, 500), (1, 500, 60, 64)]  # B, T, S, C
+HALVES = [(4, 150, 41, 512), (16, 1000, 100, 2000)]  # where bytes decide
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Lattice:
 
     def run(self, *, grad: Tensor | None = None) -> Tensor:
         """The costs; the gradient goes to `grad`."""
-        costs = self.scores.new_empty(self.scores.shape[0])
+        costs = self.scores.new_empty(self.scores.shape[0], dtype=computed(self.scores.dtype))
         weights = None if grad is None else torch.ones_like(costs)
         native.compute_into(self.loss, *self.arguments, weights, costs=costs, grad=grad)
         return costs
@@ -123,6 +125,18 @@ def ctc(shape: tuple[int, ...]) -> Iterator[Line]:
     ours, theirs = race(lambda: lattice.run(grad=grad), torch_backward)
     yield Line(f"{name} with gradient", "torch ctc_loss", ours, theirs, 1 / 10)
     yield from in_onnxruntime(lattice, el.CTCLoss(reduction="none"), name)
+
+
+def halves(lattice: Lattice, name: str) -> Iterator[Line]:
+    """Scores of 16 bits beside the same in float32."""
+    grad = torch.zeros_like(lattice.scores)
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = Lattice(lattice.loss, lattice.scores.to(dtype), lattice.targets)
+        narrow_grad, kind = grad.to(dtype), str(dtype).removeprefix("torch.")
+        ours, theirs = race(narrow.run, lattice.run)
+        yield Line(f"{name} {kind} forward", "float32", ours, theirs, 0.75)
+        ours, theirs = race(lambda n=narrow, g=narrow_grad: n.run(grad=g), lambda: lattice.run(grad=grad))
+        yield Line(f"{name} {kind} with gradient", "float32", ours, theirs, 0.75)
 
 
 def in_onnxruntime(lattice: Lattice, module: nn.Module, name: str) -> Iterator[Line]:
@@ -205,7 +219,9 @@ def main() -> None:
     console = Console(width=120)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {about['instruction set']}")
     table = Table("what", "beside", "ours, ms", "theirs, ms", "ratio", "wanted")
-    lines = (line for of, shapes in ((transducer, TRANSDUCER), (ctc, CTC)) for s in shapes for line in of(s))
+    lines = [line for of, shapes in ((transducer, TRANSDUCER), (ctc, CTC)) for s in shapes for line in of(s)]
+    lines += halves(transducer_of(*HALVES[0]), f"transducer {HALVES[0]}")
+    lines += halves(ctc_of(*HALVES[1]), "CTC B={} T={} S={} C={}".format(*HALVES[1]))
     for line in lines:
         ratio = line.ours / line.theirs
         numbers = (f"{line.ours:.3f}", f"{line.theirs:.3f}", f"{ratio:.3f}", f"{line.wanted:.2g}")

@@ -87,6 +87,10 @@ def no_room_for_labels(loss: str) -> Lattice:
     return lattice(loss, (3, 5, 4, 0))
 
 
+def no_items(loss: str) -> Lattice:
+    return lattice(loss, (0, 5, 4, 2))
+
+
 def one_frame(loss: str) -> Lattice:
     return lattice(loss, (3, 1, 4, 1))
 
@@ -137,7 +141,7 @@ def long(loss: str) -> Lattice:
 
 
 HARD: list[Callable[[str], Lattice]] = [
-    *(lattice, no_labels, no_room_for_labels, one_frame, no_frame, repeated_labels, no_alignment),
+    *(lattice, no_labels, no_room_for_labels, no_items, one_frame, no_frame, repeated_labels, no_alignment),
     *(some_minus_infinity, huge, last_blank, middle_blank, long),
 ]
 

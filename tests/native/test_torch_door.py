@@ -23,8 +23,8 @@ Job = tuple[str, list[Any], Tensor | None, int]
 TOLERANCE = {
     torch.float32: {"rtol": 2e-5, "atol": 2e-5},
     torch.float64: {"rtol": 1e-11, "atol": 1e-11},
-    torch.bfloat16: {"rtol": 2**-8, "atol": 2e-5},  # of gradients, which may be rounded to either side
-    torch.float16: {"rtol": 2**-11, "atol": 2e-5},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 2e-5},  # of gradients, which may be rounded to either side
+    torch.float16: {"rtol": 2**-10, "atol": 2e-5},
 }
 LOSSES = ("ctc_loss", "transducer_loss")
 
@@ -228,10 +228,7 @@ def test_costs_and_gradients(results: dict[str, Any], name: str) -> None:
         arguments[1] = torch.where(arguments[1] == 2**60, 1, arguments[1])
     with ops.using("torch"):
         arguments = [x.long() if i in (1, 2, 3) else x for i, x in enumerate(arguments)]
-        if len(arguments[0]):  # torch's own CTC takes no empty batch
-            costs, grad = getattr(OURS, f"{loss}_grad")(*arguments, weights)
-        else:
-            costs, grad = weights, arguments[0]
+        costs, grad = getattr(OURS, f"{loss}_grad")(*arguments, weights)
     assert not isinstance(results[name], str), results[name]
     torch.testing.assert_close(results[name], costs, **of_costs)
     for way in ("backward", "grad"):
