@@ -25,12 +25,11 @@ from .archives import tar_archive, zip_archive
 from .columns import column_of
 from .damage import unreadable
 from .footer import row_groups
-from .messages import record_batches
+from .messages import check_file, check_stream
 from .rows import GROUP_BYTES, Rows, Shard
 
 ID = "id"
 _MAGIC = b"ARROW1"
-_END, _OLD_END = bytes(4 * [255]) + bytes(4), bytes(4)  # of a stream
 _LEAST, _MOST = 1 << 20, 8  # rows that a file may have at least; and for each byte, at most
 
 
@@ -176,27 +175,15 @@ class _ArrowStream(_Sequence):
             try:
                 first = next(iter(pa.ipc.open_stream(_mapped(path, own))), None)
                 row_bytes, options = _sizes(first)
-                file = _mapped(path, own)
-                for batch in pa.ipc.open_stream(file, options=options):
+                for batch in pa.ipc.open_stream(_mapped(path, own), options=options):
                     rows += len(batch)
-                _check_end(file)
+                check_stream(_file(path, own))
             except Exception as error:  # cut off, say: what came before is good
                 self.broken = unreadable(error)
         self.groups = [(rows, rows * row_bytes)] if rows else []
 
     def batches(self, group: int) -> Iterator[pa.RecordBatch]:
         return iter(pa.ipc.open_stream(_file(self._path, self._stack)))
-
-
-def _check_end(file: Any) -> None:
-    """Hold where a stream was read to to be its end: to Arrow one is whole that is cut between batches."""
-    at = file.tell()
-    size = file.seek(0, 2)
-    file.seek(max(0, at - len(_END)))
-    if not file.read(at - file.tell()).endswith(_OLD_END):
-        raise ValueError(f"cut off at byte {at}")
-    if at != size:
-        raise ValueError(f"{size - at} bytes behind its end, at byte {at}")
 
 
 class _ArrowFile:
@@ -214,9 +201,7 @@ class _ArrowFile:
             reader = pa.ipc.open_file(_mapped(path, own), options=options)
             rows = [len(reader.get_batch(i)) for i in range(reader.num_record_batches)]
             try:
-                found = record_batches(_file(path, own))
-                if found != len(rows):
-                    self.broken = f"unreadable: {found} batches, of which its footer has {len(rows)}"
+                check_file(_file(path, own), len(rows))
             except Exception as error:
                 self.broken = unreadable(error)
         self.groups = [(each, each * row_bytes) for each in rows]

@@ -1,5 +1,6 @@
 """Data that is damaged, or made to do harm: what cannot be read is set aside, and the rest is scored."""
 
+import contextlib
 import io
 import os
 import socket
@@ -17,6 +18,7 @@ from corpora import write, write_tar
 from test_formats import rows
 
 from exportable_losses.runtime import npy
+from exportable_losses.runtime.corpus.footer import row_groups
 from exportable_losses.runtime.corpus.reading import Reader, shards, windows
 
 X = np.arange(3.0)
@@ -326,10 +328,72 @@ def test_a_stream_that_is_cut_between_its_batches_says_so(tmp_path: Path) -> Non
     *found, (lost, why) = rows(path, ["x"])
     assert ([id_ for id_, _ in found], lost) == (list("abcd"), "dev.arrow")
     assert why.startswith("unreadable: cut off at byte")
+    path.write_bytes(content[: last[1]])  # the schema alone
+    ((lost, why),) = rows(path, ["x"])
+    assert (lost, why) == ("dev.arrow", f"unreadable: cut off at byte {last[1]}")
     path.write_bytes(content + content)
     *found, (lost, why) = rows(path, ["x"])
     assert ([id_ for id_, _ in found], lost) == (list("abcdef"), "dev.arrow")
     assert why == f"unreadable: {len(content)} bytes behind its end, at byte {len(content)}"
+
+
+def test_a_footer_that_has_lost_a_batch_of_an_arrow_file_is_noticed(tmp_path: Path) -> None:
+    path = write("file", tmp_path / "dev", [{"x": X}] * 6, list("abcdef"), group=2)
+    content = path.read_bytes()
+    for at in range(
+        len(content) - 10 - struct.unpack_from("<i", content, len(content) - 10)[0], len(content)
+    ):
+        fewer = content[:at] + b"\2" + content[at + 1 :]
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            if content[at] == 3 and pa.ipc.open_file(pa.py_buffer(fewer)).num_record_batches == 2:
+                path.write_bytes(fewer)
+    *found, (lost, why) = rows(path, ["x"])
+    assert ([id_ for id_, _ in found], lost) == (list("abcd"), "dev.arrow")
+    assert why == "unreadable: 3 batches, of which its footer has 2"
+
+
+@pytest.mark.parametrize("which", ["file", "group"])
+def test_a_footer_of_parquet_that_has_lost_rows_is_noticed(which: str, tmp_path: Path) -> None:
+    path = write("parquet", tmp_path / "dev", [{"x": X}] * 6, list("abcdef"), group=3)
+    content = path.read_bytes()
+    whole = pq.ParquetFile(path).metadata
+    counts = {whole.num_rows: "file", whole.row_group(0).num_rows: "group"}
+    start = len(content) - 8 - struct.unpack_from("<i", content, len(content) - 8)[0]
+    for at in range(start, len(content)):
+        if counts.get(content[at] // 2) == which:  # whole numbers are doubled in Thrift
+            fewer = content[:at] + bytes([content[at] - 2]) + content[at + 1 :]
+            with contextlib.suppress(OSError, pa.ArrowInvalid):
+                about = pq.ParquetFile(pa.BufferReader(fewer)).metadata
+                groups = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+                if (about.num_rows, sum(groups)) == ((5, 6) if which == "file" else (6, 5)):
+                    path.write_bytes(fewer)
+    assert path.read_bytes() != content
+    assert rows(path, ["x"])[0][1].startswith("unreadable: ")
+    assert len(rows(path, ["x"])) == 1
+
+
+def test_what_parquet_takes_in_memory_is_what_its_metadata_say(tmp_path: Path) -> None:
+    """Held to Arrow's own view of the footer, in each type of numbers."""
+    kinds = (np.float32, np.float64, np.int32, np.int64, np.bool_, np.float16, np.int8)
+    columns = {kind.__name__: pa.array([np.array([1, 0], kind)] * 1000) for kind in kinds}
+    columns["id"] = pa.array(map(str, range(1000)))
+    path = tmp_path / "dev.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=300)
+    about = pq.ParquetFile(path).metadata
+    widths = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}
+    expected = []
+    for group in map(about.row_group, range(about.num_row_groups)):
+        of = [group.column(i) for i in range(group.num_columns)]
+        sizes = [
+            each.num_values * widths[each.physical_type]
+            if each.physical_type in widths
+            else each.total_uncompressed_size
+            for each in of
+        ]
+        expected.append((group.num_rows, sum(sizes)))
+    with path.open("rb") as file:
+        assert row_groups(file) == expected
+    assert [count for count, _ in expected] == [300, 300, 300, 100]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream", "npz", "tar"])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exportable_losses.runtime.corpus import results
+from exportable_losses.runtime.corpus import lock, results
 from exportable_losses.runtime.corpus.reading import Window
 from exportable_losses.runtime.corpus.results import Results
 from exportable_losses.runtime.files import whole_file
@@ -127,6 +127,25 @@ def test_one_run_at_a_time_has_a_folder(end: str, tmp_path: Path) -> None:
     with Results(out, {}) as results:
         results.finish({})
     assert [path.name for path in out.iterdir()] == ["totals.json"]
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finishes removes it: a lock on what no folder has any more keeps nobody out."""
+    path, real, calls = tmp_path / "lock", lock._lock, []
+
+    def after_whoever_finishes(file: int) -> None:
+        real(file)
+        calls.append(file)
+        if len(calls) == 1:
+            path.unlink()
+
+    monkeypatch.setattr(lock, "_lock", after_whoever_finishes)
+    held = lock.Lock(path, "out: got it")
+    with pytest.raises(BlockingIOError):
+        lock.Lock(path, "out: got it")
+    held.release()
 
 
 def test_a_lock_that_is_left_in_a_finished_folder_is_cleared_away(tmp_path: Path) -> None:
