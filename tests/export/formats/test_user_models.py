@@ -265,53 +265,6 @@ def test_the_gradient_of_a_mean_over_targets_is_divided_by_their_number(tmp_path
         assert_close(got, {"loss": loss, **expected}, torch.float32, f"{items} items")
 
 
-def frames_last(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: layer(x.transpose(1, 2))
-
-
-def as_picture(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: layer(x.unsqueeze(1))
-
-
-LAYERS: dict[str, tuple[nn.Module, Any]] = {
-    "strided": (nn.Conv1d(8, 6, 3, stride=2, padding=1), frames_last),
-    "depthwise": (nn.Conv1d(8, 8, 5, padding=2, groups=8), frames_last),
-    "grouped": (nn.Conv1d(8, 6, 3, stride=3, dilation=2, groups=2), frames_last),
-    "same": (nn.Conv1d(8, 4, 4, padding="same"), frames_last),
-    "picture": (nn.Conv2d(1, 3, (3, 2), stride=(2, 3), padding=(1, 0)), as_picture),
-    "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), lambda layer: layer),
-    "gates": (nn.Sequential(nn.SiLU(), nn.GLU(), nn.GELU()), lambda layer: layer),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_gradients_through_layers(name: str, tmp_path: Path) -> None:
-    layer, wrapped = LAYERS[name]
-
-    class Layer(nn.Module):
-        def __init__(self, dtype: torch.dtype) -> None:
-            super().__init__()
-            self.layer = copy.deepcopy(layer).to(dtype)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return wrapped(self.layer)(x).tanh().square().sum()
-
-    torch.manual_seed(0)
-    weights = [key for key, _ in Layer(torch.float32).named_parameters()]
-    example = {"x": torch.randn(2, 13, 8)}
-    to_onnx(Layer(torch.float32), tmp_path / "x.onnx", example, gradients=["x", *weights])
-    held = {key: p.detach() for key, p in Layer(torch.float32).named_parameters()}
-    for items, frames in ((3, 16), (1, 11)):
-        x = torch.randn(items, frames, 8)
-        module, exact = Layer(torch.float64).eval(), x.double().requires_grad_()
-        leaves = [exact, *module.parameters()]
-        loss = module(exact)
-        gradients = torch.autograd.grad(loss, leaves)
-        expected = {f"grad_{key}": g for key, g in zip(["x", *weights], gradients, strict=True)}
-        got = onnx_runtime(tmp_path / "x.onnx")({"x": x, **held})
-        assert_close(got, {"loss": loss, **expected}, torch.float32, f"{frames} frames")
-
-
 def test_a_size_that_only_the_gradient_fixes_is_fixed(tmp_path: Path) -> None:
     class Product(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
