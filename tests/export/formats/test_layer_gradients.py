@@ -195,7 +195,7 @@ GROUPS: dict[str, dict[str, Head]] = {
     },
     "gru": {
         "plain": recurrent(nn.GRU(8, 5, batch_first=True)),
-        "both_ways": recurrent(nn.GRU(8, 3, 2, batch_first=True, bidirectional=True)),
+        "both_ways": recurrent(nn.GRU(8, 3, batch_first=True, bidirectional=True)),
         "started": Head(nn.GRU(8, 5, batch_first=True, bias=False), started, with_state),
     },
     "lstm": {
@@ -236,7 +236,6 @@ GROUPS: dict[str, dict[str, Head]] = {
         ),
         "causal": Head(nn.MultiheadAttention(8, 2, batch_first=True), causal, frames),
         "by_distance": Head(nn.MultiheadAttention(8, 2, batch_first=True), by_distance, frames),
-        "relative": of_frames(RelativeAttention()),
     },
     "block": {
         "encoder": Head(
