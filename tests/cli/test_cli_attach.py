@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from exportable_losses.export.joint import fit
 from exportable_losses.runtime import LossSession
 
 
@@ -53,6 +54,18 @@ def test_what_does_not_fit(cli, model, loss, tmp_path, words, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert not out.exists()
+
+
+def test_what_is_off_is_not_written_but_without_a_check(cli, model, loss, tmp_path, monkeypatch):
+    monkeypatch.setitem(fit._BRIDGES["log_probability"], "probs", "")
+    out = tmp_path / "joint.onnx"
+    words = ("attach", model, loss, "--out", out, "--input", "log_probs=probs", "--scores", "probs")
+    result = cli(*words, "--layout", "TBC")
+    assert result.exit_code == 1
+    assert "attach: loss is off by" in result.stderr
+    assert not out.exists()
+    assert cli(*words, "--layout", "TBC", "--no-verify").exit_code == 0
+    assert out.exists()
 
 
 def test_a_file_of_another_kind(cli, model, tmp_path):

@@ -4,6 +4,7 @@ import onnx
 import pytest
 import torch
 
+import exportable_losses as el
 from exportable_losses.export.formats import files
 
 
@@ -123,7 +124,8 @@ def test_a_place_that_cannot_be_written_is_a_wrong_call(cli, tmp_path):
 
 
 def test_a_row_that_an_exporter_does_not_take_leaves_the_others(cli, losses, monkeypatch):
-    def refuses_ctc(module, path, inputs):
+    def refuses_ctc(module, path, inputs, verify):
+        assert verify
         if path.stem == "ctc_loss":
             raise RuntimeError("module: CTCLoss does not export: no such kernel")
         path.write_bytes(b"new")
@@ -141,6 +143,43 @@ def test_a_row_that_an_exporter_does_not_take_leaves_the_others(cli, losses, mon
     assert (losses / "ctc_loss" / "ctc_loss.pt").exists()
     assert not (losses / "ctc_loss" / "ctc_loss.pt2").exists()
     assert (losses / "PitWrapper" / "PitWrapper.pt2").read_bytes() == b"new"
+
+
+def test_what_is_off_is_not_written_but_without_a_check(cli, tmp_path, monkeypatch):
+    other = torch.jit.script(el.MSELoss().eval())
+    monkeypatch.setattr("exportable_losses.export.formats.torchscript.torch.jit.script", lambda module: other)
+    words = ("export", "l1_loss", "--format", "torchscript", "--out", tmp_path)
+    result = cli(*words)
+    assert result.exit_code == 1
+    assert "l1_loss (torchscript): loss is off by" in result.stderr
+    assert not (tmp_path / "l1_loss" / "l1_loss.pt").exists()
+    assert cli(*words, "--no-verify").exit_code == 0
+    assert (tmp_path / "l1_loss" / "l1_loss.pt").exists()
+
+
+def test_opset_and_standard_operators_alone(cli, tmp_path):
+    words = ("--format", "onnx", "--opset", "21", "--inline", "--out", tmp_path)
+    assert cli("export", "EditDistance", *words).exit_code == 0
+    model = onnx.load(tmp_path / "EditDistance" / "EditDistance.onnx")
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 21)]
+    assert not model.functions
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--opset", "17"), "--opset: got 17, expected one from 18 to "),
+        (
+            ("--inline", "--format", "torchscript"),
+            "--opset, --inline: they are of ONNX graphs, expected onnx",
+        ),
+    ],
+)
+def test_opsets_that_there_are_not(cli, tmp_path, words, message):
+    result = cli("export", "l1_loss", *words, "--out", tmp_path / "losses")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "losses").exists()
 
 
 def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
