@@ -37,7 +37,9 @@ inline float widened(bfloat16 x) { return bits_as<float>(std::uint32_t(x.bits) <
 
 inline float widened(float16 x) {
 #ifdef __aarch64__
-  return static_cast<float>(bits_as<__fp16>(x.bits));
+  __fp16 half;  // which no function may return
+  std::memcpy(&half, &x.bits, sizeof half);
+  return half;
 #else
   const std::uint32_t magnitude = std::uint32_t(x.bits & 0x7fff) << 13, sign = std::uint32_t(x.bits & 0x8000) << 16;
   const std::uint32_t rebased = magnitude + (112u << 23);
@@ -62,7 +64,8 @@ inline void narrow_to(float x, bfloat16& to) {
 
 inline void narrow_to(float x, float16& to) {
 #ifdef __aarch64__
-  to.bits = bits_as<std::uint16_t>(static_cast<__fp16>(x));
+  const auto half = static_cast<__fp16>(x);
+  std::memcpy(&to.bits, &half, sizeof half);
 #else
   const auto bits = bits_as<std::uint32_t>(x);
   const std::uint32_t magnitude = bits & 0x7fffffff, sign = (bits >> 16) & 0x8000;
