@@ -18,6 +18,8 @@ def best_permutation(costs: Tensor) -> Tensor:
         int64 `[B, S]`.
     """
     sources = costs.shape[1]
+    if sources == 0:
+        raise ValueError("costs: got no sources, expected at least one")
     column = torch.arange(sources, device=costs.device)
     bit = torch.ones_like(column) << column
     subsets = torch.arange(1 << sources, device=costs.device).unsqueeze(1)
