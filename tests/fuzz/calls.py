@@ -303,7 +303,7 @@ def judge(call: Call, tally: Tally) -> None:
         tally.calls[name] += 1
         try:
             outputs, found = door()
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, torch.jit.Error) as error:
             if not why:
                 raise AssertionError(f"{name} refuses: {type(error).__name__}: {error}") from error
             tally.refused[why] += 1
