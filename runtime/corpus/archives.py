@@ -26,6 +26,7 @@ from .rows import GROUP_BYTES, Rows
 
 _SUFFIX = ".npy"
 _LINKS = 40  # that lead from one to the next, as Linux has it
+_TAR = b"ustar"  # in the header of each member of a tar
 _END = b"PK\5\6"  # where the directory of a zip file ends
 
 
@@ -92,10 +93,13 @@ class Archive:
                 where = item.members[name]
                 if isinstance(where, str):
                     return {}, f"{name}: {where}"
+                content = b""
                 try:
-                    arrays[name] = array_of(self._data(where))
+                    content = self._data(where)
+                    arrays[name] = array_of(content)
                 except Exception as error:
-                    return {}, f"{name}: {unreadable(error)}"
+                    hidden = ", and other members are within it" * (_TAR in content)
+                    return {}, f"{name}: {unreadable(error)}{hidden}"
         return arrays, ""
 
 

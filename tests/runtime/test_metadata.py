@@ -79,6 +79,7 @@ def test_metadata_of_a_newer_writer_says_which(graph: Any) -> None:
         (lambda about: about["contract"]["totals"][0].update(output="y"), "an output that adds up 'y'"),
         (lambda about: about["contract"]["totals"][0].update(only=[1]), "adds up only with|not iterable"),
         (lambda about: about["contract"].update(outputs=["y"]), "'y', expected one of|that adds up"),
+        (lambda about: about["contract"]["outputs"].append("y"), "an output 'y', expected one of loss"),
         (lambda about: about.update(more={}), "more is an object, expected a list"),
         (lambda about: about.update(more=["ctc_loss"]), "it is a text"),
     ],
