@@ -281,10 +281,10 @@ def _place(each: tarfile.TarInfo) -> Any:
 
 
 def _check_end(file: IO[bytes], at: int) -> None:
-    """Hold what is behind the last member that was read to be the end: zeros, one block at least."""
+    """Hold what is behind the last member that was read to be the end: zeros, two blocks at least."""
     file.seek(at)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
+    block = file.read(2 * tarfile.BLOCKSIZE)
+    if len(block) < 2 * tarfile.BLOCKSIZE and block.count(0) == len(block):
         raise ValueError(f"cut off at byte {at + len(block)}")
     while block:
         if block.count(0) < len(block):
