@@ -163,6 +163,22 @@ def test_some_target_must_have_a_token() -> None:
         catalog.get("TokenErrorRate").module()(**inputs)
 
 
+def test_a_label_is_held_to_its_classes_where_it_counts() -> None:
+    """A frame that is covered in part counts in a mask, while a lattice rounds its labels."""
+    frames = catalog.get("nll_loss").example_inputs(T=5, N=5) | {"length": torch.tensor([1.0, 0.45, 1.0])}
+    frames["targets"][1, 3:] = -100  # 2.25 frames are three
+    assert catalog.get("nll_loss").module()(**frames).isfinite()
+    frames["targets"][1, 2] = -100
+    with pytest.raises(ValueError, match=r"^targets: got -100 at \[1, 2\], expected an index"):
+        catalog.get("nll_loss").module()(**frames)
+    labels = catalog.get("ctc_loss").example_inputs(S=5) | {"target_lens": torch.tensor([1.0, 0.45, 1.0])}
+    labels["targets"][1, 2:] = -100  # 2.25 labels are two
+    assert catalog.get("ctc_loss").module()(**labels).isfinite()
+    labels["targets"][1, 1] = -100
+    with pytest.raises(ValueError, match=r"^targets: got -100 at \[1, 1\], expected an index"):
+        catalog.get("ctc_loss").module()(**labels)
+
+
 @pytest.mark.parametrize("lengths", [[6, 5, 4], [1.0, 5 / 6, 4 / 6]])
 @pytest.mark.parametrize("reduction", ["mean", "batch"])
 def test_rows_of_a_laplacian_read_those_of_the_image_beside(lengths: list[float], reduction: str) -> None:
@@ -170,6 +186,8 @@ def test_rows_of_a_laplacian_read_those_of_the_image_beside(lengths: list[float]
     loss = catalog.get("LaplacianVarianceLoss").module(reduction=reduction)
     laplacian = catalog.get("Laplacian").module()
     rows = [laplacian(image[i : i + 1, : n + 2]).flatten() for i, n in enumerate((6, 5, 4))]
+    with pytest.raises(ValueError, match=r"^length: got 7 at \[0\], expected integer lengths in \[1, 6\]"):
+        loss(image, torch.tensor([7, 5, 4]))
     expected = torch.stack([-x.var() for x in rows]) if reduction == "batch" else -torch.cat(rows).var()
     for garbage in GARBAGE:
         behind = image.clone()
