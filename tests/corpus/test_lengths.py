@@ -125,8 +125,10 @@ def test_a_graph_without_its_optional_length_is_scored(row: str, tmp_path: Path)
         assert got["loss"] == pytest.approx(alone.item(), rel=1e-5)
 
 
-def test_absolute_lengths_of_what_has_two_sizes_are_refused() -> None:
-    entry = catalog.get("VariationalAutoencoderLoss")  # 14 frames, 11 of the latents
+@pytest.mark.parametrize("row", ["VariationalAutoencoderLoss", "LaplacianVarianceLoss"])
+def test_absolute_lengths_of_no_one_size_are_refused(row: str) -> None:
+    """Of 14 frames and 11 latents; of rows that only the graph knows."""
+    entry = catalog.get(row)
     batches = Scorer(exports.onnx(entry.module())).batches
     item = {name: Column.of([x[0].numpy()]) for name, x in entry.example_inputs().items()}
     assert len(batches.ready(np.zeros(1, int), item)) == 1
