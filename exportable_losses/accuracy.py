@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from .checks import check_choice, check_inputs
 from .classification import class_contract, nll_loss
 from .contract import Total
-from .masking import as_index, mask_of, reduce_masked, truncate, zero_behind
+from .lengths import mask_of, zero_behind
+from .masking import as_index, reduce_masked, truncate
 from .ops.scores import widened
 from .settings import settings_repr
 

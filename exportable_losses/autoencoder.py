@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, mask_of, reduce_masked, zero_behind
+from .lengths import mask_of, zero_behind
+from .masking import LENGTH, reduce_masked
 from .ops.scores import widened
 from .settings import settings_repr
 

@@ -36,7 +36,7 @@ from . import (
 )
 from .contract import Contract, Input
 from .lattice import align, ctc, decode, posterior, streaming, transducer
-from .masking import frame_mask
+from .lengths import frame_mask
 from .settings import parameters_of
 from .settings import settings_of as settings_of
 

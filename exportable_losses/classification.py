@@ -6,7 +6,8 @@ from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs, check_tensors
 from .contract import Contract, Input, Total
-from .masking import LENGTH, as_floating, as_index, mask_of, reduce_masked, truncate, zero_behind
+from .lengths import mask_of, zero_behind
+from .masking import LENGTH, as_floating, as_index, reduce_masked, truncate
 from .ops.scores import widened
 from .settings import settings_repr
 

@@ -286,9 +286,7 @@ class Contract:
                 counted = self.measured(entry, arrays, settings, sizes)
             if 0 in counted:
                 raise ValueError(f"{entry.name}: got no frames, expected at least one")
-        if sizes.get("S") == 0 and not any(
-            entry.lengths for entry in self.inputs
-        ):  # no labels, S are sources
+        if sizes.get("S") == 0 and not any(entry.lengths for entry in self.inputs):  # no labels: sources
             raise ValueError(f"{given[0].name}: got no sources, expected at least one")
         if not values:
             return

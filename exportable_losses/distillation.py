@@ -10,7 +10,7 @@ from .checks import check_inputs
 from .contract import Contract, Input, Total
 from .lattice.ctc import reduce_ctc
 from .lattice.decode import greedy_labels
-from .masking import absolute_length, zero_behind
+from .lengths import absolute_length, zero_behind
 from .ops.scores import widened
 from .settings import settings_repr
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from . import ops
 from .checks import check_inputs
 from .contract import Contract, Input, Total
-from .masking import absolute_length, as_floating
+from .lengths import absolute_length
+from .masking import as_floating
 
 __all__ = ["EditDistance", "TokenErrorRate"]
 

@@ -66,7 +66,7 @@ def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> No
 
 
 def whole(lengths: np.ndarray, size: int) -> np.ndarray:
-    """Lengths in frames or labels, as `masking.absolute_length` has them: int64."""
+    """Lengths in frames or labels, as `lengths.absolute_length` has them: int64."""
     if lengths.dtype.kind != "f":
         return lengths.astype(np.int64)
     near = np.round(lengths * size).astype(np.int64)
@@ -75,7 +75,7 @@ def whole(lengths: np.ndarray, size: int) -> np.ndarray:
 
 
 def begun(lengths: np.ndarray, size: int) -> np.ndarray:
-    """The same, where a frame that is covered in part counts, as `masking.frame_mask` has it."""
+    """The same, where a frame that is covered in part counts, as `lengths.frame_mask` has it."""
     frames = whole(lengths, size)
     if lengths.dtype.kind != "f":
         return frames

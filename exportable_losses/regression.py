@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .masking import LENGTH, as_floating, mask_of, reduce_masked, truncate, zero_behind
+from .lengths import mask_of, zero_behind
+from .masking import LENGTH, as_floating, reduce_masked, truncate
 from .settings import settings_repr
 
 __all__ = ["DistanceDiffLoss", "L1Loss", "MSELoss"]

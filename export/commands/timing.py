@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from exportable_losses import catalog
-from exportable_losses.masking import absolute_length
+from exportable_losses.lengths import absolute_length
 
 from ..formats.onnx import to_onnx
 

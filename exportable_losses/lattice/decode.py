@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..checks import check_inputs
 from ..contract import Contract
-from ..masking import absolute_length
+from ..lengths import absolute_length
 from ..settings import settings_repr
 from .ctc import CTC
 

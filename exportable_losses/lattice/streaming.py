@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..checks import check_inputs
 from ..contract import Contract, Input
-from ..masking import absolute_length
+from ..lengths import absolute_length
 from ..ops.scores import widened
 from ..settings import settings_repr
 from .ctc import CTC

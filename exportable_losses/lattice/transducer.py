@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
-from ..masking import absolute_length
+from ..lengths import absolute_length
 from ..settings import settings_repr
 
 __all__ = ["TransducerLoss"]

@@ -10,7 +10,7 @@ from padding import GARBAGE, READ, ROWS, Inputs, pad, size_of, sized
 from torch import Tensor
 
 from exportable_losses import catalog, legal
-from exportable_losses.masking import absolute_length, frame_mask
+from exportable_losses.lengths import absolute_length, frame_mask
 
 F32, F64 = np.float32, np.float64
 

@@ -9,7 +9,7 @@ from edit_cases import batch_of, by_recursion, every_pair, random_pairs
 from enumeration import assignment_by_enumeration
 
 from exportable_losses import ops
-from exportable_losses.masking import absolute_length
+from exportable_losses.lengths import absolute_length
 from exportable_losses.ops import scans
 
 PATHS = ("ctc_posterior", "ctc_align", "transducer_align")
