@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .errors import Absent, reason
-from .executorch_elsewhere import call, run
+from .executorch_elsewhere import run
 from .placing import placed
 from .plan import Plan, plan
 from .pt2 import dims_of_program, inputs_of, trace
@@ -59,18 +59,18 @@ def to_executorch(
         try:
             with quiet("torch._export.serde.serialize"), sparing():
                 program = bounded(planned)
-                torch.export.save(program, Path(folder) / "program.pt2")
-                call("lower", str(Path(folder) / "program.pt2"), str(new.resolve()))
+                archive = Path(folder) / "program.pt2"
+                torch.export.save(program, archive)
+            within = _within(program, planned, eager)
+            dims = dims_of_program(program, planned)
+            found = cases(module, planned.inputs, dims, within) if verify else []
+            got = iter(run([(new, each.inputs) for each in found], (archive, new)))
         except Absent:
             raise
         except Exception as error:  # torch has many types for what it cannot do
             raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
         write_test_data(new.parent / "test_data_set_0", planned.inputs, expected)
-        if verify:
-            within = _within(program, planned, eager)
-            found = cases(module, planned.inputs, dims_of_program(program, planned), within)
-            got = iter(run([(new, each.inputs) for each in found]))
-            verified("ExecuTorch", lambda _: _named(planned, next(got)), found, eager)
+        verified("ExecuTorch", lambda _: _named(planned, next(got)), found, eager)
 
 
 def _within(program: ExportedProgram, plan: Plan, eager: Eager) -> Eager:

@@ -47,12 +47,18 @@ def call(*words: str) -> str:
     return done.stdout
 
 
-def run(jobs: Sequence[tuple[Path, Mapping[str, Tensor]]]) -> list[list[Tensor] | str]:
+def run(
+    jobs: Sequence[tuple[Path, Mapping[str, Tensor]]], lowered: tuple[Path, Path] | None = None
+) -> list[list[Tensor] | str]:
     """The outputs of each program for its inputs, or why there are none.
+
+    Args:
+        jobs: files and their inputs.
+        lowered: an archive, and the program to make of it before.
 
     Raises:
         Absent: there is no ExecuTorch.
-        RuntimeError: its process ends.
+        RuntimeError: it does not take the archive, or its process ends.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "jobs", Path(folder) / "results"
@@ -60,6 +66,7 @@ def run(jobs: Sequence[tuple[Path, Mapping[str, Tensor]]]) -> list[list[Tensor] 
             (str(path.resolve()), list(inputs.values())) for path, inputs in jobs
         ]  # it knows no names
         torch.save(in_order, given)
-        call("run", str(given), str(results))
+        made = [str(path.resolve()) for path in lowered or ()]
+        call("lower" if made else "run", str(given), str(results), *made)
         found: list[list[Tensor] | str] = torch.load(results)
         return found

@@ -1,7 +1,8 @@
 """Lower and run programs where ExecuTorch is: this text is handed to the Python of that environment.
 
-``lower ARCHIVE FILE`` makes a ``.pte`` of an archive of `torch.export`. ``run JOBS RESULTS`` runs such files:
-a file of jobs (paths and inputs in order) in; a list of tensors each, or the message of what went wrong, out.
+``run JOBS RESULTS`` runs ``.pte`` files: a file of jobs (paths and inputs in order) in; a list of tensors
+each, or the message of what went wrong, out. ``lower JOBS RESULTS ARCHIVE FILE`` makes one of an archive of
+`torch.export` before that.
 ``version`` prints that of ExecuTorch.
 """
 
@@ -46,7 +47,8 @@ if __name__ == "__main__":
     command, *files = sys.argv[1:]
     if command == "version":
         print(metadata.version("executorch"))
-    elif command == "lower":
-        lower(*files)
     else:
-        torch.save([run(path, inputs) for path, inputs in torch.load(files[0])], files[1])
+        jobs, results, *program = files
+        if command == "lower":
+            lower(*program)
+        torch.save([run(path, inputs) for path, inputs in torch.load(jobs)], results)
