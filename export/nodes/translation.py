@@ -135,8 +135,8 @@ def _sum(x: Any, dtype: int | None = None) -> Any:
 
 def _mean(x: Any, dtype: int | None = None) -> Any:
     """`aten.mean`: that of nothing is a NaN, where onnxruntime's is zero."""
-    total = _sum(x, dtype)
-    return op.Div(total, op.CastLike(op.Size(x), total))
+    kind = x.dtype if dtype in (None, -1) else dtype
+    return op.Div(_sum(x, dtype), op.Cast(op.Size(x), to=kind))
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
