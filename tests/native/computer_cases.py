@@ -137,12 +137,17 @@ def middle_blank(loss: str) -> Lattice:
 
 
 def long(loss: str) -> Lattice:
-    return lattice(loss, (2, 300, 4, 40) if loss == "ctc" else (2, 60, 4, 40))
+    return lattice(loss, (2, 300, 4, 70) if loss == "ctc" else (2, 60, 4, 40))
+
+
+def many_classes(loss: str) -> Lattice:
+    """More than are widened at once, and no whole number of any vector."""
+    return lattice(loss, (2, 7, 1063, 3))
 
 
 HARD: list[Callable[[str], Lattice]] = [
     *(lattice, no_labels, no_room_for_labels, no_items, one_frame, no_frame, repeated_labels, no_alignment),
-    *(some_minus_infinity, huge, last_blank, middle_blank, long),
+    *(some_minus_infinity, huge, last_blank, middle_blank, long, many_classes),
 ]
 
 
