@@ -292,14 +292,14 @@ def test_a_run_goes_on_with_ray_and_without(cluster: Any, corpus: Any, tmp_path:
         for _ in range(5):
             run.stdout.readline()
         run.kill()
-    counts.append(len(list((out / "state").glob("part-*.parquet"))))
+    counts.append(len(list((out / "state").glob("part-*.table"))))
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         score_corpus(scorer, data, out, window_bytes=1, progress=lambda n, *_: n > counts[0] + 3 and stop())
-    counts.append(len(list((out / "state").glob("part-*.parquet"))))
+    counts.append(len(list((out / "state").glob("part-*.table"))))
     told: list[int] = []
     score_corpus(
         scorer,
