@@ -2,8 +2,8 @@
 
 Each is a torch operator of the namespace ``exportable_losses``, so that eager code, TorchScript
 and `torch.export` see one node where the lattice is. Who computes is chosen in `computers`.
-C++ programs get the same operators from ``csrc/torch_door.cc``. Of scores in float16 or bfloat16 all that comes
-out is float32, but the gradient, which has their type. Each loss has its first derivative and no other.
+C++ programs get the same operators from ``csrc/torch_door.cc``. Of scores in float16 or bfloat16 all that
+comes out is float32, but the gradient, which has their type. Each loss has its first derivative and no other.
 
 ==================================  ==========================================================
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
