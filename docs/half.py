@@ -76,8 +76,10 @@ def batches(entry: catalog.Entry, large: bool) -> Iterator[dict[str, Tensor]]:
 
 
 def in_float64(entry: catalog.Entry, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """What the row gives for the same numbers in float64."""
+    """What the row gives for the same numbers in float64; lengths stay what they are, frames hang on them."""
     floating = {value.name for value in entry.inputs if value.legal in FLOATING}
+    scores = {name for name in floating if "len" not in name}
+    floating = scores or floating  # of tokens alone the lengths say in what a rate is computed
     exact = {
         name: x.double() if name in floating and x.is_floating_point() else x for name, x in inputs.items()
     }

@@ -43,7 +43,7 @@ def absolute_length(length: Tensor, size: int, least: int = 1) -> Tensor:
     near = (length * size).round().long()
     # float32 has no halves above 2**23, and no product of its own is exact: fixed point's is
     product = (length * (1 << 30)).round().long() * size
-    far = torch.div(product + (1 << 29), 1 << 30, rounding_mode="trunc")
+    far = (product + (1 << 29)) // (1 << 30)
     return torch.where(near < 1 << 22, near, far)
 
 
