@@ -58,7 +58,15 @@ def resized(inputs: Mapping[str, Tensor], dims: Dims, sizes: Sizes) -> dict[str,
     of two equal numbers is either.
     """
     found = {}
+    whole_numbers = [x.max() for x in inputs.values() if not x.is_floating_point() and x.numel()]
+    classes = (
+        int(max(whole_numbers, default=0)) + 1
+    )  # torch itself may read what an index outside of them finds
     for name, tensor in inputs.items():
+        if tensor.is_floating_point() and tensor.dim() > 1 and isinstance(term := dims[name][-1], str):
+            letter, _, more = term.partition("+")
+            if sizes[letter] + int(more or 0) < min(classes, tensor.shape[-1]):
+                raise ValueError(f"{name}: the integers go to {classes - 1}")
         whole = not tensor.is_floating_point() or torch.equal(tensor, tensor.round())
         for axis, term in enumerate(dims[name]):
             if isinstance(term, str):

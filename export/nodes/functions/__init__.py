@@ -88,6 +88,11 @@ def _inline(body: GraphProto, function: FunctionProto, elem_type: int, opset: in
     called = _called(body.node, elem_type, opset)
     model = helper.make_model(body, functions=called, opset_imports=function.opset_import)
     body.CopyFrom(inline_local_functions(model).graph)
+    # One name is one size to ONNX Runtime, which two lattices of different sizes would share.
+    for value in (*body.input, *body.output, *body.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.Clear()
 
 
 def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:

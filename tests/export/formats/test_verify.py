@@ -167,13 +167,15 @@ def test_where_no_other_size_is_taken_there_is_none() -> None:
 
 
 def test_cut_and_repeated() -> None:
-    given = {"x": torch.tensor([[0.5, 2.0, 3.0]]), "y": torch.tensor([4, 5, 6])}
-    dims = {"x": [1, "T"], "y": ["T+1"]}
+    given = {"x": torch.tensor([[0.5], [2.0], [3.0]]), "y": torch.tensor([4, 5, 6, 4])}
+    dims = {"x": ["T", 1], "y": ["T+1"]}
     assert sizes.sizes_of(dims, given) == {"T": 3}
     made = sizes.resized(given, dims, {"T": 4})
-    torch.testing.assert_close(made["x"], torch.tensor([[0.5, 2.0, 3.0, 0.45]]))
-    assert made["y"].tolist() == [4, 5, 6, 4, 5]
+    torch.testing.assert_close(made["x"][:, 0], torch.tensor([0.5, 2.0, 3.0, 0.45]))
+    assert made["y"].tolist() == [4, 5, 6, 4, 4]
     assert sizes.resized(given, dims, {"T": 1})["x"].tolist() == [[0.5]]
+    with pytest.raises(ValueError, match="the integers go to 6"):  # classes, of which they would be none
+        sizes.resized({**given, "x": torch.rand(3, 9)}, {**dims, "x": [3, "C"]}, {"T": 3, "C": 6})
 
 
 @pytest.mark.parametrize("row", catalog.names())
