@@ -64,7 +64,7 @@ class VariationalAutoencoderLossDetails(NamedTuple):
 
 def reduce_details(loss: Tensor, mask: Tensor | None, len_dim: int, reduction: str) -> Tensor:
     """Reduce over the frames along `len_dim` that are in `mask`."""
-    return reduce_masked(loss.moveaxis(len_dim, 1), mask, reduction)
+    return reduce_masked(loss.movedim(len_dim, 1), mask, reduction)
 
 
 class AutoencoderLoss(nn.Module):

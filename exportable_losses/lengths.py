@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+OUT_OF_RANGE = "lengths: got one out of range, expected integers up to the size, or relative lengths"
+
 
 def frame_mask(length: Tensor, size: int) -> Tensor:
     """Whether each of `size` frames lies within an item's `length`: bool `[B, size]`.
@@ -34,8 +36,11 @@ def absolute_length(length: Tensor, size: int, least: int = 1) -> Tensor:
         raise TypeError(f"lengths: got {length.dtype}, expected float32, float64 or integers")
     if not torch.jit.is_scripting():
         if length.is_cuda or (torch.compiler.is_compiling() and not torch.compiler.is_exporting()):
-            message = "lengths: got one out of range, expected integers up to the size, or relative lengths"
-            torch._assert_async(_in_range(length, size, least), message)
+            torch._assert_async(_in_range(length, size, least), OUT_OF_RANGE)
+        elif torch._C._functorch.maybe_current_level() is not None:  # under a transform of `torch.func`
+            values = innermost(length)
+            if type(values) is Tensor and not bool(_in_range(values, size, least)):
+                raise ValueError(OUT_OF_RANGE)
     else:
         length = _refused_in_script(length, size, least)
     if not length.is_floating_point():
@@ -45,6 +50,13 @@ def absolute_length(length: Tensor, size: int, least: int = 1) -> Tensor:
     product = (length * (1 << 30)).round().long() * size
     far = (product + (1 << 29)) // (1 << 30)
     return torch.where(near < 1 << 22, near, far)
+
+
+def innermost(tensor: Tensor) -> Tensor:
+    """The values behind what the transforms of `torch.func` put in the place of a tensor."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _in_range(length: Tensor, size: int, least: int) -> Tensor:

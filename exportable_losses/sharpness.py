@@ -110,7 +110,7 @@ class LaplacianVarianceLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"predictions": predictions, "length": length}
             check_inputs(VARIANCE, given, len_dim=self.len_dim, kernel_size=self.kernel_size)
-        values = self.laplacian(predictions).moveaxis(self.len_dim, 1)
+        values = self.laplacian(predictions).movedim(self.len_dim, 1)
         mask = mask_of(values, length)
         values, counts = zero_behind(values, mask), zero_behind(torch.ones_like(values), mask)
         if self.reduction == "batch":

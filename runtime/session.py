@@ -64,7 +64,7 @@ class LossSession:
         threads: int | None = None,
     ) -> None:
         self._settings: dict[str, Any] = {"native": native, "providers": providers, "threads": threads}
-        self._path = os.fspath(path)
+        self._path = os.path.abspath(path)  # a pickle may be read elsewhere
         options = session_options(threads)
         self.library = register(options, native)
         self._session = open_session(path, options, providers)

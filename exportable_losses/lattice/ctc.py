@@ -9,6 +9,7 @@ from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
+from ..masking import as_index
 from ..settings import settings_repr
 
 __all__ = ["CTCLoss"]
@@ -37,6 +38,7 @@ def ctc_lengths(
             "target_lens": target_lens,
         }
         check_inputs(CTC, given, blank_index=blank_index)
+    as_index(targets)  # compiled code checks nothing else
     frames = absolute_length(input_lens, log_probs.shape[1])
     return frames, absolute_length(target_lens, targets.shape[1], least=0)
 

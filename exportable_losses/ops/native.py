@@ -76,6 +76,8 @@ def _library() -> ctypes.CDLL | None:
     if path is None:
         return None
     library = load(path)
+    if not hasattr(library, "exportable_losses_ctc_bfloat16"):
+        raise RuntimeError(f"{path}: another build of this version, without 16 bits; expected this package's")
     for loss in ("ctc", "transducer"):
         for kind in TYPES.values():
             function = getattr(library, f"exportable_losses_{loss}_{kind}")

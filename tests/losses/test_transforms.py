@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, func
 
 import exportable_losses as el
+from exportable_losses import catalog
 from exportable_losses.ops import using
 from exportable_losses.ops.computers import COMPUTERS
 
@@ -110,3 +111,33 @@ def test_rows_under_transforms(row: Any) -> None:
     grads = func.vmap(func.grad(loss))(many, targets)
     for scores, labels, grad in zip(many, targets, grads, strict=True):
         torch.testing.assert_close(grad, by_autograd(lambda x, y=labels: loss(x, y), scores))
+
+
+@pytest.mark.parametrize("lengths", [[99, 3], [-2, 1], [1.8, 1.0]])
+def test_lengths_out_of_range_are_refused_under_transforms(lengths: list[float]) -> None:
+    x, y, length = torch.randn(2, 5, 3), torch.randn(2, 5, 3), torch.tensor(lengths)
+    with pytest.raises(ValueError, match="lengths: got one out of range"):
+        func.grad(lambda x: el.L1Loss()(x, y, length))(x)
+    with pytest.raises(ValueError, match="lengths: got one out of range"):
+        func.vmap(lambda x, y, length: el.L1Loss()(x[None], y[None], length[None]))(x, y, length)
+
+
+@pytest.mark.parametrize("module", [el.AutoencoderLoss(len_dim=2), el.LaplacianVarianceLoss(len_dim=2)])
+def test_a_dimension_of_lengths_is_moved_under_vmap(module: torch.nn.Module) -> None:
+    images, lengths = torch.randn(3, 2, 8, 9, 2), torch.ones(2)
+    both = isinstance(module, el.AutoencoderLoss)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return module(x, y, lengths)[0] if both else module(x, lengths)
+
+    given = images, images.roll(1, 0)
+    expected = torch.stack([loss(*each) for each in zip(*given, strict=True)])
+    torch.testing.assert_close(func.vmap(loss)(*given), expected)
+
+
+@pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss"])
+def test_compiled_lattices_refuse_targets_that_are_no_integers(row: str) -> None:
+    entry = catalog.get(row)
+    inputs = entry.example_inputs()
+    with pytest.raises(TypeError, match=r"targets: got torch.float32"):
+        torch.compile(entry.module(), backend="eager")(**inputs | {"targets": inputs["targets"] + 0.7})
