@@ -122,6 +122,8 @@ def sizes(draw: st.DrawFn, case: Case) -> dict[str, int]:
     known = letters(case.entry) - {letter for letter in ("N",) if case.entry.contract.aligned}
     empty = draw(st.sampled_from((None,) * 12 + EMPTY))
     counted = {entry.below for entry in case.entry.inputs if entry.legal == "count"}  # lengths from 1
+    if case.row == "CTCForwardChunk":  # ONNX Runtime's `Scan` takes no chunk without a frame
+        counted.add("T")
     for letter in sorted(known):
         least = max(ALL_ONE.get(letter, 1), LEAST.get(case.row, {}).get(letter, 0))
         chosen[letter] = draw(st.integers(least, least + 5))
@@ -309,7 +311,7 @@ def judge(call: Call, tally: Tally) -> None:
             tally.refused[why] += 1
             continue
         if why:  # a script looks at no values: it may say that there is no number
-            nothing = name == "script" and not any(np.isfinite(value).any() for value in outputs.values())
+            nothing = name == "script" and not np.isfinite(outputs[case.entry.outputs[0]]).any()
             assert nothing, f"{name} takes what eager refuses: {why}"
             continue
         for output, expected in truth.items():

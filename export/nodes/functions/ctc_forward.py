@@ -46,5 +46,7 @@ def CTCForward(log_probs, targets, input_lengths, target_lengths, alpha, offset,
     )
     ended = op.GatherElements(ours.CTCTransition(states, skips), last, axis=1)
     costs = op.Squeeze(op.Neg(high + (low + ended)), [1])
-    rows = op.Reshape(op.Pad(states, [0, 0, 0, 1], never), op.Constant(value_ints=[0, -1, 2]))
+    pairs = op.Shape(targets, start=1) + op.Constant(value_ints=[1])  # of a blank and a label
+    shape = op.Concat(op.Shape(targets, end=1), pairs, op.Constant(value_ints=[2]), axis=0)
+    rows = op.Reshape(op.Pad(states, [0, 0, 0, 1], never), shape)
     return costs, op.Transpose(rows, perm=[0, 2, 1]), op.Concat(high, low, axis=1)

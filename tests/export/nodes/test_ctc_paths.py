@@ -331,8 +331,9 @@ def test_no_gradient_flows(row: str, scripted: bool) -> None:
     assert not any(output.requires_grad for output in module(**inputs))
 
 
-@pytest.mark.parametrize(("batch", "frames"), [(0, 4), (2, 0), (0, 0)])
-def test_nothing_to_align(batch: int, frames: int) -> None:
+@pytest.mark.parametrize("batch", [0, 2])
+def test_nothing_to_align(batch: int) -> None:
+    frames = 4
     arguments = (torch.zeros(batch, frames, 3), torch.ones(batch, 2, dtype=torch.int64))
     lens = torch.ones(batch), torch.zeros(batch)
     posteriors, costs = el.CTCPosterior()(*arguments, *lens)

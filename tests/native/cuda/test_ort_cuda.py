@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 Arrays = dict[str, np.ndarray]
 REAL = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
 OPERATORS = ("CTCLoss", "CTCLossGrad", "TransducerLoss", "TransducerLossGrad")
+import exportable_losses as el
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +36,9 @@ def doors() -> dict[str, str]:
             shutil.copy(emulated_kernels(), folder / name / "libexportable_losses_cuda.so")
         flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-DISA=baseline"]
         sources = [CSRC / name for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc", "ort_door.cc")]
-        define = '-DEXPORTABLE_LOSSES_CUDA_PROVIDER="CPUExecutionProvider"'
-        gpp(*flags, define, *sources, "-o", folder / "instead" / "libexportable_losses.so", "-ldl")
+        settings = {"CUDA_PROVIDER": "CPUExecutionProvider", "VERSION": el.__version__}
+        define = [f'-DEXPORTABLE_LOSSES_{name}="{value}"' for name, value in settings.items()]
+        gpp(*flags, *define, *sources, "-o", folder / "instead" / "libexportable_losses.so", "-ldl")
 
     folder = kept("cuda_doors", "all", build)
     return {
