@@ -16,11 +16,12 @@ from building import CSRC, kept, plain, shared_library
 from cuda_cases import emulated_kernels, gpp, missing
 from onnx import TensorProto, helper
 
+import exportable_losses as el
+
 pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 Arrays = dict[str, np.ndarray]
 REAL = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
 OPERATORS = ("CTCLoss", "CTCLossGrad", "TransducerLoss", "TransducerLossGrad")
-import exportable_losses as el
 
 
 @pytest.fixture(scope="session")
