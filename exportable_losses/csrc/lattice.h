@@ -81,3 +81,14 @@ void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Co
 const char* instruction_set();
 
 }  // namespace exportable_losses
+
+// What is compiled of the losses, in the namespace that has their templates: each type of scores.
+#define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
+  template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
+  template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
+  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
+#define EXPORTABLE_LOSSES_FOR_EVERY_TYPE                                                \
+  EXPORTABLE_LOSSES_FOR(double)                                                         \
+  EXPORTABLE_LOSSES_FOR(float)                                                          \
+  EXPORTABLE_LOSSES_FOR(bfloat16)                                                       \
+  EXPORTABLE_LOSSES_FOR(float16)

@@ -9,14 +9,7 @@
 namespace exportable_losses {
 namespace ISA {
 
-#define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
-  template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
-  template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
-  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
-EXPORTABLE_LOSSES_FOR(double)
-EXPORTABLE_LOSSES_FOR(float)
-EXPORTABLE_LOSSES_FOR(bfloat16)
-EXPORTABLE_LOSSES_FOR(float16)
+EXPORTABLE_LOSSES_FOR_EVERY_TYPE
 
 }  // namespace ISA
 }  // namespace exportable_losses

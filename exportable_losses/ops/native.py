@@ -76,8 +76,19 @@ def _library() -> ctypes.CDLL | None:
     if path is None:
         return None
     library = load(path)
-    if not hasattr(library, "exportable_losses_ctc_bfloat16"):
-        raise RuntimeError(f"{path}: another build of this version, without 16 bits; expected this package's")
+    try:
+        _declare(library)
+    except AttributeError as error:
+        raise RuntimeError(f"{path}: another build of this version, it lacks functions: {error}") from error
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Say what each function of the library takes and gives.
+
+    Raises:
+        AttributeError: it does not have one.
+    """
     for loss in ("ctc", "transducer"):
         for kind in TYPES.values():
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
@@ -92,7 +103,6 @@ def _library() -> ctypes.CDLL | None:
     library.exportable_losses_huge_pages.restype = None
     library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.exportable_losses_instruction_set.restype = ctypes.c_char_p
-    return library
 
 
 def unavailable(scores: Tensor) -> str:

@@ -1,6 +1,7 @@
 """What the native library, and who loads it, do in hard conditions: refused with the reason, or right."""
 
 import _ctypes
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import exportable_losses
 from exportable_losses.library import library_path, load
+from exportable_losses.ops import native
 
 LIBRARY = library_path() or ""
 pytestmark = pytest.mark.skipif(not LIBRARY, reason="the package was installed without its library")
@@ -127,3 +129,11 @@ sys.exit(status != 0)
 """
     done = python(code, OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_library_of_another_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its version says nothing of a function that it lacks."""
+    monkeypatch.setattr(native, "load", lambda _: ctypes.CDLL(None))
+    monkeypatch.setattr(native, "library_path", lambda: "other.so")
+    with pytest.raises(RuntimeError, match=r"^other.so: another build of this version, it lacks functions"):
+        native._library.__wrapped__()
