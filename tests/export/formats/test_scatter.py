@@ -23,3 +23,18 @@ def test_no_update_is_lost_among_threads() -> None:
     for _ in range(10):
         _, got = session.run(None, {"x": x.detach().numpy()})
         np.testing.assert_allclose(got, expected, atol=2e-5 * float(expected.abs().max()))
+
+
+class Picked(nn.Module):
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        picked = x[rows, rows]
+        return (picked.tanh() * picked).sum()
+
+
+def test_indices_are_counted_from_the_end_too() -> None:
+    rows, x = torch.tensor([0, -1, 2, -1]), torch.randn(4, 3, 2)
+    path = exports.onnx(Picked(), {"x": x, "rows": rows}, ("x",))
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(Picked()(leaf, rows), leaf)
+    _, got = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy(), "rows": rows.numpy()})
+    np.testing.assert_allclose(got, expected, atol=1e-6)
