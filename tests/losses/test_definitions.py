@@ -171,7 +171,8 @@ def test_contrastive_negatives_that_are_the_positive_do_not_count(scripted: bool
             scores = torch.stack([positive, *negative]) / 0.5
             expected += float(scores.logsumexp(0) - scores[0])
             right += all(positive >= n for n in negative)
-    assert loss == pytest.approx(expected)
+    # a script that has once been trained says that it requires gradients ever after
+    assert loss.detach() == pytest.approx(expected)
     assert accuracy == pytest.approx(right / 6)
 
 
