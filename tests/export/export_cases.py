@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import exports
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -321,3 +322,17 @@ def _integers() -> Iterator[Case]:
 CASES = (*_rows(), *_settings(), *_ranks(), *_integers())
 BY_NAME = {str(case): case for case in CASES}
 assert len(BY_NAME) == len(CASES), "two cases of one name would share an export"
+
+
+def _like_others(case: Case) -> bool:
+    """A reduction whose code is that of others: a sum and a mean of items, or what no length changes."""
+    reduction = case.name.rpartition("_")[2]
+    if case.row == "reduce_loss" or reduction not in checks.REDUCTIONS:
+        return False
+    return reduction in ("sum", "batchmean") or (bool(case.without) and reduction != "mean")
+
+
+EACH = [  # the names, for tests of every case
+    pytest.param(name, marks=pytest.mark.thorough if _like_others(case) else ())
+    for name, case in BY_NAME.items()
+]
