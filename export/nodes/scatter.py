@@ -21,6 +21,7 @@ def _replace(node: ir.Node) -> None:
     assert data is not None
     assert indices is not None
     assert indices.shape is not None
+    assert node.graph is not None
     depth = indices.shape[-1]
     if not isinstance(depth, int):
         raise ValueError("ScatterND: got a sum over indices of unknown depth, expected a known one")
