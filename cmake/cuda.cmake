@@ -2,24 +2,17 @@
 # nothing else; the CUDA runtime is linked into it, so it loads where there is no driver and says so
 # when it is called.
 #
-#   EXPORTABLE_LOSSES_CUDA     AUTO (where nvcc is found and works), ON (or stop) or OFF
+#   EXPORTABLE_LOSSES_CUDA     ON or OFF
 #   CMAKE_CUDA_ARCHITECTURES   every one that the compiler knows, unless it is set
 
 if(NOT EXPORTABLE_LOSSES_CUDA OR SANITIZE) # nvcc knows no sanitizers
-  return()
-endif()
-if(CMAKE_CROSSCOMPILING AND EXPORTABLE_LOSSES_CUDA STREQUAL "AUTO") # the nvcc that would be found is this machine's
   return()
 endif()
 
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  if(NOT EXPORTABLE_LOSSES_CUDA STREQUAL "AUTO")
-    message(FATAL_ERROR "EXPORTABLE_LOSSES_CUDA is ${EXPORTABLE_LOSSES_CUDA}, and no nvcc that works was found")
-  endif()
-  message(STATUS "CUDA kernels: none (no nvcc that works was found)")
-  return()
+  message(FATAL_ERROR "EXPORTABLE_LOSSES_CUDA is ${EXPORTABLE_LOSSES_CUDA}, and no nvcc that works was found")
 endif()
 
 # The compiler is asked, for CMake's own `all` is a list of its time: machine code for each, and PTX of

@@ -70,7 +70,7 @@ def _about_native() -> dict[str, str]:
 def _cuda_library() -> dict[str, str]:
     from exportable_losses.ops import cuda
 
-    return cuda.about() or {"problem": "the package was installed without it (no nvcc was found)"}
+    return cuda.about() or {"problem": cuda.MISSING}
 
 
 def _computers() -> dict[str, Any]:

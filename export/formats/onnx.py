@@ -24,6 +24,7 @@ import exportable_losses
 
 from ..nodes import backward, composites, walks
 from ..nodes.functions import DOMAIN, OPSET
+from ..nodes.means import count_what_is_meant
 from ..nodes.scatter import add_in_order
 from ..nodes.translation import attach_bodies, translations
 from .branches import passing
@@ -146,6 +147,7 @@ def to_onnx(
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     _simplify(graph)
     add_in_order(graph)
+    count_what_is_meant(graph)
     _rename(graph, list(planned.inputs), outputs)
     attach_bodies(graph)
     with placed(path) as new:

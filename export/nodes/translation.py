@@ -139,6 +139,15 @@ def _mean(x: Any, dtype: int | None = None) -> Any:
     return op.Div(_sum(x, dtype), op.Cast(op.Size(x), to=kind))
 
 
+def _any(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
+    """`aten.any`: of nothing none is, where onnxruntime's largest of nothing is not zero."""
+    axes = [] if dim is None else [_constant([dim] if isinstance(dim, int) else list(dim), ir.DataType.INT64)]
+    found = op.ReduceSum(
+        op.Cast(op.Cast(x, to=ir.DataType.BOOL), to=ir.DataType.INT64), *axes, keepdims=keepdim
+    )
+    return op.Cast(found, to=ir.DataType.BOOL)
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
     """The table that `torch.onnx.export` takes as `custom_translation_table`.
 
@@ -207,6 +216,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         aten.softplus.default: _softplus,
         aten.sum.default: _sum,
         aten.mean.default: _mean,
+        **dict.fromkeys((aten.any.default, aten.any.dim, aten.any.dims), _any),
     }
 
 

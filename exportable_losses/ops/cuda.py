@@ -17,6 +17,8 @@ from ..library import library_path, load
 from .native import TYPES, Batch, in_rows, pointer
 from .scores import computed
 
+MISSING = "the package was installed without it (EXPORTABLE_LOSSES_CUDA=ON pip install builds it, with nvcc)"
+
 
 def cuda_library_path() -> str | None:
     """The shared library with the CUDA kernels, or None where the package was built without.
@@ -58,7 +60,7 @@ def unavailable(scores: Tensor) -> str:
         return f"it computes on CUDA devices, not on {scores.device.type}"
     if scores.dtype not in TYPES:
         return f"it knows floating point of 16, 32 and 64 bits, not {scores.dtype}"
-    return "" if _library() else "the package was installed without it (no nvcc was found)"
+    return "" if _library() else MISSING
 
 
 def about() -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 
 from exportable_losses.contract import Total
 from exportable_losses.runtime.corpus import compare
-from exportable_losses.runtime.corpus.intervals import bootstrap, student
+from exportable_losses.runtime.corpus.intervals import bootstrap, interval, student
 
 
 def test_a_bootstrap_is_the_mean_over_every_draw() -> None:
@@ -43,3 +43,12 @@ def test_an_interval_of_few_items_holds_the_truth(items: int, weighted: bool) ->
         low, high = paired.interval(draws @ paired.table, 0.95)
         held += low <= 0 <= high
     assert held >= 0.93 * 2000
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 19, 20])
+def test_a_few_items_that_moved_alike_tell_nothing_of_others(items: int) -> None:
+    moved, stayed = np.full(items, 0.1), np.zeros(items)
+    unknown = items < 20
+    expected = (-np.inf, np.inf) if unknown else (0.1, 0.1)
+    assert interval(0.1, moved, np.full(50, 0.1), 0.95) == pytest.approx(expected)
+    assert interval(0.0, stayed, np.zeros(50), 0.95) == (0.0, 0.0)

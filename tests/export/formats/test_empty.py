@@ -16,7 +16,12 @@ from exportable_losses.runtime import LossSession
 # the first case of a row, and that without lengths, where a mean is torch's own
 FIRST = {case.row: case for case in reversed(CASES)}
 WITHOUT = [case for case in CASES if case.without == ("length",) and case.name == "mean"]
-OF_FRAMES = [row for row in FIRST if any("T" in entry.dims.split() for entry in catalog.get(row).inputs)]
+OF_ITEMS = [case for case in CASES if case.without == ("length",) and case.name == "batch"]
+NO_FRAMES = [
+    case
+    for case in (*FIRST.values(), *WITHOUT, *OF_ITEMS)
+    if any("T" in entry.dims.split() for entry in case.entry.inputs)
+]
 
 
 def drawn(case: Case, **sizes: int) -> Inputs:
@@ -97,9 +102,9 @@ def test_no_items_to_permute(base_loss: nn.Module | None, shape: tuple[int, ...]
     assert (loss.shape, permutations.shape) == ((0,), (0, 4))
 
 
-@pytest.mark.parametrize("row", OF_FRAMES)
-def test_no_frames(row: str) -> None:
-    case = FIRST[row]
+@pytest.mark.parametrize("case", NO_FRAMES, ids=str)
+def test_no_frames(case: Case) -> None:
+    row = case.row
     sizes = {"T": 0} | ({"N": 0} if case.entry.contract.aligned else {})
     if row == "get_mask":  # its lengths are integers, of which the catalog draws none of nothing
         mask = functional.get_mask(torch.zeros(0, 1, 3, 1), torch.zeros(3).long())
