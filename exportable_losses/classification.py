@@ -6,7 +6,7 @@ from torch.nn.functional import softplus
 
 from .checks import check_choice, check_inputs, check_tensors
 from .contract import Contract, Input, Total
-from .lengths import mask_of, zero_behind
+from .lengths import absolute_length, mask_of, zero_behind
 from .masking import LENGTH, as_floating, as_index, reduce_masked, truncate
 from .ops.scores import widened
 from .settings import settings_repr
@@ -284,6 +284,8 @@ def kldiv_loss(
             mask_length=mask_length,
         )
         check_choice("reduction", reduction)
+    elif length is not None and log_probabilities.dim() > 2:
+        absolute_length(length, log_probabilities.shape[1])  # refused where it is illegal, read or not
     if log_probabilities.dim() == 2:
         log_probabilities, targets = log_probabilities.unsqueeze(1), targets.unsqueeze(1)
     log_probabilities, targets = truncate(log_probabilities, targets, allowed_len_diff)
