@@ -35,7 +35,7 @@ from .metadata import KEY
 from .placing import placed
 from .plan import Plan, plan
 from .testdata import write_test_data
-from .tracing import quiet, sparing
+from .tracing import out_of_place, quiet, sparing
 from .verify import Tensors, cases, dims_of, verify_onnx
 
 # A message of protobuf has at most 2 GiB: more weights than that go to a file of their own, but for small
@@ -183,6 +183,8 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int
             with sdpa_kernel(SDPBackend.MATH):  # attention in ordinary operators, whose gradients are, too
                 written_out = tracer(*symbolic)
             walks.join(written_out)
+            out_of_place(written_out.graph)
+            written_out.recompile()
             found = [  # what the first trace or this one has fixed is a number in what was written out
                 {i: dim for i, dim in dims.items() if not is_concrete_int(value.shape[i])}
                 for dims, value in zip(shapes, symbolic, strict=True)

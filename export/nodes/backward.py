@@ -32,7 +32,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         for operator, decompose in decomposition_table.items()
         if isinstance(operator, torch._ops.OpOverload)
         and operator not in translations()
-        and any(half in operator.name() for half in ("_backward", "_forward"))
+        and any(part in operator.name() for part in ("_backward", "_forward", "_safe_softmax"))
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
-from onnxscript.function_libs.torch_lib.ops.core import aten_index, aten_index_put
+from onnxscript.function_libs.torch_lib.ops.core import aten__to_copy, aten_index, aten_index_put
 from onnxscript.function_libs.torch_lib.ops.nn import aten_avg_pool2d, aten_avg_pool3d
 from onnxscript.values import Op
 
@@ -66,6 +66,14 @@ def _with_number(compute: Callable[..., Any]) -> Callable[..., Any]:
         return compute(x, _constant(other * alpha, x.dtype))
 
     return translate
+
+
+def _from_number(x: Any, other: Any, alpha: Any = 1) -> Any:
+    """`aten.rsub`: a number less a tensor."""
+    if alpha != 1:
+        x = op.Mul(x, _constant(alpha, x.dtype))
+    number = _constant(other, x.dtype) if isinstance(other, (int, float)) else op.CastLike(other, x)
+    return op.Sub(number, x)
 
 
 def _by_wide_indices(translate: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,12 +147,19 @@ def _mean(x: Any, dtype: int | None = None) -> Any:
     return op.Div(_sum(x, dtype), op.Cast(op.Size(x), to=kind))
 
 
+def _moved(x: Any, source: int, destination: int) -> Any:
+    """`aten.movedim` of one dimension."""
+    order = list(range(len(x.shape)))
+    order.insert(destination % len(order), order.pop(source))
+    return op.Transpose(x, perm=order)
+
+
 def _any(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
     """`aten.any`: of nothing none is, where onnxruntime's largest of nothing is not zero."""
     axes = [] if dim is None else [_constant([dim] if isinstance(dim, int) else list(dim), ir.DataType.INT64)]
-    found = op.ReduceSum(
-        op.Cast(op.Cast(x, to=ir.DataType.BOOL), to=ir.DataType.INT64), *axes, keepdims=keepdim
-    )
+    flags: Any = op.Cast(x, to=ir.DataType.BOOL)
+    ones: Any = op.Cast(flags, to=ir.DataType.INT64)
+    found: Any = op.ReduceSum(ones, *axes, keepdims=keepdim)
     return op.Cast(found, to=ir.DataType.BOOL)
 
 
@@ -206,6 +221,10 @@ def translations() -> dict[Any, Callable[..., Any]]:
         aten.mul.Scalar: _with_number(op.Mul),
         aten.add.Scalar: _with_number(op.Add),
         aten.sub.Scalar: _with_number(op.Sub),
+        aten.rsub.Scalar: _from_number,
+        # nothing to decompose is half of the exporter's time saved (`tracing.sparing`)
+        aten.to.dtype: lambda x, dtype, *_, **__: aten__to_copy(x, dtype=dtype),
+        aten.movedim.int: _moved,
         **dict.fromkeys((aten.index.Tensor, aten._unsafe_index.Tensor), _by_wide_indices(aten_index)),
         **dict.fromkeys(
             (aten.index_put.default, aten._unsafe_index_put.default), _by_wide_indices(aten_index_put)

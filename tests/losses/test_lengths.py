@@ -126,7 +126,7 @@ def test_a_length_that_nobody_reads_is_refused_where_it_is_illegal() -> None:
         torch.jit.script(module)(**{**inputs, "length": torch.tensor([1.0, 1.5, 1.0])})
     inputs |= {name: inputs[name][:, :0] for name in ("log_probabilities", "targets")}
     for door in (module, torch.jit.script(module)):
-        with pytest.raises((ValueError, torch.jit.Error), match="lengths?: got no frames"):
+        with pytest.raises((ValueError, torch.jit.Error), match=r"lengths?: got no frames"):
             door(**inputs)
 
 

@@ -10,7 +10,7 @@ from export_cases import CASES, Case, Inputs
 from torch import nn
 
 import exportable_losses as el
-from exportable_losses import catalog, functional, ops
+from exportable_losses import functional, ops
 from exportable_losses.runtime import LossSession
 
 # the first case of a row, and that without lengths, where a mean is torch's own
