@@ -142,7 +142,7 @@ def _sum(x: Any, dtype: int | None = None) -> Any:
 
 
 def _mean(x: Any, dtype: int | None = None) -> Any:
-    """`aten.mean`: that of nothing is a NaN, where onnxruntime's is zero."""
+    """`aten.mean`, by the sum above; what is divided by zero, the mean of nothing, is NaN as in `means`."""
     kind = x.dtype if dtype in (None, -1) else dtype
     return op.Div(_sum(x, dtype), op.Cast(op.Size(x), to=kind))
 
