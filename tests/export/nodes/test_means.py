@@ -55,3 +55,15 @@ def test_what_is_never_empty_is_one_node() -> None:
     path = exports.onnx(Reduced(), {"x": torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))})
     means = [node for node in onnx.load(path).graph.node if node.op_type == "ReduceMean"]
     assert [node.output[0] for node in means] == ["mean_of_features"]
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_more_frames_than_float16_counts(runtime: str) -> None:
+    path = exports.onnx(Mean(), {"x": torch.ones(2, 5, dtype=torch.float16)})
+    x = torch.full((2, 70_000), 1.5, dtype=torch.float16)
+    assert RUNTIMES[runtime](path)({"x": x})["output"].tolist() == [1.5, 1.5]
