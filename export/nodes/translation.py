@@ -8,6 +8,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten__to_copy, aten_index, aten_index_put
+from onnxscript.function_libs.torch_lib.ops.linalg import aten_linalg_vector_norm
 from onnxscript.function_libs.torch_lib.ops.nn import aten_avg_pool2d, aten_avg_pool3d
 from onnxscript.values import Op
 
@@ -43,6 +44,11 @@ def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
 def _constant(value: Any, dtype: ir.DataType | None) -> Any:
     tensor: Any = ir.tensor(value, dtype)
     return op.Constant(value=tensor)
+
+
+def _axes(dim: int | Sequence[int] | None) -> list[Any]:
+    """What a reduction takes behind its tensor; nothing for all dimensions."""
+    return [] if dim is None else [_constant([dim] if isinstance(dim, int) else list(dim), ir.DataType.INT64)]
 
 
 def _scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
@@ -110,9 +116,23 @@ def _average_pool(translate: Callable[..., Any]) -> Callable[..., Any]:
     return averaged
 
 
-def _log10(x: Any) -> Any:
-    """`aten.log10`; the exporter's own divides by a logarithm of 10 in float32."""
-    return op.Div(op.Log(x), _constant(math.log(10), x.dtype))
+def _logarithm(base: float) -> Callable[[Any], Any]:
+    """`aten.log2` and `aten.log10`; the exporter's own divide by a logarithm in float32."""
+    return lambda x: op.Div(op.Log(x), _constant(math.log(base), x.dtype))
+
+
+def _norm(translate: Callable[..., Any]) -> Callable[..., Any]:
+    """`aten.linalg_vector_norm`; in the exporter's own one over the order goes through float32."""
+
+    def normed(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False, dtype: int = -1) -> Any:
+        if ord in (0, 1, 2, math.inf, -math.inf):
+            return translate(x, ord, dim, keepdim, dtype)
+        kind = x.dtype if dtype in (None, -1) else ir.DataType(dtype)
+        raised = op.Pow(op.Abs(op.Cast(x, to=kind)), _constant(ord, kind))
+        total = op.ReduceSum(raised, *_axes(dim), keepdims=keepdim)
+        return op.Pow(total, _constant(1 / ord, kind))
+
+    return normed
 
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
@@ -156,10 +176,9 @@ def _moved(x: Any, source: int, destination: int) -> Any:
 
 def _any(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
     """`aten.any`: of nothing none is, where onnxruntime's largest of nothing is not zero."""
-    axes = [] if dim is None else [_constant([dim] if isinstance(dim, int) else list(dim), ir.DataType.INT64)]
     flags: Any = op.Cast(x, to=ir.DataType.BOOL)
     ones: Any = op.Cast(flags, to=ir.DataType.INT64)
-    found: Any = op.ReduceSum(ones, *axes, keepdims=keepdim)
+    found: Any = op.ReduceSum(ones, *_axes(dim), keepdims=keepdim)
     return op.Cast(found, to=ir.DataType.BOOL)
 
 
@@ -231,7 +250,9 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ),
         aten.avg_pool2d.default: _average_pool(aten_avg_pool2d),
         aten.avg_pool3d.default: _average_pool(aten_avg_pool3d),
-        aten.log10.default: _log10,
+        aten.log2.default: _logarithm(2),
+        aten.log10.default: _logarithm(10),
+        aten.linalg_vector_norm.default: _norm(aten_linalg_vector_norm),
         aten.softplus.default: _softplus,
         aten.sum.default: _sum,
         aten.mean.default: _mean,

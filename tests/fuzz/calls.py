@@ -386,22 +386,20 @@ def fuzz(row: str, examples: int, number: int, tally: Tally) -> None:
 
 
 def main(number: int, first: int) -> int:
-    """Make so many calls, print what was done; 1 where something is wrong."""
+    """Make so many calls, as many of each row; print what was done; 1 where something is wrong."""
     torch.set_num_threads(1)
     tally, wrong, start = Tally(), 0, time.monotonic()
-    for turn in itertools.count(first):
-        for row in catalog.names():
+    for done, row in enumerate(catalog.names(), 1):  # row by row: its scripts and sessions are made once
+        for turn in itertools.count(first):
             try:
                 fuzz(row, 100, turn, tally)
             except Exception as error:  # the call is in its notes
                 wrong += 1
                 print(f"{row}: {type(error).__name__}: {error}", *getattr(error, "__notes__", []), sep="\n  ")
-        print(
-            f"turn {turn}: {tally.calls.total()} calls in {time.monotonic() - start:.0f} s, {wrong} wrong",
-            flush=True,
-        )
-        if tally.calls.total() >= number:
-            break
+            if tally.calls.total() >= number * done / len(catalog.names()):
+                break
+        seconds = time.monotonic() - start
+        print(f"{row}: {tally.calls.total()} calls in {seconds:.0f} s, {wrong} wrong", flush=True)
     for name, count in tally.calls.most_common():
         print(f"{count:9} {name}")
     for why, count in tally.refused.most_common():
