@@ -137,6 +137,11 @@ def whole(*names: str) -> Callable[[Inputs], Inputs]:
     return lambda inputs: {k: (100 * v).long() if k in names else v for k, v in inputs.items()}
 
 
+def _flags(inputs: Inputs) -> Inputs:
+    """Targets of 0 and 1 as integers."""
+    return {**inputs, "targets": inputs["targets"].long()}
+
+
 def _frame_logits(inputs: Inputs) -> Inputs:
     """From ``[B, T, X0, 1]`` and ``[B, N, X0]`` to ``[B, T, 1]`` and ``[B, N]``."""
     return {**inputs, "inputs": inputs["inputs"][:, :, 0], "targets": inputs["targets"][:, :, 0]}
@@ -316,7 +321,7 @@ def _integers() -> Iterator[Case]:
         yield Case(row, "integers", change=whole("predictions", "targets"))
     yield Case("compute_length_mask", "integers", change=whole("data"))
     yield Case("get_mask", "integers", change=whole("source"))
-    yield Case("bce_loss", "integers", change=whole("targets"))
+    yield Case("bce_loss", "integers", change=_flags)
 
 
 CASES = (*_rows(), *_settings(), *_ranks(), *_integers())
