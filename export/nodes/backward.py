@@ -25,14 +25,17 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """What torch writes in other operators by its own rules: gradients, and the forwards that feed them.
 
     The exporter translates such a forward for the sake of its first output and makes the second up, which the
-    gradient reads: that of `nll_loss_forward` is the total weight that a mean is divided by.
+    gradient reads: that of `nll_loss_forward` is the total weight that a mean is divided by. Losses and the
+    like, for which it has no translation, are among them, since written out here they cost no second trace.
     """
+    parts = ("_backward", "_forward", "_safe_softmax", "_loss", "binary_cross_entropy", "masked_index")
+    names = ("aten::var.correction", "aten::std.correction", "aten::norm.ScalarOpt_dim", "aten::copy")
     return {
         operator: decompose
         for operator, decompose in decomposition_table.items()
         if isinstance(operator, torch._ops.OpOverload)
         and operator not in translations()
-        and any(part in operator.name() for part in ("_backward", "_forward", "_safe_softmax"))
+        and (operator.name() in names or any(part in operator.name() for part in parts))
     }
 
 

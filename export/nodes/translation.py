@@ -235,6 +235,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         **backward.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),
         ours.edit_counts.default: lambda *sequences: edits(*sequences),
+        aten.sgn.default: lambda x: op.Sign(x),
         aten.scalar_tensor.default: _scalar_tensor,
         aten.full_like.default: _full_like,
         aten.mul.Scalar: _with_number(op.Mul),

@@ -19,17 +19,14 @@ from exportable_losses.export.formats.testdata import read_test_data
 LATTICES = ("ctc_loss", "ctc_loss_kd", "CTCPosterior", "CTCAlign")
 LATTICES += ("transducer_loss", "TransducerPosterior", "TransducerAlign")
 FIRST = {case.row: str(case) for case in reversed(CASES)}
-NAMES = (
-    *FIRST.values(),
+OTHERS = (
     *(f"{row}-last_blank" for row in LATTICES),
-    *(
-        pytest.param(f"{row}-float64", marks=pytest.mark.thorough)
-        for row in (*LATTICES, "PitWrapper", "EditDistance")
-    ),
+    *(f"{row}-float64" for row in (*LATTICES, "PitWrapper", "EditDistance")),
     *("CTCForwardChunk-last_blank", "ctc_loss-infinite_none", "transducer_loss-normalize"),
     *("l1_loss-batch-no_length", "bce_loss-pos_weight", "PitWrapper-deep", "cal_si_snr-integers"),
     *("AutoencoderLoss-none", "VariationalAutoencoderLoss-len_dim_none", "SISNRImprovement-no_pit"),
 )
+NAMES = [*FIRST.values(), *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
 
 
 @pytest.mark.parametrize("name", NAMES)
