@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import _set_fwd_grad_enabled
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.utils import _pytree as pytree
 
@@ -39,7 +40,8 @@ def _differentiable(operator: Any, gradient: str) -> Callable[..., Any]:
     """`operator` as autograd calls it, by `torch.func` too."""
 
     def forward(*arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
+        # `apply` turns derivatives off, which the levels of `torch.func` around this one still take
+        with torch.enable_grad(), _set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -64,6 +64,23 @@ def test_functional_transforms(name: str, computer: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_a_first_derivative_of_what_an_inner_transform_gives(name: str, computer: str) -> None:
+    function, many = summed(name), scores_of(name, 2)
+    scores = many[0]
+    expected = by_autograd(function, scores)
+
+    def value(scores: Tensor) -> Tensor:
+        return func.grad_and_value(function)(scores)[1]
+
+    close = torch.testing.assert_close
+    close(func.grad(value)(scores), expected)
+    close(by_autograd(value, scores), expected)
+    close(func.grad(lambda scores: func.vjp(function, scores)[0])(scores), expected)
+    close(func.vmap(func.grad(value))(many), torch.stack([by_autograd(function, one) for one in many]))
+    close(func.grad(lambda many: func.vmap(value)(many).sum())(many)[0], expected)
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_compiled_transforms(name: str) -> None:
     function, many = summed(name), scores_of(name, 2)
     compiled = torch.compile(func.vmap(func.grad(function)), fullgraph=True, backend="aot_eager")
@@ -80,12 +97,17 @@ def test_second_and_forward_derivatives_are_refused(name: str, computer: str) ->
         lambda: torch.autograd.grad(grad.sum(), scores),
         lambda: torch.autograd.gradgradcheck(function, (scores,)),
         lambda: func.jacrev(func.jacrev(function))(scores.detach()),
+        lambda: func.grad(lambda x: func.grad(function)(x).square().sum())(scores.detach()),
+        lambda: func.vmap(func.jacrev(func.grad(function)))(scores.detach().unsqueeze(0)),
+        lambda: func.grad(lambda x: function(x - func.grad(function)(x)))(scores.detach()),
+        lambda: by_autograd(lambda x: func.grad(function)(x).sum(), scores),
     ):
         with pytest.raises(NotImplementedError, match=second):
             derive()
     forward = f"forward-mode derivative for exportable_losses::{name} is not implemented"
-    with pytest.raises(NotImplementedError, match=forward):
-        func.jvp(function, (scores.detach(),), (scores.detach(),))
+    for differentiated in (function, func.grad(function)):
+        with pytest.raises(NotImplementedError, match=forward):
+            func.jvp(differentiated, (scores.detach(),), (scores.detach(),))
 
 
 def test_what_has_no_derivative_refuses_one() -> None:
