@@ -1,16 +1,21 @@
 """Operators of torch that a trace sees as others: torch's own way fixes a size, or has no gradient there."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch._export.utils
+import torch.export.decomp_utils
 from torch import Tensor
 from torch._C import DispatchKey
 
 from . import recurrent
 
 _KEYS = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)
+# What torch asks which operators are composite, and remembers for good.
+_ASKED = "_collect_all_valid_cia_ops_for_aten_namespace"
 
 
 @contextlib.contextmanager
@@ -20,7 +25,16 @@ def written_out() -> Iterator[None]:
         for operator, composite in _composites().items():
             restore.callback(_kernels, operator, {key: operator.py_kernels.get(key) for key in _KEYS})
             _kernels(operator, dict.fromkeys(_KEYS, composite))
+        for module in (torch._export.utils, torch.export.decomp_utils):
+            restore.callback(setattr, module, _ASKED, getattr(module, _ASKED))
+            setattr(module, _ASKED, _composite_operators)
         yield
+
+
+@functools.cache
+def _composite_operators() -> set[Any]:
+    """Those within `written_out`; torch's own list, made outside, has not all of them."""
+    return torch._export.utils._collect_all_valid_cia_ops_for_namespace(torch.ops.aten)
 
 
 def _kernels(operator: torch._ops.OpOverload, kernels: dict[Any, Callable[..., Any] | None]) -> None:
