@@ -16,6 +16,7 @@ from onnx.inliner import inline_local_functions
 from onnxscript.optimizer import fold_constants_ir
 from onnxscript.version_converter import _version_converter
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,6 +31,7 @@ from ..nodes.translation import attach_bodies, translations
 from .branches import passing
 from .errors import reason
 from .gradients import gradients_of, with_gradients
+from .guards import Guards
 from .half import Half, in_half, kept, narrow, rounded
 from .metadata import KEY
 from .placing import placed
@@ -142,7 +144,7 @@ def to_onnx(
 
     expected = eager(given)
     try:
-        graph = _trace(planned, wanted, outputs, opset)
+        graph, traces = _trace(planned, wanted, outputs, opset)
     except Exception as error:  # torch has many types for what it cannot do
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     _simplify(graph)
@@ -163,16 +165,21 @@ def to_onnx(
         onnx.checker.check_model(str(new), full_check=True)
         write_test_data(new.parent / "test_data_set_0", given, expected)
         if verify:
-            verify_onnx(new, model, cases(module, given, dims_of(model), eager), eager)
+            dims = dims_of(model)
+            guards = Guards() if planned.letters else Guards.of(traces, dims)  # a row decides by none
+            verify_onnx(new, model, cases(module, given, dims, eager, guards), eager)
     return model
 
 
-def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int) -> ir.Model:
-    """The graph of the module, with the gradients in the `wanted` inputs behind its outputs."""
+def _trace(
+    plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int
+) -> tuple[ir.Model, list[ExportedProgram]]:
+    """The graph of the module, with the gradients in the `wanted` inputs behind its outputs; its traces."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
     with quiet("torch.onnx"), sparing(), composites.written_out(), passing():
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
+        traces = [exported]
         if wanted:
             # Below autograd first, with the gradients written out: `torch.export` alone loses track of what
             # autograd saves of outputs.
@@ -190,6 +197,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int
                 for dims, value in zip(shapes, symbolic, strict=True)
             ]
             exported = torch.export.export(written_out, values, dynamic_shapes=tuple(found))
+            traces.append(exported)
         program = torch.onnx.export(
             exported,
             input_names=list(plan.inputs),
@@ -201,7 +209,7 @@ def _trace(plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int
             optimize=False,
         )
     assert program is not None
-    return program.model
+    return program.model, traces
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from exportable_losses.runtime import LossSession, compare
 
 from .errors import VerificationError, one_line
 from .gradients import Positional, with_gradients
+from .guards import Guards
 from .plan import Plan
 from .sizes import Dims, Sizes, other_sizes, resized, sizes_of
 from .testdata import as_array
@@ -33,19 +34,26 @@ _LEAST = {np.dtype(np.float64): 2**-52}  # where all are close to zero
 _LEAST_OF_FLOAT32 = 2**-23
 # An output that a rounding of the inputs changes may be off by more: by what so many of them change.
 _ROUNDINGS = 100
+_NOTHING_DECIDED = Guards()
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs by name, what eager torch makes of them, and which sizes they have."""
+    """Inputs by name, what eager torch makes of them, and which sizes they have.
+
+    Beyond a condition that decided what was traced, a file may refuse these sizes.
+    """
 
     inputs: Tensors
     outputs: Tensors | Arrays
     sizes: Sizes
+    beyond: str = ""
 
 
-def cases(module: nn.Module, example: Tensors, dims: Dims, eager: Eager) -> list[Case]:
-    """The example, and inputs of other sizes that `eager` takes.
+def cases(
+    module: nn.Module, example: Tensors, dims: Dims, eager: Eager, guards: Guards = _NOTHING_DECIDED
+) -> list[Case]:
+    """The example, and inputs of other sizes that `eager` takes: on either side of each of the `guards`, too.
 
     Those of a row are drawn. Any other module has its example cut and repeated, and so has a row that does
     not take what is drawn.
@@ -65,11 +73,13 @@ def cases(module: nn.Module, example: Tensors, dims: Dims, eager: Eager) -> list
             except Exception:  # sizes that do not go together; there are as many types as modules
                 continue
             if all(_says_something(output) for output in outputs.values()):
-                return Case(inputs, outputs, sizes)
+                return Case(inputs, outputs, sizes, guards.broken(sizes))
         return None
 
     now = sizes_of(dims, example)
-    return [Case(example, eager(example), now), *other_sizes(now, tried)]
+    edges = (tried(sizes) for sizes in guards.beyond(now))
+    others = (*other_sizes(now, tried), *(case for case in edges if case is not None))
+    return [Case(example, eager(example), now), *others]
 
 
 def _says_something(output: Tensor) -> bool:
@@ -95,10 +105,15 @@ def verified(name: str, run: Run, found: Iterable[Case], eager: Run) -> None:
         try:
             got = arrays(run(case.inputs))
         except Exception as error:  # whatever a broken file makes a runtime say
+            if case.beyond:
+                continue
             raise VerificationError(f"{name} does not run it{where}: {one_line(error)}") from error
         problem = _problem(got, case, eager)
         if problem:
-            raise VerificationError(f"{problem} in {name}{where}; nothing is written but with verify=False")
+            why = f", where {case.beyond} does not hold, by which forward decides" if case.beyond else ""
+            raise VerificationError(
+                f"{problem} in {name}{where}{why}; nothing is written but with verify=False"
+            )
 
 
 def _problem(got: dict[str, np.ndarray], case: Case, eager: Run) -> str:
