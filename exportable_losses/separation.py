@@ -351,6 +351,8 @@ class SDR(nn.Module):
     def forward(self, source: Tensor, estimate_source: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.jit.is_scripting():
             check_inputs(SDR_PIT, {"source": source, "estimate_source": estimate_source})
+        elif source.shape[1] == 0:  # a sum over no frames is a number
+            raise ValueError("source: got no frames, expected at least one")
         if self.zero_mean:
             target, estimate = _centred(source, 1), _centred(estimate_source, 1)
         else:

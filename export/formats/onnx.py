@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 import torch
+import torch._export.utils
 from onnx import helper
 from onnx.inliner import inline_local_functions
 from onnxscript.optimizer import fold_constants_ir
@@ -177,7 +178,9 @@ def _trace(
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs; its traces."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
-    with quiet("torch.onnx"), sparing(), composites.written_out(), passing():
+    # between the traces, too, an operator is told that it is exported
+    exporting = torch._export.utils._compiling_state_context()
+    with quiet("torch.onnx"), sparing(), composites.written_out(), passing(), exporting:
         exported = torch.export.export(plan.module, values, dynamic_shapes={"values": shapes})
         traces = [exported]
         if wanted:

@@ -42,6 +42,8 @@ from exportable_losses.runtime import LossSession
 
 Outputs = dict[str, np.ndarray]
 HALVES = (torch.bfloat16, torch.float16)
+ROUNDING = torch.finfo(torch.float32).eps
+MOVES, TIMES = 8, 10  # roundings of the inputs that are tried; what those of a computation may come to
 GARBAGE = (math.nan, math.inf, -math.inf, 1e38, -100.0)
 GARBAGE_LABELS = (-1, -100, 10**6, -(2**62))
 # Of a ratio of energies in a few samples nothing but rounding is left where signals happen to be parallel.
@@ -286,44 +288,77 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass
+class Truth:
+    """What plain torch in float64 makes of a call: outputs and gradients, or why it refuses."""
+
+    call: Call
+    outputs: Outputs = field(default_factory=dict)
+    gradients: Outputs = field(default_factory=dict)
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            self.outputs, self.gradients = self._of(self.call.plain)
+        except ValueError as error:
+            self.why = str(error)
+
+    def _of(self, inputs: Inputs) -> tuple[Outputs, Outputs]:
+        given, wanted = with_gradients(self.call.case, inputs)
+        with ops.using("torch"):
+            return results(self.call.case, self.call.case.module(torch.float64)(**given), wanted)
+
+    @functools.cached_property
+    def moved(self) -> list[tuple[Outputs, Outputs]]:
+        """The same of inputs that are up to a rounding of float32 smaller: of ties and of differences of
+        almost equal numbers that is as much as can be known."""
+        legal = {entry.name: entry.legal for entry in self.call.case.entry.inputs}
+        found, draw = [], torch.Generator().manual_seed(0)
+        for _ in range(MOVES):
+            inputs = {
+                name: value * (1 - ROUNDING * torch.rand(value.shape, generator=draw, dtype=value.dtype))
+                if value.is_floating_point() and not legal[name].startswith("relative_length")
+                else value
+                for name, value in self.call.plain.items()
+            }
+            found.append(self._of(inputs))
+        return found
+
+
 def judge(call: Call, tally: Tally) -> None:
     """Compute the call in every way, and hold each to the truth.
 
     Raises:
         AssertionError: one is off, or refuses what the truth does not, or does not refuse what it does.
     """
-    case, why = call.case, ""
-    given, wanted = with_gradients(case, call.plain)
-    with ops.using("torch"):
-        try:
-            truth, gradients = results(case, case.module(torch.float64)(**given), wanted)
-        except ValueError as error:
-            truth, gradients, why = {}, {}, str(error)
-    if not why:
-        check_alignments(call, truth)
+    case, truth = call.case, Truth(call)
+    if not truth.why:
+        check_alignments(call, truth.outputs)
     for name, door in doors(call):
         tally.calls[name] += 1
         try:
             outputs, found = door()
         except (ValueError, TypeError, RuntimeError, torch.jit.Error) as error:
-            if not why:
+            if not truth.why:
                 raise AssertionError(f"{name} refuses: {type(error).__name__}: {error}") from error
-            tally.refused[why] += 1
+            tally.refused[truth.why] += 1
             continue
-        if why:  # a script looks at no values: it may say that there is no number
+        if truth.why:  # a script looks at no values: it may say that there is no number
             nothing = name == "script" and not np.isfinite(outputs[case.entry.outputs[0]]).any()
-            assert nothing, f"{name} takes what eager refuses: {why}"
+            assert nothing, f"{name} takes what eager refuses: {truth.why}"
             continue
-        for output, expected in truth.items():
-            close(case, f"{name}: {output}", outputs[output], expected, torch.float32)
-        assert set(found) in ({of for of in gradients if call.given[of].is_floating_point()}, set())
+        for output, expected in truth.outputs.items():
+            if not close(case, outputs[output], expected, torch.float32):
+                settle(f"{name}: {output}", outputs[output], expected, [m[0][output] for m in truth.moved])
+        of_floats = {of for of in truth.gradients if call.given[of].is_floating_point()}
+        assert set(found) in (of_floats, set())
         for of, gradient in found.items():
-            close(case, f"{name}: gradient of {of}", gradient, gradients[of], call.given[of].dtype, 10)
+            expected = truth.gradients[of]
+            if not close(case, gradient, expected, call.given[of].dtype, 10):
+                settle(f"{name}: gradient of {of}", gradient, expected, [m[1][of] for m in truth.moved])
 
 
-def close(
-    case: Case, where: str, got: np.ndarray, expected: np.ndarray, dtype: torch.dtype, times: int = 1
-) -> None:
+def close(case: Case, got: np.ndarray, expected: np.ndarray, dtype: torch.dtype, times: int = 1) -> bool:
     """Within some roundings of the largest number, or one of `dtype`, which the result was rounded to."""
     epsilon = 1e-10
     if case.dtype == torch.float32 or got.dtype == np.float32:
@@ -331,6 +366,27 @@ def close(
         epsilon = max(torch.finfo(dtype).eps, computed)
     finite = np.abs(expected[np.isfinite(expected)])
     tolerance = epsilon * max(1.0, finite.max(initial=0.0))
+    return got.shape == expected.shape and np.allclose(
+        np.asarray(got, np.float64), expected, rtol=0, atol=tolerance, equal_nan=True
+    )
+
+
+def settle(where: str, got: np.ndarray, expected: np.ndarray, moved: list[np.ndarray]) -> None:
+    """Hold what is not close to what a rounding of the inputs makes of it.
+
+    Raises:
+        AssertionError: it is none of the whole numbers that come out, item by item, or off by more than some
+            times what the numbers move.
+    """
+    if expected.dtype.kind in "iu" and got.shape == expected.shape:
+        seen = [np.atleast_2d(each) for each in (expected, *moved)]
+        if all(
+            any(np.array_equal(one, each[i]) for each in seen) for i, one in enumerate(np.atleast_2d(got))
+        ):
+            return
+    tolerance = (
+        0.0 if expected.dtype.kind in "iu" else TIMES * max(np.abs(each - expected).max() for each in moved)
+    )
     np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=0, atol=tolerance, err_msg=where)
 
 

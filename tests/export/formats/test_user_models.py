@@ -99,6 +99,38 @@ def test_a_recogniser_and_its_loss(reduction: str, dtype: torch.dtype) -> None:
             assert_close(run(inputs), expected, dtype, f"{name} at {sizes}")
 
 
+class Recurrent(nn.Module):
+    """An acoustic model of recurrent layers, and its CTC loss."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind]
+        self.encoder = layer(6, 4, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, features: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        log_probs = self.head(self.encoder(features)[0]).log_softmax(-1)
+        return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, labels, zero_infinity=True)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_gradients_through_recurrent_layers(kind: str) -> None:
+    torch.manual_seed(0)
+    module = Recurrent(kind).eval()
+    weight = "encoder.weight_hh_l1_reverse"
+    path = exports.onnx(module, batch(2, 9, 3, torch.float32), ("features", weight))
+    run, exact = onnx_runtime(path), copy.deepcopy(module).double()
+    weights = {weight: module.get_parameter(weight).detach()}
+    for sizes in ((2, 9, 3), (1, 30, 7), (5, 6, 5)):
+        inputs = batch(*sizes, torch.float32, seed=1)
+        expected = truth(exact, inputs, ["features"])
+        (expected[f"grad_{weight}"],) = torch.autograd.grad(
+            exact(**{name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}),
+            exact.get_parameter(weight),
+        )
+        assert_close(run({**inputs, **weights}), expected, torch.float32, f"{kind} at {sizes}")
+
+
 def test_what_cannot_be_aligned() -> None:
     # infinite, and no gradient where torch has NaN
     inputs = batch(4, 6, 6, torch.float32)
