@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_inputs
 from .contract import Contract, Input, Total
-from .lengths import mask_of, zero_behind
+from .lengths import mask_of, refuse_absolute, zero_behind
 from .masking import LENGTH, reduce_masked
 from .ops.scores import widened
 from .settings import settings_repr
@@ -151,6 +151,7 @@ class VariationalAutoencoderLoss(nn.Module):
         if not torch.jit.is_scripting():
             given = {"rec": rec, "mean": mean, "log_var": log_var, "targets": targets, "length": length}
             check_inputs(VARIATIONAL, given, len_dim=self.len_dim)
+        refuse_absolute(length, rec, mean, self.len_dim)
         rec, mean, log_var, targets = widened(rec), widened(mean), widened(log_var), widened(targets)
         mask = mask_of(rec, length, self.len_dim)
         rec, targets = zero_behind(rec, mask, self.len_dim), zero_behind(targets, mask, self.len_dim)

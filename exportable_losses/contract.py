@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .legal import FLOATING as FLOATING
-from .legal import INTEGER, begun, check_lengths, check_type, illegal, refuse, whole
+from .legal import INTEGER, begun, check_lengths, check_one_size, check_type, illegal, refuse, whole
 from .legal import LEGAL as LEGAL
 
 
@@ -288,6 +288,10 @@ class Contract:
                 raise ValueError(f"{entry.name}: got no frames, expected at least one")
         if sizes.get("S") == 0 and not any(entry.lengths for entry in self.inputs):  # no labels: sources
             raise ValueError(f"{given[0].name}: got no sources, expected at least one")
+        for entry in filter(_counts, given):
+            check_one_size(
+                entry.name, arrays[entry.name].dtype, self.measured(entry, arrays, settings, sizes)
+            )
         if not values:
             return
         for entry in given:
@@ -358,6 +362,7 @@ class Contract:
                 lengths.astype(wanted) if relative else lengths
             )  # of float32 too the same fraction is meant
         sizes = self.measured(length, arrays, settings, known)
+        check_one_size(length.name, lengths.dtype, sizes)
         check_lengths(length.name, length.legal, lengths, sizes)
         if len(sizes) != 1:
             expected = f"{wanted}, since the size that they count is not known before the graph runs"

@@ -83,6 +83,13 @@ def begun(lengths: np.ndarray, size: int) -> np.ndarray:
     return np.maximum(frames, np.ceil(covered - (1e-6 + covered / (1 << 22))).astype(np.int64))
 
 
+def check_one_size(name: str, dtype: object, sizes: Sequence[int]) -> None:
+    """Refuse absolute lengths of what has several sizes."""
+    if len(sizes) > 1 and "int" in str(dtype):
+        expected = f"sizes are {' and '.join(map(str, sizes))}, expected relative lengths"
+        raise ValueError(f"{name}: got integers where the {expected}")
+
+
 def check_lengths(name: str, legal: str, array: np.ndarray, sizes: Sequence[int]) -> None:
     """Refuse lengths that are out of range, where that is known."""
     least = int(legal == "relative_length")
@@ -90,9 +97,6 @@ def check_lengths(name: str, legal: str, array: np.ndarray, sizes: Sequence[int]
         wrong = ~(((array > 0) if least else (array >= 0)) & (array <= 1))
         refuse(name, array, wrong, LEGAL[legal])
         return
-    if len(sizes) > 1:
-        expected = f"sizes are {' and '.join(map(str, sizes))}, expected relative lengths"
-        raise ValueError(f"{name}: got integers where the {expected}")
     most = sizes[0] if sizes else np.iinfo(array.dtype).max
     refuse(name, array, (array < least) | (array > most), f"integer lengths in [{least}, {most}]")
 

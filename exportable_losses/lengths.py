@@ -52,6 +52,17 @@ def absolute_length(length: Tensor, size: int, least: int = 1) -> Tensor:
     return torch.where(near < 1 << 22, near, far)
 
 
+def refuse_absolute(length: Tensor | None, one: Tensor, other: Tensor, dim: int) -> None:
+    """Refuse integers that count two sizes; in an export nobody knows that these differ."""
+    if length is None or length.is_floating_point():
+        return
+    known = True
+    if not torch.jit.is_scripting():
+        known = not torch.compiler.is_exporting()
+    if known and one.shape[dim] != other.shape[dim]:
+        raise ValueError("length: got integers where the sizes differ, expected relative lengths")
+
+
 def innermost(tensor: Tensor) -> Tensor:
     """The values behind what the transforms of `torch.func` put in the place of a tensor."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):

@@ -222,10 +222,22 @@ def test_lengths_of_a_mask_of_sources_are_refused_in_scripts_and_compiled_code()
 
 
 def test_an_absolute_length_counts_one_size() -> None:
-    inputs = catalog.get("VariationalAutoencoderLoss").example_inputs()  # 14 frames, 11 of the latents
-    inputs["length"] = torch.tensor([11, 10, 9])
-    with pytest.raises(ValueError, match=r"^length: got integers where the sizes are 11 and 14"):
-        catalog.get("VariationalAutoencoderLoss").module()(**inputs)
+    """Frames and latents are two, unless there are as many of both."""
+    loss = catalog.get("VariationalAutoencoderLoss").module()
+    scripted, compiled = torch.jit.script(loss), torch.compile(loss, backend="eager")
+    frames, latents = torch.randn(2, 10, 3), torch.randn(2, 5, 4)
+    several = (frames, latents, latents, frames, torch.tensor([5, 3]))
+    with pytest.raises(ValueError, match="^length: got integers where the sizes are 5 and 10, expected rel"):
+        loss(*several)
+    with pytest.raises(ValueError, match="length: got integers where the sizes are 5 and 10"):
+        torch.func.vmap(loss)(*(x.unsqueeze(0) for x in several))
+    for each in (scripted, compiled):
+        with pytest.raises(Exception, match="length: got integers where the sizes differ"):
+            each(*several)
+    alike = (frames, frames, frames, frames, torch.tensor([5, 3]))
+    relative = (*alike[:4], torch.tensor([0.5, 0.3]))
+    for each in (loss, scripted, compiled):
+        torch.testing.assert_close(tuple(each(*alike)), tuple(loss(*relative)))
 
 
 COMPILED = ["l1_loss", "nll_loss", "ctc_loss", "transducer_loss", "TokenErrorRate", "CTCGreedyDecode"]
