@@ -355,7 +355,9 @@ print(found["items"], peak)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc here")
-@pytest.mark.parametrize("kind", ["parquet", "file", "tar"])
+@pytest.mark.parametrize(
+    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("file", "tar"))]
+)
 def test_memory_does_not_grow_with_the_corpus(kind: str, graphs: Any, tmp_path: Path) -> None:
     scores = torch.randn(100, 256).log_softmax(-1).numpy()
     item = {"log_probs": scores, "targets": np.arange(1, 6)}

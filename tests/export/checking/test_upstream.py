@@ -78,6 +78,7 @@ class Powers(torch.nn.Module):
         return 2**x
 
 
+@pytest.mark.thorough  # it compiles for half a minute
 def test_aotinductor(tmp_path: Path) -> None:
     try:
         version = RUNNERS["aotinductor"].version()

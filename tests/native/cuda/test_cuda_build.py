@@ -8,7 +8,10 @@ import torch
 from cuda_cases import build_with_cmake, missing
 
 PROGRAMS = ("nvcc", "cmake", "c++")
-pytestmark = pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRAMS))
+pytestmark = [
+    pytest.mark.thorough,  # nvcc takes its time; what the kernels compute, test_cuda_emulation asks
+    pytest.mark.skipif(bool(missing(*PROGRAMS)), reason=missing(*PROGRAMS)),
+]
 
 
 @pytest.fixture(scope="module")
