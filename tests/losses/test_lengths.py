@@ -227,7 +227,7 @@ def test_an_absolute_length_counts_one_size() -> None:
     scripted, compiled = torch.jit.script(loss), torch.compile(loss, backend="eager")
     frames, latents = torch.randn(2, 10, 3), torch.randn(2, 5, 4)
     several = (frames, latents, latents, frames, torch.tensor([5, 3]))
-    with pytest.raises(ValueError, match="^length: got integers where the sizes are 5 and 10, expected rel"):
+    with pytest.raises(ValueError, match=r"^length: got integers where the sizes are 5 and 10, expected rel"):
         loss(*several)
     with pytest.raises(ValueError, match="length: got integers where the sizes are 5 and 10"):
         torch.func.vmap(loss)(*(x.unsqueeze(0) for x in several))

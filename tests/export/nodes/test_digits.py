@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exportable_losses.export.formats.errors import VerificationError
 from exportable_losses.export import to_onnx
+from exportable_losses.export.formats.errors import VerificationError
 
 NUMBERS = {
     "log2": lambda x: x.exp2().add(1).log2(),
