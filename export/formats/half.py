@@ -71,6 +71,8 @@ def narrow(model: onnx.ModelProto, inputs: Collection[str], dtype: Half, keep: C
     for node in _nodes(graph):
         for names in (node.input, node.output):
             names[:] = [wide.get(name, name) for name in names]
+    for weight in graph.initializer:  # which may be an output
+        weight.name = wide.get(weight.name, weight.name)
     nodes = [*before, *graph.node, *behind]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)

@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -72,9 +72,9 @@ def to_onnx(
     Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
     traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
     it is one in the example (give a batch of two). A branch on data that only raises is passed, as the
-    example passes it; one that decides what is computed is refused. Inputs have the names of forward's
-    arguments, outputs those of the dict or named tuple that it returns; else one scalar is ``loss``, one
-    tensor ``output``, and several are ``output_0`` and so on.
+    example passes it; one that decides what is computed, or whose error something may catch, is refused.
+    Inputs have the names of forward's arguments, outputs those of the dict or named tuple that it returns;
+    else one scalar is ``loss``, one tensor ``output``, and several are ``output_0`` and so on.
 
     Before anything is at `path`, ONNX Runtime runs the graph on its test data and on inputs of other sizes,
     and every output has to be that of eager torch, every gradient that of autograd. Those of a row are drawn
@@ -145,7 +145,7 @@ def to_onnx(
 
     expected = eager(given)
     try:
-        graph, traces = _trace(planned, wanted, outputs, opset)
+        graph, traces = _trace(planned, wanted, opset)
     except Exception as error:  # torch has many types for what it cannot do
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     _simplify(graph)
@@ -172,9 +172,7 @@ def to_onnx(
     return model
 
 
-def _trace(
-    plan: Plan, wanted: Sequence[int], outputs: Sequence[str], opset: int
-) -> tuple[ir.Model, list[ExportedProgram]]:
+def _trace(plan: Plan, wanted: Sequence[int], opset: int) -> tuple[ir.Model, list[ExportedProgram]]:
     """The graph of the module, with the gradients in the `wanted` inputs behind its outputs; its traces."""
     values, shapes = tuple(plan.traced), tuple(plan.shapes)
     table = translations()  # before the trace, which wants to know torchaudio's operator, too
@@ -203,8 +201,6 @@ def _trace(
             traces.append(exported)
         program = torch.onnx.export(
             exported,
-            input_names=list(plan.inputs),
-            output_names=list(outputs),
             opset_version=opset,
             custom_translation_table=table,
             dynamo=True,
@@ -216,9 +212,26 @@ def _trace(
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give back the names that the exporter loses where an output is an input or another output."""
-    for value, name in zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True):
+    """Give inputs and outputs their names, and another to whatever has one of these already.
+
+    The exporter is not told of them: it names values after operators, `t` or `add`, whatever inputs are
+    called, and its passes mix up two of one name.
+    """
+    names, values = (*inputs, *outputs), list(_values(model.graph))
+    taken = {*names, *(value.name for value in values)}
+    for value in values:
+        if value.name in names:
+            value.name = next(new for i in itertools.count(1) if (new := f"{value.name}_{i}") not in taken)
+            taken.add(value.name)
+    for value, name in zip((*model.graph.inputs, *model.graph.outputs), names, strict=True):
         value.name = name
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """All values of a graph and of those inside it."""
+    for each in (graph, *graph.subgraphs()):
+        yield from (*each.inputs, *each.initializers.values())
+        yield from (value for node in each for value in node.outputs)
 
 
 def _simplify(model: ir.Model) -> None:

@@ -55,7 +55,7 @@ def resized(inputs: Mapping[str, Tensor], dims: Dims, sizes: Sizes) -> dict[str,
     """`inputs` cut and repeated to other sizes.
 
     A copy of what is no whole number is a tenth smaller, so that nothing is equal that was not: the largest
-    of two equal numbers is either.
+    of two equal numbers is either. Padding stays behind what it pads.
     """
     found = {}
     whole_numbers = [x.max() for x in inputs.values() if not x.is_floating_point() and x.numel()]
@@ -71,18 +71,24 @@ def resized(inputs: Mapping[str, Tensor], dims: Dims, sizes: Sizes) -> dict[str,
         for axis, term in enumerate(dims[name]):
             if isinstance(term, str):
                 letter, _, more = term.partition("+")
-                tensor = _along(tensor, axis, sizes[letter] + int(more or 0), 1.0 if whole else 0.9)
+                tensor = _along(tensor, axis, sizes[letter] + int(more or 0), whole)
         found[name] = tensor
     return found
 
 
-def _along(tensor: Tensor, axis: int, size: int, smaller: float) -> Tensor:
+def _along(tensor: Tensor, axis: int, size: int, whole: bool) -> Tensor:
     had = max(tensor.shape[axis], 1)
     places = torch.arange(size, device=tensor.device)
     if not tensor.shape[axis]:
         return tensor.new_zeros([size if i == axis else n for i, n in enumerate(tensor.shape)])
     taken = tensor.index_select(axis, places % had)
-    if size <= had or smaller == 1.0:
+    if size <= had:
         return taken
-    shape = [size if i == axis else 1 for i in range(tensor.dim())]
-    return taken * (smaller ** (places // had)).to(tensor.dtype).reshape(shape)
+    if not whole:
+        shape = [size if i == axis else 1 for i in range(tensor.dim())]
+        return taken * (0.9 ** (places // had)).to(tensor.dtype).reshape(shape)
+    if axis < tensor.dim() - 1:
+        return taken
+    # what a row of labels or a mask ends with may be padding, and a length be how many numbers are none
+    last, is_mask = tensor[..., -1:], (tensor <= 1).all()
+    return torch.where((places >= had) & ((last <= 0) | is_mask), last, taken)

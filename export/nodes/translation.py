@@ -128,8 +128,9 @@ def _norm(translate: Callable[..., Any]) -> Callable[..., Any]:
         if ord in (0, 1, 2, math.inf, -math.inf):
             return translate(x, ord, dim, keepdim, dtype)
         kind = x.dtype if dtype in (None, -1) else ir.DataType(dtype)
-        raised = op.Pow(op.Abs(op.Cast(x, to=kind)), _constant(ord, kind))
-        total = op.ReduceSum(raised, *_axes(dim), keepdims=keepdim)
+        x = op.Cast(x, to=kind)
+        raised: Any = op.Pow(op.Abs(x), _constant(ord, kind))
+        total: Any = op.ReduceSum(raised, *_axes(dim), keepdims=keepdim)
         return op.Pow(total, _constant(1 / ord, kind))
 
     return normed

@@ -29,6 +29,7 @@ from exportable_losses.runtime.corpus.reading import windows
 IDS = [f"utt{i:02}" for i in range(40)]
 FILES = ("items.parquet", "set_aside.parquet", "totals.json")
 SMALL = 6000  # bytes: some ten windows
+OTHERS = [pytest.param(kind, marks=pytest.mark.thorough) for kind in ("file", "tar")]
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -355,9 +356,7 @@ print(found["items"], peak)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc here")
-@pytest.mark.parametrize(
-    "kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("file", "tar"))]
-)
+@pytest.mark.parametrize("kind", ["parquet", *OTHERS])
 def test_memory_does_not_grow_with_the_corpus(kind: str, graphs: Any, tmp_path: Path) -> None:
     scores = torch.randn(100, 256).log_softmax(-1).numpy()
     item = {"log_probs": scores, "targets": np.arange(1, 6)}

@@ -1,7 +1,6 @@
 """Branches on data that only raise are passed; those that go on both ways are refused."""
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,13 @@ import exports
 import numpy as np
 import pytest
 import torch
+from asking import answers
 from export_cases import Inputs
 from onnx_runs import as_arrays, onnx_runtime
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exportable_losses.export import to_onnx
-from exportable_losses.export.formats import branches
-
-
-class Asked:
-    """Answers as a trace does, and keeps what it answered."""
-
-    def __init__(self) -> None:
-        self.answers: list[bool | None] = []
-
-    def __bool__(self) -> bool:
-        frame = sys._getframe(1)
-        self.answers.append(branches._passes(frame.f_code, frame.f_lasti))
-        return bool(self.answers[-1])
-
-    def __gt__(self, other: object) -> "Asked":
-        return self
 
 
 def raises(v: Any) -> None:
@@ -145,16 +129,12 @@ OPEN = (chooses, assigns, repeats, prints, raises_perhaps, is_asked_by_another, 
 
 @pytest.mark.parametrize("function", PASSED)
 def test_with_what_a_branch_is_passed(function: Callable[..., Any]) -> None:
-    asked = Asked()
-    function(asked)
-    assert asked.answers == PASSED[function]
+    assert answers(function) == PASSED[function]
 
 
 @pytest.mark.parametrize("function", OPEN)
 def test_what_goes_on_both_ways_has_no_answer(function: Callable[..., Any]) -> None:
-    asked = Asked()
-    function(asked)
-    assert asked.answers == [None]
+    assert answers(function) == [None]
 
 
 class Recogniser(nn.Module):

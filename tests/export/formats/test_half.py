@@ -130,6 +130,22 @@ def test_a_branch_reads_what_is_outside(tmp_path: Path) -> None:
     assert session(x=-ones, y=ones)["loss"] == np.float16(-12)
 
 
+class Weight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.arange(3.0))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (x * self.weight).sum(), "weight": self.weight}
+
+
+def test_a_weight_may_be_an_output(tmp_path: Path) -> None:
+    to_onnx(Weight(), tmp_path / "model.onnx", {"x": torch.randn(2, 3)}, dtype="float16")
+    got = LossSession(tmp_path / "model.onnx")(x=np.ones((1, 3), np.float16))
+    assert got["loss"] == np.float16(3)
+    np.testing.assert_array_equal(got["weight"], np.arange(3, dtype=np.float16))
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_state_keeps_its_bits(dtype: Any, tmp_path: Path) -> None:
     """Frame by frame, the cost of 400 frames is that of the whole, rounded once."""

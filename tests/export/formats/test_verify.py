@@ -13,6 +13,7 @@ from export_cases import BY_NAME, FrameNLL
 from onnx import TensorProto, helper
 from onnxscript import opset18 as op
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import exportable_losses as el
 from exportable_losses import catalog
@@ -176,6 +177,35 @@ def test_cut_and_repeated() -> None:
     assert sizes.resized(given, dims, {"T": 1})["x"].tolist() == [[0.5]]
     with pytest.raises(ValueError, match="the integers go to 6"):  # classes, of which they would be none
         sizes.resized({**given, "x": torch.rand(3, 9)}, {**dims, "x": [3, "C"]}, {"T": 3, "C": 6})
+
+
+def test_padding_stays_behind_what_it_pads() -> None:
+    labels = torch.tensor([[1, 2, 2], [3, -1, -1]])
+    given = {"labels": labels, "mask": labels > 0, "behind": labels < 0, "weight": (labels > 0).float()}
+    made = sizes.resized(given, {name: ["B", "S"] for name in given}, {"B": 3, "S": 5})
+    number = [5, 1, 5]
+    assert made["labels"].tolist() == [[1, 2, 2, 1, 2], [3, -1, -1, -1, -1], [1, 2, 2, 1, 2]]
+    assert made["mask"].tolist() == [[True] * n + [False] * (5 - n) for n in number]
+    assert torch.equal(made["behind"], ~made["mask"])
+    assert torch.equal(made["weight"], made["mask"].float())
+    assert sizes.resized({"y": labels[1]}, {"y": ["S"]}, {"S": 4})["y"].tolist() == [3, -1, -1, -1]
+
+
+class Counts(nn.Module):
+    """CTC of targets whose lengths are counted."""
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = x.log_softmax(-1).transpose(0, 1)
+        of_targets, of_mask = (y >= 0).sum(1), mask.sum(1)
+        return F.ctc_loss(log_probs, y, n, of_targets), F.ctc_loss(log_probs, y, n, of_mask)
+
+
+@pytest.mark.parametrize("padding", [-1, -100])
+def test_lengths_that_a_model_counts(padding: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    targets = torch.tensor([[1, 2, 2], [3, padding, padding]])
+    inputs = {"x": torch.randn(2, 9, 5), "y": targets, "mask": targets >= 0, "n": torch.tensor([9, 7])}
+    to_onnx(Counts(), tmp_path / "x.onnx", inputs)
 
 
 @pytest.mark.parametrize("row", catalog.names())
