@@ -30,7 +30,7 @@ from ..nodes.means import count_what_is_meant
 from ..nodes.scatter import add_in_order
 from ..nodes.translation import attach_bodies, translations
 from .branches import passing
-from .errors import reason
+from .errors import one_line, reason
 from .gradients import gradients_of, with_gradients
 from .guards import Guards
 from .half import Half, in_half, kept, narrow, rounded
@@ -143,11 +143,11 @@ def to_onnx(
         found = dict(zip(outputs, values, strict=True))
         return {n: rounded(v, dtype) if dtype and n not in keep else v for n, v in found.items()}
 
-    expected = eager(given)
+    expected, kind = eager(given), type(module).__name__
     try:
         graph, traces = _trace(planned, wanted, opset)
     except Exception as error:  # torch has many types for what it cannot do
-        raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
+        raise RuntimeError(f"module: {kind} does not export: {reason(error)}") from error
     _simplify(graph)
     add_in_order(graph)
     count_what_is_meant(graph)
@@ -163,7 +163,12 @@ def to_onnx(
         if planned.metadata is not None:
             model.metadata_props.add(key=KEY, value=planned.metadata)
         onnx.save(model, new)
-        onnx.checker.check_model(str(new), full_check=True)
+        try:
+            onnx.checker.check_model(str(new), full_check=True)
+        except Exception as error:  # types that do not agree, as the exporter writes some in float64
+            raise RuntimeError(
+                f"module: {type(module).__name__} does not export: {one_line(error)}"
+            ) from error
         write_test_data(new.parent / "test_data_set_0", given, expected)
         if verify:
             dims = dims_of(model)

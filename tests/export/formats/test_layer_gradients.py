@@ -290,7 +290,17 @@ def test_gradients_through_layers(group: str) -> None:
     assert_gradients(Layers(group), torch.float32)
 
 
+# onnxruntime has no convolution, pooling or error function of 64 bits on a CPU, ONNX no constants of layer
+# norm or of an interpolation.
+WITHOUT_FLOAT64 = ("convolution", "transposed", "average_pooling", "norm", "activation", "block")
+WITHOUT_FLOAT64 += ("resampling", "padding", "over_time")
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("group", GROUPS)
 def test_gradients_through_layers_in_float64(group: str) -> None:
-    assert_gradients(Layers(group), torch.float64)
+    if group not in WITHOUT_FLOAT64:
+        assert_gradients(Layers(group), torch.float64)
+        return
+    with pytest.raises(RuntimeError, match=r"does not load it|is off by|does not export"):
+        assert_gradients(Layers(group), torch.float64)
