@@ -30,6 +30,12 @@ def check_regular(argument: str, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{argument}: got {os.fspath(path)}, which is {kind}, expected a file")
 
 
+def leads_nowhere(path: str | os.PathLike[str]) -> str:
+    """What is to be said of a link that leads to no file; nothing of anything else."""
+    dangling = os.path.islink(path) and not os.path.exists(path)
+    return f"a link to {os.readlink(path)}, where there is no file" if dangling else ""
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` as a whole once the block ends without an error, and not at all before.

@@ -236,6 +236,15 @@ class Loss:
                 arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
         self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
 
+    def check_types(self, dtypes: Mapping[str, Any]) -> None:
+        """Refuse what the loss does not take, by the graph's names: once it is cast, nobody knows.
+
+        Raises:
+            TypeError: names the input, what came and what was expected.
+        """
+        given = {name: dtypes[called] for name, called in self.names.items() if called in dtypes}
+        self.contract.check_types(given)
+
     def with_lengths(
         self,
         feed: Mapping[str, np.ndarray],
@@ -250,8 +259,7 @@ class Loss:
             kinds: the dtypes of the graph's inputs.
 
         Raises:
-            TypeError: a length is of a dtype that cannot hold it, or of the other kind where what it counts
-                is inside the graph.
+            TypeError: a length is of the other kind where what it counts is inside the graph.
             ValueError: a length is out of range.
         """
         arrays = {name: feed[called] for name, called in self.names.items() if called in feed}
@@ -260,7 +268,6 @@ class Loss:
             called = self.names.get(entry.name, "")
             if entry.is_length and called in lengths:
                 given = {**arrays, entry.name: lengths[called]}
-                self.contract.check_types({entry.name: lengths[called].dtype})
                 found[called] = self.contract.converted(
                     entry, kinds[called], given, self.settings, self.sizes
                 )

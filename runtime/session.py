@@ -92,8 +92,9 @@ class LossSession:
         """Run the graph.
 
         Args:
-            arrays: one for each input, by name. Dtypes are cast where no value can change. Lengths may be
-                relative (floating point) or absolute (integers), whichever the graph takes.
+            arrays: one for each input, by name. Dtypes that the row takes are cast where no value can
+                change. Lengths may be relative (floating point) or absolute (integers), whichever the graph
+                takes.
 
         Returns:
             The outputs by name.
@@ -150,10 +151,12 @@ class LossSession:
         if unknown or missing:
             got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
             raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
-        lengths = {name: np.asarray(arrays[name]) for name in self._lengths if name in self._values}
-        feed = {name: self.cast(name, arrays[name]) for name in self._values if name not in lengths}
+        given = {name: np.asarray(arrays[name]) for name in self._values}
+        lengths = {name: array for name, array in given.items() if name in self._lengths}
+        feed = {name: self.cast(name, array) for name, array in given.items() if name not in lengths}
         kinds = {name: self.dtype(name) for name in lengths}
         for loss in self.losses:
+            loss.check_types({name: array.dtype for name, array in given.items()})
             feed = loss.with_lengths(feed, lengths, kinds)
         feed = {name: self.cast(name, feed[name]) for name in self._values}
         for name, array in feed.items():

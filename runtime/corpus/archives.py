@@ -2,7 +2,8 @@
 
 The input is what a member's name ends with. WebDataset's key ends at the first dot, and where an input's
 name follows that, it does here; else the id may have dots: ``sp0.9-utt1.targets.npy`` is `targets` of
-``sp0.9-utt1``. Where two inputs' names fit, as ``1`` and ``input.1`` may, the item is set aside.
+``sp0.9-utt1``. Where two inputs' names fit, as ``1`` and ``input.1`` may, the item is set aside. An id has
+its folders before it, and is one however a path is spelled: ``./dev/utt1`` is ``dev/utt1``.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _items(members: Iterable[tuple[str, int, Any]], inputs: Sequence[str]) -> li
     latest: dict[str, _Item] = {}
     others: list[tuple[str, str]] = []
     for path, size, where in members:
-        folder, slash, base = path.rpartition("/")
+        folder, slash, base = posixpath.normpath(path).rpartition("/")
         stem = base.removesuffix(_SUFFIX)
         if stem == base or "." not in stem:
             continue
@@ -184,7 +185,7 @@ def zip_archive(
     archive = stack.enter_context(zipfile.ZipFile(file))
     members = archive.infolist()
     return Archive(
-        ((each.filename, each.file_size, each) for each in members),
+        ((each.filename, each.file_size, each) for each in members if not each.is_dir()),
         lambda each: member(archive, each),
         inputs,
         ids_only,

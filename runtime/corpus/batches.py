@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from exportable_losses.contract import Total
-from exportable_losses.legal import illegal, refuse
+from exportable_losses.legal import check_type, illegal, refuse
 
 from ..metadata import Loss
 from ..npy import MOST
@@ -233,9 +233,13 @@ class Batches:
 
     def _cast(self, name: str, column: Column) -> Column:
         """Arrays in the dtype that the graph takes."""
-        if column.values[0].dtype == self._dtypes[name]:
+        dtype = column.values[0].dtype
+        if dtype == self._dtypes[name]:
             return column
-        return Column.of([self.session.cast(name, array) for array in column])
+        found = Column.of([self.session.cast(name, array) for array in column])
+        if name in self._entries:
+            check_type(name, self._entries[name].legal, dtype)
+        return found
 
     def _refuse_nan(self, columns: Mapping[str, Column]) -> None:
         """The check of values, where the graph sees all items at once."""

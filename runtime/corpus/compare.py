@@ -77,7 +77,8 @@ class Moves:
     def verdict(self) -> str:
         """``within`` or ``outside`` the tolerances, or ``undecided``; ``-`` where there are none.
 
-        A total is within where its whole interval is, so that a corpus too small to tell does not pass.
+        A total is within where its whole interval is, so that a corpus too small to tell does not pass,
+        be it equal in both runs: see `intervals`.
         No tolerance allows a number that only one run has.
         """
         if self.one_sided or (self.item_tolerance is not None and self.moved):
@@ -99,6 +100,8 @@ class Moves:
             found.append(f"{_items(self.moved)} moved by more than {self.item_tolerance:g}")
         if self.tolerance is not None and not abs(self.difference) <= self.tolerance:
             found.append(f"the total moved by {self.difference:+.6g}, more than {self.tolerance:g}")
+        elif self.verdict == "undecided" and math.isinf(self.interval[1]):
+            found.append(f"{_items(len(self.moves))} that moved alike, too few to tell of others")
         elif self.verdict == "undecided":
             low, high = self.interval
             found.append(f"the interval of {low:+.6g} to {high:+.6g} reaches beyond {self.tolerance:g}")

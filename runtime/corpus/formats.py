@@ -2,7 +2,8 @@
 
 ======================  =============================================================================
 ``.parquet``            one row an item, one column an input: numbers, nested lists or tensors of a
-                        fixed shape; a column `id` if there is one
+                        fixed shape; a column `id` if there is one. Checksums of pages are checked,
+                        where there are some
 ``.arrow``              the same in Arrow's IPC format, a file or a stream
 ``.npz``, ``.tar``      members ``<id>.<input>.npy``, those of an item one after the other: what
                         ``np.savez(path, **{"utt1.log_probs": x, "utt1.targets": y})`` writes, and
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from ..files import leads_nowhere
 from .archives import tar_archive, zip_archive
 from .columns import column_of
 from .damage import unreadable
@@ -54,6 +56,8 @@ def open_shard(
         stack: closes the file.
         ids_only: whether no array is read: `inputs` then says what is an item alone.
     """
+    if not is_url(path) and (wrong := leads_nowhere(path)):
+        raise ValueError(wrong)
     kind = next(kind for suffix, kind in KINDS.items() if path.endswith(suffix))
     if kind in (zip_archive, tar_archive):
         return kind(_file(path, stack), inputs, stack, ids_only)
@@ -97,18 +101,19 @@ def _rows_of(batch: pa.RecordBatch, inputs: Sequence[str]) -> Rows:
 def _ids_of(column: pa.Array) -> tuple[list[str | None], dict[int, str]]:
     """The id of each row, and what is wrong with some: names that are no UTF-8."""
     column.validate()
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        column.validate(full=True)
-        return [None if value is None else str(value) for value in column.to_pylist()], {}
-    large = pa.types.is_large_string(column.type)
-    names = column.view(pa.large_binary() if large else pa.binary())
-    names.validate(full=True)
-    ids, wrong = [], {}
-    for row, name in enumerate(names.to_pylist()):
-        shown = None if name is None else name.decode("utf-8", "backslashreplace")
-        if shown is not None and shown.encode() != name:
-            wrong[row] = f"id: got {shown}, whose bytes are no UTF-8, expected a name in UTF-8"
-        ids.append(shown)
+    if pa.types.is_string(column.type):  # else one name that is no UTF-8 would cost all of them
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    column.validate(full=True)
+    ids: list[str | None] = []
+    wrong = {}
+    for row, value in enumerate(column.to_pylist()):
+        if isinstance(value, bytes):
+            name, value = value, value.decode("utf-8", "backslashreplace")
+            if value.encode() != name:
+                wrong[row] = f"id: got {value}, whose bytes are no UTF-8, expected a name in UTF-8"
+        ids.append(None if value is None else str(value))
     return ids, wrong
 
 
@@ -154,7 +159,9 @@ class _Parquet(_Sequence):
     def __init__(self, path: str, inputs: Sequence[str], stack: contextlib.ExitStack) -> None:
         # the buffer: of a column, too, no more is read than is needed next
         file = _file(path, stack)
-        self._file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+        self._file = pq.ParquetFile(
+            file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+        )
         self.groups = row_groups(file)
         self._inputs = inputs
         self._columns = [name for name in self._file.schema_arrow.names if name in (ID, *inputs)]

@@ -27,8 +27,17 @@ def interval(value: float, left_out: np.ndarray, drawn: np.ndarray, confidence: 
     The percentiles of a bootstrap hold the truth of five items 81 times in 100, where they should 95 times:
     draws spread less than what they are drawn from, and nobody knows how far that does. So they are widened
     as Student's t is wider than the normal distribution (Hesterberg 2015); where t and the standard error of
-    the jackknife are wider still, those count. One item tells nothing, unless nothing moved; nor do a few
-    that all moved alike, since among fewer than twenty (at 95 %) one that would not may well be missing.
+    the jackknife are wider still, or lean to the side of the longer tail (Johnson 1978), those count.
+
+    The truth is held as often as `confidence` says where moves are normally distributed. Where they have a
+    long tail and items are few, it is held less often. At 95 %, in 100 times: exponential moves of 3 to 8
+    items 92, of 20 items 94, of 60 items 95; log-normal moves of 5 items 86, of 20 items 92, of 60 items 94;
+    exponential moves of one item in ten, while the others stay, of 20 items 88, of 60 items 90, of 200 items
+    95.
+
+    Items that all moved alike, by nothing or by something, tell little of those that would not: these may be
+    up to ``1 - (1 - confidence) ** (1 / N)`` of all (the rule of three). While that is more than
+    ``1 - confidence``, at 95 % below 59 items, the interval has no ends. What moves more rarely is not seen.
 
     Args:
         value: the number.
@@ -37,15 +46,28 @@ def interval(value: float, left_out: np.ndarray, drawn: np.ndarray, confidence: 
         confidence: that the truth is in the interval.
     """
     items, share = len(left_out), (1 + confidence) / 2
-    alike = items == 1 or bool(np.ptp(left_out) <= 1e-12 * abs(value))
-    if alike and items * (1 - confidence) < 1:
-        return (0.0, 0.0) if value == 0 else (-math.inf, math.inf)
+    alike = bool(np.ptp(left_out) <= 1e-12 * abs(value))
+    if items == 1 or (alike and confidence**items > 1 - confidence):
+        return -math.inf, math.inf
     wide = student(share, items - 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        beyond = wide * math.sqrt((items - 1) / items * np.square(left_out - left_out.mean()).sum())
+        influence = left_out.mean() - left_out
+        beyond = wide * math.sqrt((items - 1) / items * np.square(influence).sum())
+        lean = (1 + 2 * wide**2) / 6 * _skew(influence)
         low, high = np.quantile(drawn, [1 - share, share]) - value
     factor = wide / NormalDist().inv_cdf(share) * math.sqrt(items / (items - 1))
-    return float(value - max(beyond, -factor * low)), float(value + max(beyond, factor * high))
+    low, high = max(beyond, beyond - lean, -factor * low), max(beyond, beyond + lean, factor * high)
+    return float(value - low), float(value + high)
+
+
+def _skew(influence: np.ndarray) -> float:
+    """The third moment of what items add to a number, by the second: positive where some add much."""
+    largest = float(np.abs(influence).max())
+    if largest == 0:
+        return 0.0
+    shares = influence / largest  # whose squares are numbers, however small these are
+    unbiased = (len(shares) - 1) / max(1, len(shares) - 2)
+    return unbiased * largest * float((shares**3).sum() / (shares**2).sum())
 
 
 def student(share: float, freedom: int) -> float:

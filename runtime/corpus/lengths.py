@@ -47,7 +47,14 @@ def numbers(entry: Input, name: str, column: Column) -> np.ndarray:
 
 
 def counted(name: str, length: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """How much of `size` a length is."""
+    """How much of `size` a length is.
+
+    An eager call rounds a relative length. Here each item has a size of its own, and what is no whole number
+    of it is relative to another: to the longest of a batch, say.
+
+    Raises:
+        ValueError: one is more than there is, or no whole number.
+    """
     exact = length if length.dtype.kind != "f" else length * size
     frames, (some, share) = np.rint(exact), _WHOLE
     with np.errstate(invalid="ignore"):  # infinite ones

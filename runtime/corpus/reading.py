@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..files import check_regular
+from ..files import check_regular, leads_nowhere
 from .damage import unreadable
 from .formats import KINDS, filesystems, is_url, open_shard
 from .rows import Rows, Shard
@@ -100,6 +100,8 @@ def fingerprint(path: str) -> str:
     if is_url(path):
         fs, inner = filesystems().core.url_to_fs(path)
         return str(fs.ukey(inner))
+    if wrong := leads_nowhere(path):
+        return wrong
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         stat = os.fstat(file.fileno())

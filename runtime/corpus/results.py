@@ -47,7 +47,8 @@ class Results:
 
     Raises:
         BlockingIOError: another run writes to the folder at this moment.
-        ValueError: the folder holds a finished run, or an unfinished one of something else.
+        ValueError: the folder holds a finished run, or an unfinished one of something else, or there can be
+            no folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]) -> None:
@@ -55,7 +56,11 @@ class Results:
         self._state = self._folder / "state"
         self._about = self._state / "run.json"
         self._refuse_finished()
-        self._state.mkdir(parents=True, exist_ok=True)
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            why = f"where there can be no folder ({error.strerror})"
+            raise ValueError(f"out: got {folder}, {why}, expected another") from error
         self._lock = Lock(self._state / "lock", f"out: got {folder}")
         try:
             self._refuse_finished()  # by whoever had the lock
@@ -189,7 +194,7 @@ def _table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]
         if rows >= _GROUP:
             write(rows - rows % _GROUP)
 
-    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+    with whole_file(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         yield add
         write(sum(map(len, waiting)))
 

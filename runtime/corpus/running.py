@@ -88,6 +88,8 @@ def score_corpus(
 
         def left() -> Iterator[Window]:
             for window in windows(paths, scorer.columns, window_bytes):
+                if window.lost:  # because of a disk that is away for now, perhaps
+                    _check_unchanged([of[window.shard]])
                 planned.append(window)
                 if not results.has(window):
                     yield window
@@ -96,10 +98,15 @@ def score_corpus(
             for window, table in scored:
                 seen.add(table)
                 results.write(window, table)
-        changed = [path for path, before in of if fingerprint(path) != before]
-        if changed:
-            raise ValueError(f"data: {changed[0]} changed while it was scored, expected it to stay as it is")
+        _check_unchanged(of)
         return _finish(scorer, results, planned, paths, what)
+
+
+def _check_unchanged(of: Sequence[Sequence[str]]) -> None:
+    """Hold shards to the fingerprints that they had when the run began."""
+    for path, before in of:
+        if fingerprint(path) != before:
+            raise ValueError(f"data: {path} changed while it was scored, expected it to stay as it is")
 
 
 def _way(scorer: Scorer, workers: int, ray: str | None) -> Callable[[Iterator[Window]], Scored]:

@@ -90,9 +90,9 @@ def read_run(path: str | Path) -> Run:
             for name, total in given.items()
         }
         added = {name: total for name, total in totals.items() if total.kind != "whole"}
-        items = pq.read_table(path / "items.parquet", columns=["id", "size", *columns_of(added)])
+        items = _table(path / "items.parquet", ["id", "size", *columns_of(added)])
         columns = {name: _numbers(items[name]) for name in items.column_names[2:]}
-        aside = [SetAside(**row) for row in pq.read_table(path / "set_aside.parquet").to_pylist()]
+        aside = [SetAside(**row) for row in _table(path / "set_aside.parquet").to_pylist()]
         ids = items["id"].to_pylist()
         return Run(path, about, totals, _unique(ids), items["size"].to_numpy(), columns, aside)
     except (
@@ -106,6 +106,10 @@ def read_run(path: str | Path) -> Run:
     ) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: not a run that this version reads: {what}") from error
+
+
+def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(path, columns=columns, page_checksum_verification=True)
 
 
 def _numbers_of(total: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,21 @@ def test_a_damaged_archive_is_an_exit_code_with_what_is_before_the_damage_scored
     assert (strict.exit_code, strict.stderr.startswith("Error: dev.tar: unreadable: ")) == (1, True)
 
 
+def test_a_link_that_leads_nowhere_is_an_exit_code_with_what_is_beside_it_scored(
+    cli, graph, corpus, tmp_path
+):
+    (corpus.parent / "gone.npz").symlink_to("nowhere.npz")
+    result = cli("score", graph, "--data", corpus.parent, "--out", tmp_path / "scores")
+    assert (result.exit_code, result.stdout.count("2 items scored, 2 set aside")) == (1, 1)
+    assert "gone.npz may have more items: unreadable: a link to nowhere.npz" in result.stderr
+
+
+def test_a_folder_that_cannot_be_is_an_exit_code(cli, graph, corpus):
+    result = cli("score", graph, "--data", corpus, "--out", corpus)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: out: got {corpus}, where there can be no folder")
+
+
 def test_two_runs_into_one_folder_are_refused(cli, graph, corpus, tmp_path):
     from exportable_losses.runtime.corpus.results import Results
 

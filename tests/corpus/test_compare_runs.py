@@ -64,7 +64,15 @@ def test_the_interval_of_a_weighted_mean_is_that_of_a_ratio(tmp_path: Path) -> N
 def test_one_item_tells_nothing(tmp_path: Path) -> None:
     found = compare(tmp_path, [1.0], [1.001], tolerance=1e9)
     assert (found.outputs[0].interval, found.outputs[0].verdict) == ((-math.inf, math.inf), "undecided")
-    assert compare(tmp_path / "same", [1.0], [1.0], tolerance=0).outputs[0].verdict == "within"
+    assert found.reasons == ["loss: 1 item that moved alike, too few to tell of others"]
+
+
+@pytest.mark.parametrize(("items", "verdict"), [(1, "undecided"), (58, "undecided"), (59, "within")])
+def test_equal_runs_of_few_items_tell_nothing_of_others(tmp_path: Path, items: int, verdict: str) -> None:
+    values = np.arange(items)
+    assert compare(tmp_path, values, values, tolerance=0).outputs[0].verdict == verdict
+    runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    assert compare_runs(*runs, item_tolerance=0).ok  # of these items it can be told
 
 
 def test_one_item_of_many_that_moved_is_undecided_where_another_would_be_outside(tmp_path: Path) -> None:
@@ -163,8 +171,10 @@ def test_outputs_of_every_kind(tmp_path: Path) -> None:
         wide = 2.0009954  # Student's t of 59
         error = math.sqrt(59 / 60 * ((left - left.mean()) ** 2).sum())
         spread = np.quantile([other[name] - one[name] - value for one, other in drawn], [0.025, 0.975])
+        pull = left.mean() - left
+        lean = 59 / 58 * (pull**3).sum() / (pull**2).sum() * (1 + 2 * wide**2) / 6
         low, high = wide / 1.9599640 * math.sqrt(60 / 59) * spread
-        wanted = value + min(low, -wide * error), value + max(high, wide * error)
+        wanted = value + min(low, min(lean, 0) - wide * error), value + max(high, max(lean, 0) + wide * error)
         assert moves.interval == pytest.approx(wanted, 1e-6)
         np.testing.assert_array_equal(moves.moves, columns[1][name] - columns[0][name])
     rate, nll = compare_runs(a, b, ["rate", "nll"], resamples=300, seed=7).outputs
@@ -204,14 +214,14 @@ def test_verdicts(
 
 
 def test_nothing_moves_between_equal_runs(tmp_path: Path) -> None:
-    values = [1.0, math.inf, -math.inf, math.nan, 1e300]
+    values = [1.0, math.inf, -math.inf, math.nan, 1e300] * 20
     (moves,) = compare(tmp_path, values, values, tolerance=0, item_tolerance=0).outputs
     assert (moves.difference, moves.interval, moves.moved, moves.verdict) == (0.0, (0.0, 0.0), 0, "within")
     assert moves.worst(3) == []
 
 
 def test_nothing_finite_at_all(tmp_path: Path) -> None:
-    found = compare(tmp_path, [math.inf, math.inf], [math.inf, math.inf], tolerance=0)
+    found = compare(tmp_path, [math.inf] * 60, [math.inf] * 60, tolerance=0)
     assert found.ok
     found = compare(tmp_path / "other", [math.inf, 1.0], [1.0, math.inf], tolerance=1e9)
     assert (found.outputs[0].verdict, found.outputs[0].one_sided) == ("outside", 2)
@@ -246,14 +256,14 @@ def test_items_that_one_run_lacks(tmp_path: Path) -> None:
         tmp_path / "b", [1.0, 4.0, 5.0], ids=list("wzq"), set_aside={"x": "a NaN", "c": "worse", "d": "bad"}
     )
     runs = read_run(tmp_path / "a"), read_run(tmp_path / "b")
-    found = compare_runs(*runs, tolerance=1.0)
+    found = compare_runs(*runs, item_tolerance=1.0)
     lacking = [(item.id, item.run, item.reason) for item in found.missing]
     assert lacking == [("q", "A", "bad"), ("x", "B", "a NaN"), ("y", "B", "")]
     assert found.sizes.tolist() == [9, 6]
     assert (found.ids, found.neither, found.ok) == (["w", "z"], 2, False)
     assert found.outputs[0].verdict == "within"
     assert found.reasons == ["3 items scored in one run alone"]
-    assert compare_runs(*runs, tolerance=1.0, allow_missing=True).ok
+    assert compare_runs(*runs, item_tolerance=1.0, allow_missing=True).ok
 
 
 def test_tolerances_by_output(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_float32_costs_no_sample_of_ten_seconds(absolute: bool, tmp_path: Path) 
         (np.int64(-1), "length: got -1 of "),
         (np.int64(0), "length: got 0.0 at [0], expected relative lengths"),
         (np.float32(1.5), "length: got 1.5 of "),
+        (np.float32(0.505), "length: got 0.505 of "),  # part of a frame: relative to another size
         (np.float32(np.nan), "length: got nan of "),
     ],
     ids=str,

@@ -48,6 +48,23 @@ def test_the_folder_of_a_member_is_part_of_its_id(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["npz", "tar"])
+def test_a_path_is_one_id_however_it_is_spelled(kind: str, tmp_path: Path) -> None:
+    """``tar -cf dev.tar .`` writes ``./utt``: the items pair with those of another tar."""
+    spelled = ["./utt", "dev/utt", "./dev/more/utt", ".//test/utt", "v1/./utt", "v1/../v2/utt"]
+    items = [{"x": np.array([i]), "y": np.array([-i])} for i in range(len(spelled))]
+    path = write(kind, tmp_path / "all", items, spelled)
+    assert [id_ for id_, _ in rows(path)] == [
+        "utt",
+        "dev/utt",
+        "dev/more/utt",
+        "test/utt",
+        "v1/utt",
+        "v2/utt",
+    ]
+    assert [found["x"] for _, found in rows(path)] == [[i] for i in range(len(spelled))]
+
+
+@pytest.mark.parametrize("kind", ["npz", "tar"])
 def test_members_that_are_no_arrays_are_no_items(kind: str, tmp_path: Path) -> None:
     path = write(kind, tmp_path / "all", [{"x": np.ones(2)}], ["dev/utt"])
     for name in ("README.md", "dev/notes.x.txt", "dev/.npy"):
@@ -97,6 +114,31 @@ def test_no_program_in_an_archive_is_run(kind: str, tmp_path: Path) -> None:
 def test_an_id_may_be_a_number_or_missing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [7, None, 9], "x": [1, 2, 3]}), tmp_path / "dev.parquet")
     assert [id_ for id_, _ in rows(tmp_path / "dev.parquet")] == ["7", "dev.parquet#1", "9"]
+
+
+BYTES = {
+    "binary": pa.binary(),
+    "large": pa.large_binary(),
+    "fixed": pa.binary(4),
+    "dictionary": pa.dictionary(pa.int32(), pa.binary()),
+}
+
+
+@pytest.mark.parametrize("kind", BYTES)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_an_id_may_be_bytes(kind: str, suffix: str, tmp_path: Path) -> None:
+    """What other writers call text; what is no UTF-8 is no name."""
+    ids = pa.array([b"utt0", "café"[1:].encode(), None, b"caf\xe9"]).cast(BYTES[kind])
+    path = tmp_path / f"dev.{suffix}"
+    table = pa.table({"id": ids, "x": [1, 2, 3, 4]})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    *found, (id_, why) = rows(path, ["x"])
+    assert found == [("utt0", {"x": 1}), ("afé", {"x": 2}), (f"dev.{suffix}#2", {"x": 3})]
+    assert (id_, why) == ("caf\\xe9", "id: got caf\\xe9, whose bytes are no UTF-8, expected a name in UTF-8")
 
 
 def test_an_input_called_id_names_no_item(tmp_path: Path) -> None:

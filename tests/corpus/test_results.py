@@ -76,6 +76,15 @@ def test_an_id_is_scored_once_the_first_time_that_it_can_be(tmp_path: Path) -> N
     np.testing.assert_array_equal(losses, [1.0, 2.0])
 
 
+@pytest.mark.parametrize("out", ["file", "file/in/it", "link", "link/in/it"])
+def test_a_folder_that_cannot_be_is_refused(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("gone/with/what/it/was")
+    with pytest.raises(ValueError, match=rf"^out: got {tmp_path / out}, where there can be no folder \("):
+        Results(tmp_path / out, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
 def test_what_is_not_of_the_run_stays_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "notes.txt").write_text("of the user")

@@ -318,15 +318,22 @@ def test_wrong_dtypes_and_missing_columns(graphs: Any, tmp_path: Path) -> None:
     items = items_of("ctc_loss", 4)
     double = [{**item, "log_probs": item["log_probs"].astype(float)} for item in items[:2]]
     small = [{**item, "targets": item["targets"].astype(np.int8)} for item in items[2:3]]
+    flags = [{**item, "targets": item["targets"] > 0} for item in items[3:4]]
     paths = [
         write("parquet", tmp_path / "a", double, IDS[:2]),
         write("parquet", tmp_path / "b", small, IDS[2:3]),
         write("parquet", tmp_path / "c", [{"targets": items[3]["targets"]}], IDS[3:4]),
+        write("parquet", tmp_path / "d", flags, IDS[4:5]),
     ]
     found = score_corpus(Scorer(graphs["ctc_loss"]), paths, tmp_path / "out")
     wrong = "log_probs: got float64, expected float32 (or what casts to it without loss)"
     missing = "inputs: log_probs missing, expected log_probs, targets, input_lens, target_lens"
-    assert aside(tmp_path / "out") == [(IDS[0], wrong), (IDS[1], wrong), (IDS[3], missing)]
+    no_index = "targets: got bool, expected integers: class indices"
+    assert aside(tmp_path / "out") == [
+        *((id_, wrong) for id_ in IDS[:2]),
+        (IDS[3], missing),
+        (IDS[4], no_index),
+    ]
     assert found["totals"]["loss"]["value"] == pytest.approx(expected("ctc_loss", items[2:3])["loss"], 1e-5)
 
 

@@ -17,11 +17,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mutations import forged, in_a_page, mutated
 
 from exportable_losses.runtime import LossSession, Scorer, score_corpus
 from exportable_losses.runtime.corpus.batches import Batches
@@ -30,113 +30,11 @@ from exportable_losses.runtime.metadata import KEY, described
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "corpus"), str(Path(__file__).parents[1])]
 
-KINDS = ("npz", "zlib", "tar", "parquet", "plain", "file", "lz4", "stream")
+KINDS = ("npz", "zlib", "tar", "parquet", "plain", "checked", "file", "lz4", "stream")
+CHECKSUMS = ("npz", "zlib", "checked")
 IDS = ["utt0", "sp0.9-utt1", "utt2", "dev/utt3", "utt4"]
 BATCH = 2000  # files that a process judges
 STARTING, PATIENCE = 120.0, 60.0  # seconds for a process to begin, or to end, and for a file
-NUMBERS = (
-    0,
-    1,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0xFFFF,
-    1 << 30,
-    (1 << 31) - 1,
-    1 << 31,
-    (1 << 32) - 1,
-    1 << 62,
-    (1 << 64) - 1,
-)
-BLOCK = 512
-
-# --- mutations
-
-
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    """One to three things that happen to files."""
-    found = bytearray(content)
-    for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        chance.choice(MUTATIONS)(found, chance)
-    return bytes(found)
-
-
-def place(content: bytearray, chance: random.Random, size: int = 1) -> int:
-    at = chance.randrange(max(1, len(content) - size + 1))
-    return at // BLOCK * BLOCK if chance.random() < 0.2 else at
-
-
-def flip(content: bytearray, chance: random.Random) -> None:
-    if content:
-        content[place(content, chance)] ^= 1 << chance.randrange(8)
-
-
-def number(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((1, 2, 4, 8))
-    value = (chance.choice(NUMBERS) + chance.choice((-1, 0, 0, 1))) % (1 << 8 * size)
-    at = place(content, chance, size)
-    content[at : at + size] = value.to_bytes(size, chance.choice(("little", "big")))
-
-
-def noise(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((1, 4, 16, 100))
-    at = place(content, chance, size)
-    content[at : at + size] = chance.randbytes(size)
-
-
-def zeros(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((4, 64, BLOCK))
-    at = place(content, chance, size)
-    content[at : at + size] = bytes(size)
-
-
-def insert(content: bytearray, chance: random.Random) -> None:
-    at = place(content, chance)
-    content[at:at] = chance.randbytes(chance.choice((1, 8, BLOCK)))
-
-
-def remove(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((1, 8, 64, BLOCK, 2 * BLOCK))
-    at = place(content, chance, size)
-    del content[at : at + size]
-
-
-def repeat(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((8, 64, BLOCK, 2 * BLOCK))
-    at, to = place(content, chance, size), place(content, chance)
-    content[to:to] = content[at : at + size]
-
-
-def swap(content: bytearray, chance: random.Random) -> None:
-    size = chance.choice((1, 8, BLOCK))
-    a, b = sorted(place(content, chance, size) for _ in range(2))
-    if b + size <= len(content) and a + size <= b:
-        content[a : a + size], content[b : b + size] = content[b : b + size], content[a : a + size]
-
-
-def cut(content: bytearray, chance: random.Random) -> None:
-    del content[place(content, chance) :]
-
-
-def append(content: bytearray, chance: random.Random) -> None:
-    content += chance.choice((bytes(BLOCK), chance.randbytes(100), bytes(content)))
-
-
-MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    flip, flip, flip, number, number, number, noise, zeros, insert, remove, repeat, swap, cut, append,
-)  # fmt: skip
-
-
-def forged(whole: bytes) -> bytes:
-    """A tar with the checksums that its headers ought to have: what they say is then what there is."""
-    content = bytearray(whole)
-    for at in range(0, len(content) - BLOCK + 1, BLOCK):
-        if content[at + 257 : at + 262] == b"ustar":
-            content[at + 148 : at + 156] = b" " * 8
-            content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + BLOCK])
-    return bytes(content)
-
 
 # --- judges: each gives what is wrong, or nothing
 
@@ -183,7 +81,7 @@ class Judge:
             }
             np.savez_compressed(path.with_suffix(".npz"), **members)
             return path.with_suffix(".npz")
-        if kind == "plain":
+        if kind in ("plain", "checked"):
             import pyarrow.parquet as pq
             from corpora import columns
 
@@ -194,6 +92,7 @@ class Judge:
                 row_group_size=2,
                 use_dictionary=False,
                 compression="none",
+                write_page_checksum=kind == "checked",
             )
             return path.with_suffix(".parquet")
         return corpora.write(kind, path, self.items, IDS, group=2)
@@ -219,7 +118,7 @@ class Judge:
     def _shard(self, kind: str, chance: random.Random) -> str:
         suffix, content = self.whole[kind]
         path = self.folder / f"dev{suffix}"
-        content = mutated(content, chance)
+        content = (in_a_page if kind == "checked" else mutated)(content, chance)
         forge = kind == "tar" and chance.random() < 0.5
         path.write_bytes(forged(content) if forge else content)
         values, aside, damaged = self._scored(path, chance.choice((1, 400, 1 << 20)))
@@ -229,7 +128,7 @@ class Judge:
         known = set(IDS) & set(found)
         if len(found) < len(IDS):  # else what is missing goes by another name, an id's bytes being mutated
             return f"lost in silence: {sorted(set(IDS) - known)} of {kind}; {values} {aside}"
-        if kind in ("npz", "zlib"):  # whose bytes have checksums
+        if kind in CHECKSUMS:
             off = sorted(set(values) - set(self.values))
             if off:
                 return f"another number in silence: {off} of {kind}"

@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import pickle
+import re
 from pathlib import Path
 
 import exports
@@ -140,6 +141,19 @@ def test_a_float_is_no_index(ctc: LossSession) -> None:
     given["targets"] = given["targets"].astype(np.float32)
     with pytest.raises(TypeError, match=r"^targets: got float32, expected int64"):
         ctc(**given)
+
+
+@pytest.mark.parametrize("row", catalog.names())
+def test_a_dtype_that_eager_refuses_is_refused_before_it_is_cast(row: str) -> None:
+    """A cast may change no value: of a bool to a class index, of an integer to a log-probability."""
+    contract, session, given = catalog.get(row).contract, session_of(row, (), ()), arrays(row)
+    for name in given:
+        for dtype in (np.bool_, np.int64):
+            try:
+                contract.check_types({name: np.dtype(dtype)})
+            except TypeError as refused:
+                with pytest.raises(TypeError, match=f"^{re.escape(str(refused))}$"):
+                    session(**{**given, name: given[name].astype(dtype)})
 
 
 def test_a_wrong_rank_is_named(ctc: LossSession) -> None:
