@@ -1,4 +1,4 @@
-"""Rows by runtimes: what `validate` has found as a table to look at, as JSON, and as the README's."""
+"""Rows by runtimes: what `validate` has found as a table to look at, as JSON, and in docs/runtimes.md."""
 
 import contextlib
 import hashlib
@@ -114,7 +114,7 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
 
 
 def markdown(recorded: Mapping[str, Any], rows: Iterable[str] = ()) -> str:
-    """The README's table of what `write_json` has written: the versions are below it, and what is wrong.
+    """What `write_json` has written as a table: the versions are below it, and what is wrong.
 
     Those of `rows` that were not recorded have a line that says so.
     """

@@ -14,7 +14,7 @@ from .program import AsJson, app, example
 @app.command("list", epilog=example("list --json"))
 def list_command(
     as_json: AsJson = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/rows.md.")] = False,
 ) -> None:
     """Show every loss and metric: what it takes, what it gives, how it reduces."""
     from exportable_losses import catalog

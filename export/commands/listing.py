@@ -28,7 +28,7 @@ def facts(row: str) -> dict[str, Any]:
 
 
 def markdown_table(rows: Iterable[dict[str, Any]]) -> str:
-    """The table of rows in the README."""
+    """The table in docs/rows.md."""
     lines = ["| row | module | what it is | inputs |", "|---|---|---|---|"]
     for row in rows:
         inputs = ", ".join(

@@ -76,9 +76,9 @@ def to_executorch(
 def _within(program: ExportedProgram, plan: Plan, eager: Eager) -> Eager:
     """`eager` of sizes that are within the bounds of the program."""
     bounds = program.range_constraints
-    most = {
+    legal = {
         name: [
-            bounds[size.node.expr].upper if isinstance(size, torch.SymInt) else size
+            bounds[size.node.expr] if isinstance(size, torch.SymInt) else ValueRanges(size, size)
             for size in node.meta["val"].shape
         ]
         for name, node in zip(plan.inputs, inputs_of(program), strict=True)
@@ -86,8 +86,8 @@ def _within(program: ExportedProgram, plan: Plan, eager: Eager) -> Eager:
 
     def checked(inputs: Tensors) -> Tensors:
         for name, tensor in inputs.items():
-            if any(size > bound for size, bound in zip(tensor.shape, most[name], strict=True)):
-                raise ValueError(f"{name}: got {list(tensor.shape)}, expected at most {most[name]}")
+            if any(size not in bound for size, bound in zip(tensor.shape, legal[name], strict=True)):
+                raise ValueError(f"{name}: got {list(tensor.shape)}, expected sizes in {legal[name]}")
         return eager(inputs)
 
     return checked

@@ -77,6 +77,7 @@ def CTCStep(alpha, skips, emitted, active):
     """
     moved = ours.CTCTransition(alpha, skips) + emitted
     top = op.ReduceMax(moved, [1], keepdims=1)
-    lowest = op.CastLike(op.Constant(value_float=-3.4028235e38), alpha)
-    taken = op.Where(op.And(active, op.Not(top <= lowest)), top, op.CastLike(0.0, alpha))
+    # `Less`, since ONNX Runtime up to 1.22 loses the shape of `LessOrEqual` in a loop
+    nothing = op.Less(top, op.CastLike(op.Constant(value_float=-3.4e38), alpha))
+    taken = op.Where(op.And(active, op.Not(nothing)), top, op.CastLike(0.0, alpha))
     return op.Where(active, moved - taken, alpha), taken

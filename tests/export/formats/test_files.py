@@ -179,6 +179,9 @@ def test_operators_are_standard_or_ours_with_a_body(case: Case, model: onnx.Mode
 def test_scan_bodies_capture_nothing(case: Case, model: onnx.ModelProto) -> None:
     scans = [node for holder in (model.graph, *model.functions) for node in nodes(holder) if subgraphs(node)]
     assert {node.op_type for node in scans} == ({"Scan"} if operator_of(case) else set())
+    # ONNX Runtime up to 1.22 loses the shapes of these in a loop, and then does not run it
+    inside = {inner.op_type for node in scans for graph in subgraphs(node) for inner in nodes(graph)}
+    assert not inside & {"LessOrEqual", "GreaterOrEqual"}
     for node in scans:
         for graph in subgraphs(node):
             assert not captured(graph)
