@@ -1,4 +1,4 @@
-"""Run every row on every runtime: writes docs/runtimes.json, and the README's table from it.
+"""Run every row on every runtime: writes docs/runtimes.json, and the table in docs/runtimes.md.
 
 All runtimes have to be here, since a column would be lost: `exportable-losses validate DIR --on all` says
 what to install for each.

@@ -1,6 +1,6 @@
-"""Write the tables that have a line for each row: two in the README, one in docs/half-precision.md.
+"""Write the tables that have a line for each row: rows.md, runtimes.md and half-precision.md.
 
-The README's table of runtimes is that of docs/runtimes.json; a row that `make record` has not run is "not yet
+The table of runtimes is that of docs/runtimes.json; a row that `make record` has not run is "not yet
 recorded" there.
 """
 
@@ -16,10 +16,9 @@ from exportable_losses.export.checking import runtimes
 from exportable_losses.export.commands.listing import facts, markdown_table
 
 ROOT = Path(__file__).parent.parent
-README, RECORD, HALF = (
-    ROOT / "README.md",
-    ROOT / "docs" / "runtimes.json",
-    ROOT / "docs" / "half-precision.md",
+DOCS = ROOT / "docs"
+ROWS, RUNTIMES, RECORD, HALF = (
+    DOCS / name for name in ("rows.md", "runtimes.md", "runtimes.json", "half-precision.md")
 )
 
 
@@ -33,8 +32,8 @@ def main() -> None:
 def tables() -> Iterator[tuple[Path, str, str]]:
     """The page of each table, what its marks there call it, and what it should be."""
     rows = catalog.names()
-    yield README, "rows", markdown_table(map(facts, rows))
-    yield README, "runtimes", runtimes.markdown(runtimes.read_json(RECORD), rows)
+    yield ROWS, "rows", markdown_table(map(facts, rows))
+    yield RUNTIMES, "runtimes", runtimes.markdown(runtimes.read_json(RECORD), rows)
     yield HALF, "half precision", _half_precision(written(HALF, "half precision"))
 
 

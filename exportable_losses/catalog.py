@@ -1,6 +1,6 @@
 """The catalog: one entry per row, those of SpeechBrain's page first, then what it does not have.
 
-The command line, the exporter, the tests, the benchmarks and the README's table walk it. Nothing
+The command line, the exporter, the tests, the benchmarks and the tables in docs/ walk it. Nothing
 lists the rows a second time.
 
 Example:

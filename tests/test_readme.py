@@ -1,9 +1,10 @@
-"""The README says what is true: its tables are the catalog's, and what it names exists."""
+"""The documentation says what is true: tables are the catalog's, examples run, links lead somewhere."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import rows
 import torch
 from typer.testing import CliRunner
@@ -12,18 +13,19 @@ from exportable_losses.export.commands import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GIVEN = ("log_probs", "targets", "frames", "labels")
 
 
 def test_the_tables_of_rows_are_those_of_now() -> None:
-    """The README's and those of the documentation: each row of the catalog has its line."""
     for page, name, table in rows.tables():
         assert rows.written(page, name) == table, f"{page.name}, {name}: run `make rows`"
     printed = CliRunner().invoke(app, ["list", "--markdown"]).output.strip()
-    assert rows.written(ROOT / "README.md", "rows") == printed
+    assert rows.written(rows.ROWS, "rows") == printed
 
 
 def test_the_files_that_hold_promises_exist() -> None:
-    named = re.findall(r"`((?:tests|examples|benchmarks|export)/[\w/.]*)`", README)
+    promises = (ROOT / "docs" / "promises.md").read_text()
+    named = re.findall(r"`((?:tests|examples|benchmarks|export)/[\w/.]*)`", promises)
     assert len(named) > 5
     assert [path for path in named if not (ROOT / path).exists()] == []
 
@@ -33,16 +35,35 @@ def test_its_commands_are_targets_of_the_makefile() -> None:
     assert set(re.findall(r"`?make (\w+)`?$", README, re.MULTILINE)) <= set(targets)
 
 
-def test_its_examples_of_training_and_streaming_run() -> None:
-    """And the pieces cost what the whole does."""
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (training,) = [block for block in blocks if block.startswith("import torch,")]
-    (streaming,) = [block for block in blocks if "initial_state" in block]
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_its_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(training + streaming, names)
+    for block in blocks("README.md"):
+        exec(block, names)
+    expected = names["el"].CTCLoss(reduction="none")(*(names[each] for each in GIVEN))
+    torch.testing.assert_close(torch.from_numpy(names["costs"]), expected.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(names["value"], names["loss"](*(names[each] for each in GIVEN)))
+    assert {path.name for path in tmp_path.glob("*.*")} == {"ctc_loss.onnx", "adapt.onnx", "ctc_loss.pt2"}
+
+
+def test_examples_of_training_run_and_pieces_cost_what_the_whole_does() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("docs/training.md"):
+        exec(block, names)
     ones = torch.ones(2)
     whole = names["el"].CTCLoss(reduction="none")(names["log_probs"], names["targets"], ones, ones)
     torch.testing.assert_close(names["costs"], whole, rtol=1e-6, atol=1e-6)
+
+
+def test_the_first_page_is_one_page() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert next(i for i, line in enumerate(lines) if line.startswith("pip install")) < 20
+    assert next(i for i, line in enumerate(lines) if re.search(r"twelfth|\d/\d", line)) < 10
 
 
 def test_its_links_and_those_of_the_documentation_lead_somewhere() -> None:

@@ -317,7 +317,7 @@ def test_how_they_are_used(programs: Path) -> None:
     assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY] [TEST_DATA]")
 
 
-# What the README says
+# What the documentation says
 
 
 def test_programs_are_short() -> None:
@@ -327,7 +327,9 @@ def test_programs_are_short() -> None:
 
 def test_the_readme_compiles(programs: Path) -> None:
     """Its lines of C++, with the inputs that they name, and the flags of the program that was built."""
-    example, registration = re.findall(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, registration = re.findall(
+        r"```cpp\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL
+    )
     assert re.match(r"options\.RegisterCustomOpsLibrary\(", registration)
     assert "options.RegisterCustomOpsLibrary(" in (EXAMPLES / "onnx_loss.cpp").read_text()
     include, _, lines = example.partition("\n\n")
