@@ -155,14 +155,24 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Entry:
-    """The entry of that name.
+    """The entry of that name: the row's, or that of its module.
 
     Raises:
         KeyError: there is none; the message lists those there are.
+
+    Example:
+        >>> get("CTCLoss") is get("ctc_loss")
+        True
     """
-    if name not in _ENTRIES:
+    found = _ENTRIES.get(name) or _by_module().get(name)
+    if found is None:
         raise KeyError(f"no row {name!r}, expected one of {', '.join(_ENTRIES)}")
-    return _ENTRIES[name]
+    return found
+
+
+@cache
+def _by_module() -> dict[str, Entry]:
+    return {entry.type.__name__: entry for entry in _ENTRIES.values()}
 
 
 def find(module: nn.Module) -> Entry | None:

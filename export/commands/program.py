@@ -44,16 +44,17 @@ def wrong_call(
 
 
 def rows_of(names: Sequence[str]) -> list[str]:
-    """`names`, without repetitions, if each is a row; else an error that names what is close."""
+    """The rows of these names, or of these modules, each once; else an error that names what is close."""
     from exportable_losses import catalog
 
-    known = {name.lower(): name for name in catalog.names()}
+    rows = {each: row for row in catalog.names() for each in (catalog.get(row).type.__name__, row)}
+    known = {name.lower(): name for name in rows}
     for name in names:
-        if name not in known.values():
+        if name not in rows:
             close = [known[c] for c in difflib.get_close_matches(name.lower(), known)]
             hint = f"Close to it: {', '.join(close)}. " if close else ""
             fail(f"there is no row {name}. {hint}`exportable-losses list` shows all.")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(rows[name] for name in names))
 
 
 def steps(items: Sequence[Any], what: str) -> Iterator[Any]:

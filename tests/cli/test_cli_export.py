@@ -198,6 +198,12 @@ def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
     assert not (tmp_path / "losses").exists()
 
 
+def test_a_row_has_the_name_of_its_module_too(cli, tmp_path):
+    result = cli("export", "L1Loss", "l1_loss", "MSELoss", "--format", "torchscript", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"l1_loss", "mse_loss"}
+
+
 def test_a_row_that_is_named_twice_is_written_once(cli, tmp_path):
     result = cli("export", "l1_loss", "l1_loss", "--format", "torchscript", "--out", tmp_path)
     assert (result.exit_code, result.stdout) == (0, f"Wrote 1 row to {tmp_path}.\n")
