@@ -13,9 +13,17 @@ from rich.table import Table
 from .program import Report, app, example, fail, pairs, steps, wrong_call
 
 
-@app.command("score", epilog=example("score ctc_loss.onnx --data dev/ --out scores"))
+@app.command("score", epilog=example("score ctc_loss.onnx dev/ --out scores"))
 def score_command(
     graph: Annotated[Path, typer.Argument(metavar="GRAPH.onnx", exists=True, dir_okay=False)],
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A corpus: .parquet, .arrow, .npz or .tar files, folders, patterns, URLs.",
+            show_default=False,
+        ),
+    ] = None,
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -24,13 +32,10 @@ def score_command(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PATH",
-            help="A corpus: .parquet, .arrow, .npz or .tar files, folders, patterns, URLs; may be repeated.",
-        ),
+        typer.Option(metavar="PATH", help="The same as DATA; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="For --inputs an .npz to write, for --data a folder.")
+        Path | None, typer.Option(help="For --inputs an .npz to write, for DATA a folder.")
     ] = None,
     model: Annotated[
         Path | None,
@@ -75,7 +80,7 @@ def score_command(
 ) -> None:
     """Run an exported loss on data of yours: one batch, or a corpus item by item.
 
-    With --data the folder gets items.parquet, set_aside.parquet and totals.json. A run that was broken
+    Of DATA the folder gets items.parquet, set_aside.parquet and totals.json. A run that was broken
     off goes on where it was when the same command is given again. The exit code is 1 where it cannot go on,
     and where a file is damaged, so that items are missing that nobody can name.
     """
@@ -90,16 +95,17 @@ def score_command(
         "--lattice": lattices,
         "--tokens": tokens,
     }
-    if bool(inputs) == bool(data):
-        fail("give either --inputs or --data.")
+    given = [*(corpus or []), *(data or [])]
+    if bool(inputs) == bool(given):
+        fail("give either DATA or --inputs.")
     if inputs:
-        unfit = [name for name, given in of_corpus.items() if given]
+        unfit = [name for name, value in of_corpus.items() if value]
         if unfit:
-            fail(f"{', '.join(unfit)}: of --data, not of --inputs.")
+            fail(f"{', '.join(unfit)}: of DATA, not of --inputs.")
         _score_batches(graph, inputs, out)
         return
     if out is None:
-        fail("--data needs --out, the folder to write to.")
+        fail("DATA needs --out, the folder to write to.")
     names = None if feeds is None else pairs("--feed", feeds)
     from exportable_losses.runtime.corpus.reading import shards
 
@@ -107,8 +113,8 @@ def score_command(
 
     with wrong_call(str(graph), (OSError, RuntimeError, TypeError, ValueError)):
         scorer = sessions.scorer(graph, model, names, batch_bytes)
-    with wrong_call("--data"):
-        paths = shards(data or [])
+    with wrong_call("DATA"):
+        paths = shards(given)
     if report is None and (lattices or tokens):
         fail("--lattice, --tokens: of --report.")
     with wrong_call("--report"):  # before hours of work

@@ -1,9 +1,12 @@
 """`score` runs an exported loss on arrays and says what is wrong with them."""
 
+import json
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -89,6 +92,17 @@ def test_a_link_that_leads_nowhere_is_an_exit_code_with_what_is_beside_it_scored
     result = cli("score", graph, "--data", corpus.parent, "--out", tmp_path / "scores")
     assert (result.exit_code, result.stdout.count("2 items scored, 2 set aside")) == (1, 1)
     assert "gone.npz may have more items: unreadable: a link to nowhere.npz" in result.stderr
+
+
+def test_a_corpus_of_several_files_folders_and_patterns(cli, graph, corpus, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("a.npz", "b.npz", "folder/c.npz", "d.npz"):
+        shutil.copy(corpus, tmp_path / name)
+    given = (tmp_path / "a.npz", tmp_path / "folder", tmp_path / "[bd].npz")
+    result = cli("score", graph, *given[:2], "--data", given[2], "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    read = json.loads((tmp_path / "out" / "totals.json").read_text())["data"]
+    assert [Path(each["path"]).name for each in read] == ["a.npz", "c.npz", "b.npz", "d.npz"]
 
 
 def test_a_folder_that_cannot_be_is_an_exit_code(cli, graph, corpus):
@@ -210,11 +224,11 @@ def test_strict_is_an_exit_code_and_the_run_goes_on(cli, graph, corpus, tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give either --inputs or --data"),
-        (("--data", "CORPUS", "--inputs", "CORPUS"), "give either --inputs or --data"),
-        (("--data", "CORPUS"), "--data needs --out"),
-        (("--inputs", "CORPUS", "--strict", "--workers", "2"), "--workers, --strict: of --data"),
-        (("--inputs", "CORPUS", "--ray", "local"), "--ray: of --data"),
+        ((), "give either DATA or --inputs"),
+        (("--data", "CORPUS", "--inputs", "CORPUS"), "give either DATA or --inputs"),
+        (("--data", "CORPUS"), "DATA needs --out"),
+        (("--inputs", "CORPUS", "--strict", "--workers", "2"), "--workers, --strict: of DATA"),
+        (("--inputs", "CORPUS", "--ray", "local"), "--ray: of DATA"),
         (("--data", "nowhere/*.tar", "--out", "OUT"), "data: got nowhere/*.tar, where there is no .parquet"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs"), "--feed: got 'log_probs'"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs=x"), "expected none without a model"),
@@ -362,7 +376,7 @@ def test_a_batch_takes_no_option_of_a_corpus(cli, graph, save, tmp_path, words):
     places = {"GRAPH": graph, "PAGE": tmp_path / "page.html", "BATCH": save("batch.npz", **UNIFORM)}
     given = [places.get(word, word) for word in words]
     result = cli("score", graph, "--inputs", places["BATCH"], *given)
-    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: of --data, not of --inputs.\n")
+    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: of DATA, not of --inputs.\n")
 
 
 def test_lattices_have_the_blank_of_the_loss(graph, tmp_path, monkeypatch):
