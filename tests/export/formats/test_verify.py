@@ -277,6 +277,24 @@ def test_a_wrong_program_of_executorch(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(np.less_equal(inputs["predictions"].shape, np.maximum(most, 37)).all() for inputs in asked)
 
 
+def test_a_lattice_is_tried_at_sizes_that_its_file_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run(jobs: Any, lowered: Any) -> list[Any]:
+        shutil.copy(*lowered)
+        asked.extend(inputs for _, inputs in jobs)
+        return [[el.TransducerLoss()(**inputs)] for _, inputs in jobs]
+
+    monkeypatch.setattr(executorch, "run", run)
+    to_executorch(el.TransducerLoss(), tmp_path / "x.pte")
+    example = catalog.get("transducer_loss").example_inputs()
+    assert len(asked) > 1
+    assert {tuple(inputs["targets"].shape) for inputs in asked} == {tuple(example["targets"].shape)}
+    assert len({inputs["logits"].shape for inputs in asked}) > 1
+
+
 # A model and a loss in one graph
 
 
