@@ -166,9 +166,7 @@ def to_onnx(
         try:
             onnx.checker.check_model(str(new), full_check=True)
         except Exception as error:  # types that do not agree, as the exporter writes some in float64
-            raise RuntimeError(
-                f"module: {type(module).__name__} does not export: {one_line(error)}"
-            ) from error
+            raise RuntimeError(f"module: {kind} does not export: {one_line(error)}") from error
         write_test_data(new.parent / "test_data_set_0", given, expected)
         if verify:
             dims = dims_of(model)

@@ -1,10 +1,10 @@
 """`drop_in.torchaudio` held to sums over all alignments, and to its own conventions."""
 
-import itertools
 import math
 
 import pytest
 import torch
+from enumeration import transducer_paths
 from torch import Tensor
 
 import exportable_losses as el
@@ -22,16 +22,11 @@ def scores() -> Tensor:
 def by_enumeration(log_probs: Tensor, blank: int) -> Tensor:
     """The costs of all ways through each item's arcs, whose scores are taken as they are."""
     costs = []
-    for item, target, frames, labels in zip(log_probs, TARGETS.tolist(), FRAMES, LABELS, strict=True):
-        paths = []
-        # a path ends with a blank: which of the steps before it emit
-        for emits in itertools.combinations(range(int(frames + labels) - 1), int(labels)):
-            t, u, steps = 0, 0, []
-            for step in range(int(frames + labels)):
-                steps.append(item[t, u, target[u] if step in emits else blank])
-                t, u = (t, u + 1) if step in emits else (t + 1, u)
-            paths.append(torch.stack(steps).sum())
-        costs.append(-torch.stack(paths).logsumexp(0))
+    for item, target, frames, labels in zip(
+        log_probs, TARGETS.tolist(), FRAMES.tolist(), LABELS.tolist(), strict=True
+    ):
+        paths = transducer_paths(frames, tuple(target[:labels]), blank)
+        costs.append(-torch.stack([sum(item[arc] for arc in path) for path in paths]).logsumexp(0))
     return torch.stack(costs)
 
 
