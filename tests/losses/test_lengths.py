@@ -231,6 +231,13 @@ def test_an_absolute_length_counts_one_size() -> None:
         loss(*several)
     with pytest.raises(ValueError, match="length: got integers where the sizes are 5 and 10"):
         torch.func.vmap(loss)(*(x.unsqueeze(0) for x in several))
+    contract = catalog.get("VariationalAutoencoderLoss").contract
+    (length,) = [entry for entry in contract.inputs if entry.is_length]
+    arrays = dict(
+        zip(("rec", "mean", "log_var", "targets", "length"), map(Tensor.numpy, several), strict=True)
+    )
+    with pytest.raises(ValueError, match=r"^length: got integers where the sizes are 5 and 10"):
+        contract.converted(length, np.dtype("float32"), arrays, {"len_dim": 1}, {})
     for each in (scripted, compiled):
         with pytest.raises(Exception, match="length: got integers where the sizes differ"):
             each(*several)

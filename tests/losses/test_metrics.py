@@ -286,3 +286,9 @@ def test_greedy_decoding_of_every_path(blank: int, padding: int) -> None:
                     spelt = list(collapse(tuple(path[:length]), blank))
                     assert got == spelt + [padding] * (frames - len(spelt))
                     assert n == len(spelt)
+
+
+def test_a_script_has_no_distortion_ratio_of_no_frames() -> None:
+    nothing = torch.zeros(1, 0, 1)
+    with pytest.raises(torch.jit.Error, match="source: got no frames, expected at least one"):
+        torch.jit.script(el.SDR())(nothing, nothing)

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import sympy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import exportable_losses as el
 from exportable_losses.export import to_onnx
 from exportable_losses.export.formats.errors import VerificationError
+from exportable_losses.export.formats.guards import Guards
 
 
 class Model(nn.Module):
@@ -71,6 +74,29 @@ def test_a_branch_that_gives_another_number_is_refused(name: str, tmp_path: Path
 def test_gradients_are_refused_alike(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="where x_1 <= 30 does not hold"):
         to_onnx(Model("pooling"), tmp_path / "x.onnx", INPUTS, gradients=("head.weight",))
+
+
+class Cut(nn.Module):
+    """A lattice of the first three labels: where there are fewer, the graph does not run."""
+
+    def forward(self, log_probs: Tensor, targets: Tensor, frames: Tensor) -> Tensor:
+        labels = torch.full_like(frames, 2)
+        return el.CTCLoss()(log_probs, targets[:, :3], frames, labels)
+
+
+def test_a_graph_may_refuse_what_lies_beyond(tmp_path: Path) -> None:
+    inputs = {
+        "log_probs": torch.randn(2, 12, 5).log_softmax(-1),
+        "targets": torch.randint(1, 5, (2, 9)),
+        "frames": torch.tensor([12, 10]),
+    }
+    to_onnx(Cut(), tmp_path / "x.onnx", inputs)
+
+
+def test_a_size_that_is_too_large_is_not_tried() -> None:
+    size = sympy.Symbol("s")
+    guards = Guards([(size <= 2**15 + 8, {size: "x_0"}), (size <= 100, {size: "x_0"})])
+    assert list(guards.beyond({"x_0": 9})) == [{"x_0": 101}, {"x_0": 102}]
 
 
 @pytest.mark.parametrize("name", ONE_WAY)
