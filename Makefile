@@ -5,19 +5,19 @@ BIN := $(VENV)/bin
 # The package as one tree, for tools that read files and not the installed package.
 TREE := build/tree/exportable_losses
 
-.PHONY: demo test test-all fuzz lint bench rows record venv clean tree
+.PHONY: demo test test-all fuzz lint bench rows record docs wheel venv clean tree
 
-venv: $(VENV)/installed
+venv: $(VENV)/dev
 
-$(VENV)/installed: pyproject.toml constraints.txt Makefile
+# An extra of pyproject.toml, installed; `dev` has all that `demo` has.
+$(VENV)/dev $(VENV)/demo $(VENV)/wheel: $(VENV)/%: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps rapidocr-onnxruntime
 	touch $@
 
-demo: venv
+demo: $(firstword $(wildcard $(VENV)/dev) $(VENV)/demo)
 	$(BIN)/python examples/demo.py
 
 test: venv
@@ -47,9 +47,23 @@ rows: venv
 record: venv
 	$(BIN)/python docs/record.py
 
+# for an index: the source, and a wheel that any Linux of glibc 2.28 or later takes; elsewhere this platform's
+wheel: $(VENV)/wheel
+	rm -rf build/wheel dist
+	$(BIN)/python -m build --outdir build/wheel
+	mkdir dist && cp build/wheel/*.tar.gz dist/
+	if [ "$$(uname)" = Linux ]; then \
+	    PATH=$(BIN):$$PATH $(BIN)/auditwheel repair --only-plat --plat manylinux_2_28_$$(uname -m) -w dist build/wheel/*.whl; \
+	else cp build/wheel/*.whl dist/; fi
+	$(BIN)/twine check --strict dist/*
+
+# the documentation as a site in build/site, where what MkDocs warns of is an error
+docs: venv tree
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 tree:
 	rm -rf build/tree && mkdir -p $(TREE)
 	ln -s $(CURDIR)/exportable_losses/* $(CURDIR)/export $(CURDIR)/runtime $(TREE)/
 
 clean:
-	rm -rf $(VENV) build losses demo
+	rm -rf $(VENV) build dist losses demo

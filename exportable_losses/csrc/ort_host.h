@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 
+#include "first_error.h"
 #include "ort_api.h"
 #include "shapes.h"
 
@@ -75,26 +75,24 @@ class Call {
   Parallel threads() const {
     return [this](std::int64_t count, const std::function<void(std::int64_t)>& work) {
       if (count <= 0) return;
-      Loop loop{work, {}, {}};
+      Loop loop{work, {}};
       const auto n = static_cast<std::size_t>(count);
       ask(api_.KernelContext_ParallelFor(context_, Loop::step, n, n, &loop));  // n batches: dealt out one by one
-      if (loop.error) std::rethrow_exception(loop.error);
+      loop.error.rethrow();
     };
   }
 
  private:
   struct Loop {
     const std::function<void(std::int64_t)>& work;
-    std::mutex mutex;
-    std::exception_ptr error;
+    FirstError error;
 
     static void step(void* data, std::size_t i) noexcept {
       Loop& loop = *static_cast<Loop*>(data);
       try {
         loop.work(static_cast<std::int64_t>(i));
       } catch (...) {
-        const std::lock_guard<std::mutex> lock(loop.mutex);
-        if (!loop.error) loop.error = std::current_exception();
+        loop.error.keep();
       }
     }
   };

@@ -9,10 +9,10 @@
 #include <algorithm>
 #ifdef __STDCPP_THREADS__
 #include <atomic>
-#include <exception>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "first_error.h"
 #endif
 
 #include "lattice.h"
@@ -55,21 +55,19 @@ inline int cores() {
   return std::max(1, found);
 }
 
-// Runs each loop on up to `most` threads, and no more than there are cores: those of OpenMP, else some that are started for the loop and gone
-// after it, which takes ten microseconds each and leaves nothing behind for a fork. The first exception ends
-// the loop and is thrown again in the caller's thread. Where no thread can be started, the caller's does the
-// work.
+// Runs each loop on up to `most` threads, and no more than there are cores: those of OpenMP, else some that are
+// started for the loop and gone after it, which takes ten microseconds each and leaves nothing behind for a
+// fork. The first exception ends the loop and is thrown again in the caller's thread. Where no thread can be
+// started, the caller's does the work.
 inline Parallel on_threads(int most) {
   return [most](std::int64_t count, const std::function<void(std::int64_t)>& work) {
     std::atomic<std::int64_t> next{0};
-    std::mutex mutex;
-    std::exception_ptr error;
+    FirstError error;
     auto run = [&] {
       try {
         for (std::int64_t i = next++; i < count; i = next++) work(i);
       } catch (...) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        if (!error) error = std::current_exception();
+        error.keep();
         next = count;
       }
     };
@@ -86,7 +84,7 @@ inline Parallel on_threads(int most) {
       run();
       for (auto& helper : helpers) helper.join();
     }
-    if (error) std::rethrow_exception(error);
+    error.rethrow();
   };
 }
 

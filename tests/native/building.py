@@ -21,7 +21,13 @@ CSRC = ROOT / "exportable_losses" / "csrc"
 EXAMPLES = ROOT / "examples" / "cpp"
 SOURCES = (ROOT / "CMakeLists.txt", ROOT / "cmake", CSRC, Path(__file__).parent, EXAMPLES)
 SUFFIXES = {".cc", ".cpp", ".c", ".h", ".cu", ".cuh", ".cmake", ".txt"}
-COMPILERS = ("g++", "nvcc", "aarch64-linux-gnu-g++", "arm-linux-gnueabihf-g++")  # beside the machine's own
+COMPILERS = (
+    "g++",
+    "nvcc",
+    "aarch64-linux-gnu-g++",
+    "arm-linux-gnueabihf-g++",
+    "x86_64-w64-mingw32-g++-posix",
+)  # beside the machine's own
 KEPT = ROOT / "build" / "tests"
 PROGRAMS = "host"  # the folder that `validate --on` builds into; its tests take the programs from here
 # the `dev` extra brings cmake and ninja, which need not be on the path of who calls this Python

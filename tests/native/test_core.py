@@ -55,7 +55,9 @@ def wide_instructions_stay_in_their_core(folder: Path) -> None:
     if which("nm") is None or which("objdump") is None:
         return
     parts = ("exportable_losses", "core_baseline", "core_test", "door_test")
-    narrow = [file for part in parts for file in (folder / "CMakeFiles" / f"{part}.dir").rglob("*.o")]
+    narrow = [
+        file for part in parts for objects in folder.rglob(f"{part}.dir") for file in objects.rglob("*.o")
+    ]
     nm = ["nm", "--defined-only", *map(str, narrow)]
     listed = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
     shared = {line.split()[-1] for line in listed.splitlines() if line.count(" ") >= 2}

@@ -1,6 +1,8 @@
 """Installation, with a C++ compiler and without one."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,23 +137,50 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert run(code, site=target, cwd=tmp_path) == "all is well"
 
 
+def when_compiled(objects: Path) -> dict[Path, float]:
+    """The time of each object file."""
+    times = {path: path.stat().st_mtime for path in objects.rglob("*.o")}
+    assert len(times) >= 4
+    return times
+
+
+def from_another_environment(objects: Path) -> None:
+    """Leave `objects` as if an environment that pip made for one build had filled them, and was gone."""
+    (info,) = objects.glob(".skbuild-info.json")
+    said = json.loads(info.read_text())
+    assert "skbuild_path" in said
+    info.write_text(json.dumps({**said, "skbuild_path": "/gone"}))
+
+
 @pytest.mark.skipif(COMPILER is None, reason="this machine has no C++ compiler")
 def test_with_a_compiler(tmp_path: Path) -> None:
     """One wheel for every Python of a platform, and in it the library once and small.
 
     Installed, it brings the library to a Python that runs in the source tree, too, whose code is found first.
-    CMake finds its objects of the last run, for which the sources lie where they lay, as old as they are.
+    CMake finds its objects of the last run, for which the sources lie where they lay, as old as they are;
+    also where pip built them in an environment that is gone. No symbol is of a glibc later than 2.28.
     """
     folder = kept("wheel", "objects", lambda _: None)
     tree, site = folder / "source", tmp_path / "site"
     with FileLock(folder / "lock"):
         shutil.rmtree(tree, ignore_errors=True)
-        pip(
+        command = (
             *("wheel", *HERE, "--wheel-dir", tmp_path, source(tree)),
             f"--config-settings=build-dir={folder / 'objects'}",
             "--config-settings=cmake.define.EXPORTABLE_LOSSES_CUDA=OFF",
         )
+        pip(*command)
+        compiled = when_compiled(folder / "objects")
+        from_another_environment(folder / "objects")
+        pip(*command)
+        assert when_compiled(folder / "objects") == compiled
     (wheel,) = tmp_path.glob("*.whl")
+    if sys.platform == "linux":
+        said = subprocess.run(
+            [sys.executable, "-m", "auditwheel", "show", wheel], capture_output=True, text=True
+        )
+        (minor,) = re.findall(r'platform tag:\s+"manylinux_2_(\d+)_', said.stdout)
+        assert int(minor) <= 28, said.stdout
     platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     if sys.platform == "darwin":
         platform = "macosx_"
@@ -164,7 +193,7 @@ def test_with_a_compiler(tmp_path: Path) -> None:
     assert sizes[library] < MOST_BYTES, (
         f"the library has {sizes[library]} bytes, expected {MOST_BYTES} at most"
     )
-    known = (".py", ".pyi", "py.typed", ".html", ".css", ".js", "web/package.json")  # pages
+    known = (".py", ".pyi", "py.typed", ".html", ".css", ".js", "web/package.json", "commands/rows.json")
     strange = {name for name in sizes if not name.endswith(known) and ".dist-info/" not in name}
     assert strange == {library, "exportable_losses/include/c_api.h"}  # the header is for programs in C
     print(f"the library: {sizes[library]} bytes; the wheel: {wheel.stat().st_size}")
