@@ -13,8 +13,8 @@ venv: $(VENV)/dev
 $(VENV)/dev $(VENV)/demo $(VENV)/wheel: $(VENV)/%: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps rapidocr-onnxruntime
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$*]' # Python compiles what is imported
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-deps rapidocr-onnxruntime
 	touch $@
 
 demo: $(firstword $(wildcard $(VENV)/dev) $(VENV)/demo)
