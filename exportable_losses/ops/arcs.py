@@ -1,0 +1,172 @@
+"""Any transducer's lattice in plain torch, given its arcs: one diagonal at a time.
+
+A node (t, u) says that u labels were emitted before frame t; every path leads from (0, 0) to (T, U). A blank
+arc of duration d > 0 leads from (t, u) to (t + d, u), a label arc of duration d >= 0 to (t + d, u + 1). So
+
+    alpha(t, u) = sum over d of alpha(t - d, u) blank(t - d, u, d) + alpha(t - d, u - 1) label(t - d, u - 1, d)
+
+and all nodes of a diagonal n = t + u depend on diagonals before it alone: those that the arcs come from, a
+blank's d back, a label's d + 1. The recursion keeps as many of them as the longest arc reaches over, less what
+they have in common, for the logarithm of what thousands of arcs multiply to has few digits behind the point.
+
+Graves 2012 (one blank of duration 1, labels of duration 0), https://arxiv.org/abs/1211.3711; Xu et al. 2023
+(blanks and labels of several), https://arxiv.org/abs/2304.06795.
+"""
+
+import torch
+from torch import Tensor
+
+from .transducer import behind, log_zero
+
+
+def arcs_costs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> Tensor:
+    """Minus the log-probability of all paths of each item: `[B]`, infinite where there is none.
+
+    Args:
+        arcs: the log-probabilities of the arcs that leave each node `[B, T, U+1, K]`, blanks before labels.
+        input_lengths: frames per item `[B]`, int64.
+        target_lengths: labels per item `[B]`, int64.
+        blank_durations: of the blank arcs, in frames.
+        label_durations: of the label arcs.
+        label_ends: whether a label's arc may lead to frame T.
+    """
+    steps, labels = _steps(blank_durations, label_durations), len(label_durations)
+    arcs = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+    entering = by_target(by_diagonal(arcs), steps, labels)
+    alpha = start(arcs, max(steps))
+    lost = torch.zeros_like(alpha[:, 0, 0])
+    cost = torch.full_like(lost, float("inf"))
+    for n in range(1, entering.shape[1]):
+        alpha, scale = forward(alpha, entering[:, n], steps, labels)
+        lost = lost - scale
+        total = lost - alpha[:, 0].gather(1, target_lengths.unsqueeze(1)).squeeze(1)
+        cost = torch.where(input_lengths + target_lengths == n, total, cost)
+    return torch.where(cost > -log_zero() / 10, float("inf"), cost)
+
+
+def arcs_costs_and_grad(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The costs `[B]` and the gradient of their sum, weighted by `grad_costs`, in `arcs`.
+
+    That of an arc is minus its occupation: how probable it is that a path takes it. Alpha, beta and the arc
+    multiply to it, where beta has lost what alpha has lost behind the arc, and the total's logarithm.
+    """
+    steps, labels = _steps(blank_durations, label_durations), len(label_durations)
+    allowed = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+    leaving = by_diagonal(allowed)
+    entering = by_target(leaving, steps, labels)
+    diagonals, ends = entering.shape[1], (input_lengths + target_lengths).unsqueeze(1)
+    place = target_lengths.unsqueeze(1)
+    alphas, scales = [start(arcs, max(steps))], [torch.zeros_like(arcs[:, 0, 0, 0])]
+    for n in range(1, diagonals):
+        alpha, scale = forward(alphas[-1], entering[:, n], steps, labels)
+        alphas.append(alpha)
+        scales.append(scale)
+    alpha, scale = torch.stack([each[:, 0] for each in alphas], 1), torch.stack(scales, 1)
+    end = alpha.gather(1, ends.unsqueeze(2).expand(-1, -1, alpha.shape[2])).squeeze(1).gather(1, place)
+    within = torch.arange(diagonals, device=arcs.device) <= ends
+    costs = -end.squeeze(1) - scale.masked_fill(~within, 0.0).sum(1)
+    costs = torch.where(costs > -log_zero() / 10, float("inf"), costs)
+    last = torch.where(torch.arange(alpha.shape[2], device=arcs.device) == place, -end, log_zero())
+    beta = torch.full_like(alphas[0], log_zero())
+    taken = torch.empty_like(leaving)
+    for n in range(diagonals - 1, -1, -1):
+        if n + 1 < diagonals:
+            beta = beta - scale[:, n + 1, None, None]
+        through = leaving[:, n] + followed(beta, steps, labels)
+        taken[:, n] = (alpha[:, n].unsqueeze(2) + through).exp()
+        here = torch.where(ends == n, last, through.logsumexp(2))
+        beta = torch.cat([here.unsqueeze(1), beta[:, :-1]], 1)
+    occupation = by_frame(taken, arcs.shape[1])
+    nowhere = behind(arcs[..., 0], input_lengths, target_lengths) | costs.isinf()[:, None, None]
+    weight = grad_costs[:, None, None, None]
+    return costs, -(occupation.masked_fill(nowhere.unsqueeze(3), 0.0) * weight)
+
+
+def legal(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> Tensor:
+    """`arcs` where they leave a node of their item and lead to one, and `log_zero` elsewhere."""
+    t = torch.arange(arcs.shape[1], device=arcs.device).unsqueeze(1)
+    u = torch.arange(arcs.shape[2], device=arcs.device)
+    frames, labels = input_lengths[:, None, None], target_lengths[:, None, None]
+    allowed = [(t + d <= frames) & (u <= labels) for d in blank_durations]
+    for d in label_durations:
+        allowed.append((t < frames) & (t + d < frames + int(label_ends)) & (u < labels))
+    return torch.where(torch.stack(allowed, 3), arcs.clamp(min=log_zero()), log_zero())
+
+
+def by_diagonal(arcs: Tensor) -> Tensor:
+    """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that the arcs leave."""
+    u = torch.arange(arcs.shape[2], device=arcs.device)
+    t = torch.arange(arcs.shape[1] + arcs.shape[2], device=arcs.device).unsqueeze(1) - u
+    at = t.clamp(0, arcs.shape[1] - 1)[..., None].expand(arcs.shape[0], -1, -1, arcs.shape[3])
+    inside = ((t >= 0) & (t < arcs.shape[1])).unsqueeze(2)
+    return torch.where(inside, arcs.gather(1, at), log_zero())
+
+
+def by_frame(diagonals: Tensor, frames: int) -> Tensor:
+    """From `[B, T+U+1, U+1, K]` by diagonal back to `[B, T, U+1, K]` by frame."""
+    u = torch.arange(diagonals.shape[2], device=diagonals.device)
+    n = torch.arange(frames, device=diagonals.device).unsqueeze(1) + u
+    return diagonals.gather(1, n.unsqueeze(2).expand(diagonals.shape[0], -1, -1, diagonals.shape[3]))
+
+
+def by_target(leaving: Tensor, steps: list[int], labels: int) -> Tensor:
+    """From the nodes that arcs leave, `[B, T+U+1, U+1, K]`, to those that they enter, the arcs before the nodes."""
+    entered = []
+    for k, step in enumerate(steps):
+        right = 1 if k >= len(steps) - labels else 0
+        arc = torch.nn.functional.pad(leaving[..., k], [right, 0, step, 0], value=log_zero())
+        entered.append(arc[:, : leaving.shape[1], : leaving.shape[2]])
+    return torch.stack(entered, 2)
+
+
+def start(arcs: Tensor, diagonals: int) -> Tensor:
+    """The last diagonals before the first step: all probability is at (0, 0). `[B, diagonals, U+1]`."""
+    first = torch.full([arcs.shape[0], diagonals, arcs.shape[2]], log_zero(), dtype=arcs.dtype, device=arcs.device)
+    first[:, 0, 0] = 0.0
+    return first
+
+
+def forward(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> tuple[Tensor, Tensor]:
+    """The last diagonals one step on, less their largest, and that `[B]`."""
+    before = alpha[:, [step - 1 for step in steps]]
+    blanks, emitting = before[:, : len(steps) - labels], before[:, len(steps) - labels :]
+    emitting = torch.nn.functional.pad(emitting[:, :, :-1], [1, 0], value=log_zero())
+    here = (torch.cat([blanks, emitting], 1) + entering).logsumexp(1)
+    alpha = torch.cat([here.unsqueeze(1), alpha[:, :-1]], 1)
+    scale = alpha.amax([1, 2])
+    return alpha - scale[:, None, None], scale
+
+
+def followed(beta: Tensor, steps: list[int], labels: int) -> Tensor:
+    """Beta of the node that each arc leads to `[B, U+1, K]`, of the diagonals behind `[B, diagonals, U+1]`."""
+    behind = beta[:, [step - 1 for step in steps]]
+    blanks, emitting = behind[:, : len(steps) - labels], behind[:, len(steps) - labels :]
+    emitting = torch.nn.functional.pad(emitting[:, :, 1:], [0, 1], value=log_zero())
+    return torch.cat([blanks, emitting], 1).transpose(1, 2)
+
+
+def _steps(blank_durations: list[int], label_durations: list[int]) -> list[int]:
+    """How many diagonals each arc leads on."""
+    return blank_durations + [d + 1 for d in label_durations]
