@@ -58,7 +58,7 @@ wheel: $(VENV)/wheel
 	$(BIN)/twine check --strict dist/*
 
 # the documentation as a site in build/site, where what MkDocs warns of is an error
-docs: venv tree
+docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tree:

@@ -31,23 +31,25 @@ PERPLEXITY = class_contract(
 class Accuracy(nn.Module):
     """The share of items or frames whose target is among the `top_k` most probable classes.
 
-    Among equal scores the lower index comes first. With `top_k=1` it is one less the
-    classification error. A class that is NaN ranks above every number, so it never makes a hit.
+        accuracy = number of frames whose target is among the top_k / number of frames
+
+    Among equal scores the lower index ranks first. With `top_k=1` this is one minus SpeechBrain's
+    `classification_error`. A NaN ranks above every number, so that it never produces a hit.
 
     Args:
-        top_k: how many classes a target may be among.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
-        reduction: as in `regression.l1_loss`; ``sum`` and ``none`` give 1.0 at each hit, 0.0
-            elsewhere and behind a length.
+        top_k: how many of the most probable classes count.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
+        reduction: as in `l1_loss`; ``sum`` and ``none`` return 1.0 at each hit, and 0.0 elsewhere and
+            beyond a length.
 
-    Forward takes `probabilities` `[B, C]` or `[B, T, C]` (any scores of classes), `targets`, class
-    indices `[B]` or `[B, N]` (the longer of the two is cut), and `length` `[B]`,
-    relative in (0, 1] or integers in frames; every frame counts without it.
+    The call takes `probabilities` `[B, C]` or `[B, T, C]` (any class scores), `targets`, class indices `[B]`
+    or `[B, N]` (the longer of the two is cut), and `length` `[B]`, relative in (0, 1] or integers in frames;
+    every frame counts without it.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
+        ValueError: the shapes do not match, an index is not below C or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1]])
         >>> Accuracy(top_k=2)(probabilities, torch.tensor([1, 2]))
@@ -84,25 +86,26 @@ class Accuracy(nn.Module):
 class ExpectedCalibrationError(nn.Module):
     """How far confidence is from accuracy: the mean gap between them over bins of confidence.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3,
-    https://arxiv.org/abs/1706.04599. Confidence is the highest probability; bin m of M holds what
-    is above (m - 1) / M and at most m / M. Each bin weighs as much as it holds.
+        error = sum over bins m of n(m) / n · |accuracy(m) - confidence(m)|
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, https://arxiv.org/abs/1706.04599.
+    The confidence of a frame is its highest probability. Bin m of M holds the n(m) frames whose confidence is
+    above (m - 1) / M and at most m / M.
 
     Args:
         n_bins: M, the number of bins.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
 
-    Forward takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]` (the
-    longer of the two is cut), and `length` `[B]`, relative in (0, 1] or integers in frames;
-    every frame counts without it. It returns the error, and what it is made of, so that it is exact for a
-    corpus in batches: the sum in each bin of what accuracy is above confidence `[M]` (float64), and the
-    number of frames (int64).
+    The call takes `probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or `[B, N]` (the
+    longer of the two is cut), and `length` `[B]`, relative in (0, 1] or integers in frames; every frame
+    counts without it. It returns the error and its parts, so that batches of a corpus add up exactly: for
+    each bin the sum of hits minus confidences `[M]` (float64), and the number of frames (int64).
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C, a length is out of range, or
+        ValueError: the shapes do not match, an index is not below C, a length is out of range, or
             `length` is given where each item is one frame.
 
-    Example:
+    Examples:
         >>> import torch
         >>> probabilities = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
         >>> ExpectedCalibrationError()(probabilities, torch.tensor([0, 1]))[0]
@@ -146,19 +149,24 @@ class ExpectedCalibrationError(nn.Module):
 class Perplexity(nn.Module):
     """The exponential of the mean negative log-likelihood of the target classes.
 
+        perplexity = exp(-sum of ln p(target) / number of frames)
+
+    Jelinek et al. 1977, "Perplexity: a measure of the difficulty of speech recognition tasks",
+    https://doi.org/10.1121/1.2016299.
+
     Args:
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
         reduction: ``mean`` for the perplexity of all frames together, ``batch`` for that of each
             item `[B]`.
 
-    Forward takes `log_probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or
+    The call takes `log_probabilities` `[B, C]` or `[B, T, C]`, `targets`, class indices `[B]` or
     `[B, N]` (the longer of the two is cut), and `length` `[B]`, relative in (0, 1] or
     integers in frames; every frame counts without it.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
+        ValueError: the shapes do not match, an index is not below C or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probabilities = torch.full((1, 3, 4), 0.25).log()
         >>> Perplexity()(log_probabilities, torch.tensor([[0, 1, 3]]))

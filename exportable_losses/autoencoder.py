@@ -54,7 +54,7 @@ class AutoencoderLossDetails(NamedTuple):
 
 
 class VariationalAutoencoderLossDetails(NamedTuple):
-    """What `VariationalAutoencoderLoss` returns: the loss and the terms that it is the sum of."""
+    """What `VariationalAutoencoderLoss` returns: the loss and its terms."""
 
     loss: Tensor
     rec_loss: Tensor
@@ -70,15 +70,17 @@ def reduce_details(loss: Tensor, mask: Tensor | None, len_dim: int, reduction: s
 class AutoencoderLoss(nn.Module):
     """The reconstruction loss of an autoencoder.
 
+        loss = rec_loss = sum of (rec - target)² / B,  over the elements within length
+
     Args:
-        rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
+        rec_loss: a module that takes `targets` and `rec` and reduces nothing; by default the squared error.
         len_dim: the dimension that `length` counts.
-        reduction: as in `regression.l1_loss`.
+        reduction: as in `l1_loss`; the formula has the default, ``batchmean``.
 
-    Forward takes `rec` and `targets` `[B, T, *]` and `length` `[B]`, relative in (0, 1] or integers in
-    frames, optional. It returns `AutoencoderLossDetails`.
+    The call takes `rec` and `targets` `[B, T, *]` and, optionally, `length` `[B]`, relative in (0, 1] or
+    integers in frames. It returns `AutoencoderLossDetails`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = AutoencoderLoss(reduction="mean")
         >>> loss(torch.tensor([[0.8, 1.0]]), torch.tensor([[0.9, 1.1]])).loss
@@ -109,20 +111,24 @@ class AutoencoderLoss(nn.Module):
 class VariationalAutoencoderLoss(nn.Module):
     """The negative evidence lower bound of a variational autoencoder.
 
-    Kingma and Welling 2013, "Auto-Encoding Variational Bayes", equation 10,
-    https://arxiv.org/abs/1312.6114, with a weight on the divergence from the prior.
+        loss = rec_loss + dist_loss_weight · dist_loss
+        rec_loss = sum of (rec - target)² / B
+        dist_loss = -0.5 · sum of (1 + log_var - mean² - exp(log_var)) / B
+
+    Kingma and Welling 2013, "Auto-Encoding Variational Bayes", equation 10, https://arxiv.org/abs/1312.6114,
+    with a weight on the divergence from the prior.
 
     Args:
-        rec_loss: a module of `targets` and `rec` that reduces nothing; the squared error without one.
+        rec_loss: a module that takes `targets` and `rec` and reduces nothing; by default the squared error.
         len_dim: the dimension that `length` counts.
         dist_loss_weight: the weight of the divergence.
-        reduction: as in `regression.l1_loss`.
+        reduction: as in `l1_loss`; the formula has the default, ``batchmean``.
 
-    Forward takes `rec` `[B, T, *]`, `mean` and `log_var` `[B, L, Z]` or `[B, L]`, `targets` `[B, T, *]`
-    and `length` `[B]`, optional: relative in (0, 1], or integers in frames, which want T and L to be
-    equal. It returns `VariationalAutoencoderLossDetails`.
+    The call takes `rec` `[B, T, *]`, `mean` and `log_var` `[B, L, Z]` or `[B, L]`, `targets` `[B, T, *]` and,
+    optionally, `length` `[B]`: relative in (0, 1], or integers in frames, for which T and L must be equal. It
+    returns `VariationalAutoencoderLossDetails`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = VariationalAutoencoderLoss(dist_loss_weight=0.5, reduction="mean")
         >>> x = torch.tensor([[0.8, 1.0]])

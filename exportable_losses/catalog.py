@@ -1,9 +1,9 @@
-"""The catalog: one entry per row, those of SpeechBrain's page first, then what it does not have.
+"""The catalog: one entry per row, first the rows of SpeechBrain's page, then the others.
 
 The command line, the exporter, the tests, the benchmarks and the tables in docs/ walk it. Nothing
 lists the rows a second time.
 
-Example:
+Examples:
     >>> from exportable_losses import catalog
     >>> entry = catalog.get("l1_loss")
     >>> entry.module(reduction="batch")(**entry.example_inputs(B=2)).shape
@@ -51,9 +51,9 @@ class Entry:
     """One row.
 
     Args:
-        name: SpeechBrain's name for it; that of its module where SpeechBrain has no such row.
+        name: SpeechBrain's name; the name of the module if SpeechBrain has no such row.
         type: the class of the module.
-        contract: what it takes and returns.
+        contract: the inputs and outputs.
     """
 
     name: str
@@ -70,13 +70,19 @@ class Entry:
         return {p.name: p.default for p in parameters_of(self.type)}
 
     @property
-    def summary(self) -> str:
-        """The first sentence of what the documentation says."""
+    def documentation(self) -> str:
+        """The docstring of the module, or of the function that the module wraps."""
         text = inspect.getdoc(self.type) or ""
-        if text.startswith("`"):  # a module around a function: the sentence stands there
+        if text.startswith("`"):
             function = getattr(inspect.getmodule(self.type), text.split("`")[1])
             text = inspect.getdoc(function) or ""
-        return text.partition("\n\n")[0].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
+        return text
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the documentation."""
+        first = self.documentation.partition("\n\n")[0].replace("\n", " ")
+        return first.partition(". ")[0].rstrip(".") + "."
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -90,17 +96,17 @@ class Entry:
 
     @property
     def differentiable(self) -> tuple[str, ...]:
-        """The inputs that a gradient flows to."""
+        """The inputs that have a gradient."""
         return self.contract.differentiable
 
     def example_inputs(
         self, seed: int = 0, *, blank_index: int = 0, **sizes: int | None
     ) -> dict[str, Tensor]:
-        """Random inputs that are legal, of any size.
+        """Random valid inputs of any size.
 
         Args:
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label is; there are more classes where it is not one of the few.
+            blank_index: the class that no label has; the number of classes grows to include it.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 
         Raises:
@@ -126,13 +132,13 @@ class Entry:
     def example_as(
         self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
     ) -> dict[str, Tensor]:
-        """Random inputs that are legal, with the names, the ranks and the dtypes of `like`.
+        """Random valid inputs with the names, ranks and dtypes of `like`.
 
         Args:
             like: some of the inputs, by name.
-            sizes: of every letter that they have.
+            sizes: one for each letter in their dimensions.
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label is.
+            blank_index: the class that no label has.
         """
         letters = self.contract.letters({name: tensor.dim() for name, tensor in like.items()})
         generator = torch.Generator().manual_seed(seed)
@@ -155,12 +161,12 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Entry:
-    """The entry of that name: the row's, or that of its module.
+    """The entry with the name of a row or of its module.
 
     Raises:
-        KeyError: there is none; the message lists those there are.
+        KeyError: there is none; the message lists the rows.
 
-    Example:
+    Examples:
         >>> get("CTCLoss") is get("ctc_loss")
         True
     """
@@ -176,13 +182,13 @@ def _by_module() -> dict[str, Entry]:
 
 
 def find(module: nn.Module) -> Entry | None:
-    """The entry whose module this is, or None."""
+    """The entry of a module, or None."""
     return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
 
 
 @cache
 def classes() -> dict[str, type]:
-    """The classes that `exportable_losses` has under its own name: what the family of each row announces."""
+    """The public classes of `exportable_losses`, by name."""
     families = dict.fromkeys(sys.modules[entry.type.__module__] for entry in _ENTRIES.values())
     return {name: getattr(family, name) for family in families for name in family.__all__}
 

@@ -33,7 +33,7 @@ def check_inputs(contract: Contract, tensors: Mapping[str, Tensor | None], **set
 
     Raises:
         TypeError: an argument is no tensor, or of a dtype that is not taken.
-        ValueError: names the argument, what came and what was expected.
+        ValueError: the message names the argument, what it got and what it expected.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
@@ -52,7 +52,7 @@ def check_tensors(tensors: Mapping[str, Any]) -> None:
     """Refuse what is no tensor: lists and arrays of numpy.
 
     Raises:
-        TypeError: names the argument and what came.
+        TypeError: the message names the argument and what it got.
     """
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):

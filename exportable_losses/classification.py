@@ -50,20 +50,22 @@ def classification_error(
 ) -> Tensor:
     """The share of items or frames whose most probable class is not the target.
 
+        error = number of frames with argmax p != target / number of frames
+
     Args:
         probabilities: `[B, C]` or `[B, T, C]`, or any scores of classes.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
         length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
-        reduction: as in `regression.l1_loss`.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
+        reduction: as in `l1_loss`.
 
     Returns:
         A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` 1.0 at each error, 0.0 elsewhere.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
+        ValueError: the shapes do not match, an index is not below C or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> probabilities = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
         >>> classification_error(probabilities, torch.tensor([[1, 1]]))
@@ -96,26 +98,29 @@ def nll_loss(
 ) -> Tensor:
     """The negative log-likelihood of the target classes.
 
-    With label smoothing it is `(1 - s) * nll - s * mean(log_probabilities)`, the mean over
-    classes (Pereyra et al. 2017, https://arxiv.org/abs/1701.06548).
+        nll = -weight(y) · ln p(y)
+        loss = (1 - s) · nll - s · mean of ln p(c) over classes c
+
+    s is `label_smoothing`: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
+    Distributions", https://arxiv.org/abs/1701.06548.
 
     Args:
         log_probabilities: `[B, C]` or `[B, T, C]`.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
         length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         label_smoothing: s, in [0, 1).
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
-        weight: a weight for each class `[C]`. ``mean`` divides by the number of frames, not by
-            the weights, as SpeechBrain does.
-        reduction: as in `regression.l1_loss`.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
+        weight: a weight for each class `[C]`. As in SpeechBrain, ``mean`` divides by the number of frames,
+            not by the sum of the weights.
+        reduction: as in `l1_loss`.
 
     Returns:
         A scalar, `[B]` for ``batch``; for ``sum`` and ``none`` a loss for each target.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C or a length is out of range.
+        ValueError: the shapes do not match, an index is not below C or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
         >>> nll_loss(log_probabilities, torch.tensor([1, 1]))
@@ -155,10 +160,12 @@ def bce_loss(
 ) -> Tensor:
     """The binary cross-entropy of logits.
 
-    Label smoothing on sequences, where SpeechBrain fails, moves the targets towards one half:
-    `(1 - s) * y + s / 2`. Of one logit per item, `[B]` or `[B, 1]`, it takes the logit off the item's
-    loss: `(1 - s) * loss - s * x`. The mean of `[B]` alone follows SpeechBrain, which takes all logits
-    of the batch off each item.
+        loss = -weight · (pos_weight · y · ln sigmoid(x) + (1 - y) · ln(1 - sigmoid(x)))
+
+    On sequences, where SpeechBrain fails, label smoothing moves the targets towards one half:
+    `(1 - s) * y + s / 2`. With one logit per item, `[B]` or `[B, 1]`, it subtracts the logit from the loss of
+    that item: `(1 - s) * loss - s * x`. Only the mean of `[B]` follows SpeechBrain, which subtracts the sum
+    of all logits of the batch from each item.
 
     Args:
         inputs: logits `[B]`, `[B, 1]`, `[B, T]`, `[B, T, 1]` or `[B, T, C]`.
@@ -166,8 +173,8 @@ def bce_loss(
         length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
         weight: multiplies the loss of each element; `[B]` is one weight per item.
         pos_weight: multiplies the positive part; one value, or one for each class `[C]`.
-        reduction: as in `regression.l1_loss`.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        reduction: as in `l1_loss`.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
         label_smoothing: s, in [0, 1).
 
     Returns:
@@ -175,10 +182,10 @@ def bce_loss(
         for one logit per item, as SpeechBrain does).
 
     Raises:
-        ValueError: the shapes do not fit, a length is out of range, or `length` is given with
+        ValueError: the shapes do not match, a length is out of range, or `length` is given with
             one logit per item.
 
-    Example:
+    Examples:
         >>> import torch
         >>> bce_loss(torch.tensor([10.0, -6.0]), torch.tensor([1, 0]))
         tensor(0.0013)
@@ -243,28 +250,29 @@ def kldiv_loss(
 ) -> Tensor:
     """The Kullback-Leibler divergence from smoothed targets. Without smoothing it is `nll_loss`.
 
-    The smoothed target gives `1 - s` to the true class and `s / (C - 1)` to each other one.
+        loss = sum over c of t(c) · (ln t(c) - ln p(c))
+        t(c) = 1 - s for the true class, s / (C - 1) for every other class
 
-    SpeechBrain's smoothed values are followed by default: targets equal to `pad_idx` count as
-    padding, `length` is not read, ``mean`` and ``sum`` both give the sum, and ``batch`` divides
-    each item's sum by its *relative* length. With `mask_length` the loss of each frame is reduced
-    over the frames that are within `length` and not `pad_idx`, as every other loss here does.
+    s is `label_smoothing`. By default the smoothed values are SpeechBrain's: targets equal to `pad_idx` count
+    as padding, `length` is not read, ``mean`` and ``sum`` both return the sum, and ``batch`` divides the sum
+    of each item by its *relative* length. With `mask_length` the loss is reduced over the frames that are
+    within `length` and are not `pad_idx`, as in every other loss here.
 
     Args:
         log_probabilities: `[B, C]` or `[B, T, C]`.
         targets: class indices `[B]` or `[B, N]`; the longer of the two is cut.
         length: lengths `[B]`, relative in (0, 1] or integers in frames.
         label_smoothing: s, in [0, 1).
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
         pad_idx: the target that stands for padding, read when smoothing only.
         reduction: see above; ``none`` gives `[B * T, C]` when smoothing.
         mask_length: whether smoothed losses are reduced over the frames that count.
 
     Raises:
-        ValueError: the shapes do not fit, an index is not below C, a length is out of range, or
+        ValueError: the shapes do not match, an index is not below C, a length is out of range, or
             ``batch`` is asked for without `length` when smoothing.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
         >>> kldiv_loss(log_probabilities, torch.tensor([1, 1]))
@@ -322,7 +330,7 @@ def _reduce_over_targets(loss: Tensor, counts: Tensor, length: Tensor | None, re
 
 
 class ClassificationError(nn.Module):
-    """`classification_error` as a module: settings here, tensors in forward."""
+    """`classification_error` as a module: settings go here, tensors to the call."""
 
     extra_repr = settings_repr
 
@@ -336,7 +344,7 @@ class ClassificationError(nn.Module):
 
 
 class NLLLoss(nn.Module):
-    """`nll_loss` as a module: settings here (`weight` is a buffer), tensors in forward."""
+    """`nll_loss` as a module: settings go here (`weight` is a buffer), tensors to the call."""
 
     weight: Tensor | None
 
@@ -368,7 +376,7 @@ class NLLLoss(nn.Module):
 
 
 class BCEWithLogitsLoss(nn.Module):
-    """`bce_loss` as a module: settings here (`weight`, `pos_weight` are buffers), tensors in forward."""
+    """`bce_loss` as a module: settings go here (`weight`, `pos_weight` are buffers), tensors to the call."""
 
     weight: Tensor | None
     pos_weight: Tensor | None
@@ -404,7 +412,7 @@ class BCEWithLogitsLoss(nn.Module):
 
 
 class KLDivLoss(nn.Module):
-    """`kldiv_loss` as a module: settings here, tensors in forward."""
+    """`kldiv_loss` as a module: settings go here, tensors to the call."""
 
     extra_repr = settings_repr
 

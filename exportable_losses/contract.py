@@ -240,7 +240,7 @@ class Contract:
         """Refuse a dtype, of numpy or of torch, that an input does not take.
 
         Raises:
-            TypeError: names the input, what came and what was expected.
+            TypeError: the message names the input, what it got and what it expected.
         """
         for entry in self.inputs:
             if entry.name in dtypes:
@@ -267,7 +267,7 @@ class Contract:
 
         Raises:
             TypeError: names the input, its dtype and what was expected.
-            ValueError: names the input, what came and what was expected.
+            ValueError: the message names the input, what it got and what it expected.
         """
         self.check_types({name: array.dtype for name, array in arrays.items()})
         found = self.sizes({name: tuple(array.shape) for name, array in arrays.items()})

@@ -21,17 +21,19 @@ CONTRASTIVE = Contract(
 class ContrastiveLoss(nn.Module):
     """Tell the true quantised frame from distractors by cosine similarity.
 
-    Baevski et al. 2020, "wav2vec 2.0", equation 3, https://arxiv.org/abs/2006.11477. The loss is
-    summed over frames. A negative that equals the positive is left out.
+        loss = -sum over frames of  ln (exp(cos(x, y) / k) / sum over z in y and negs of exp(cos(x, z) / k))
+
+    k is `logit_temp`: Baevski et al. 2020, "wav2vec 2.0", equation 3, https://arxiv.org/abs/2006.11477. A
+    distractor that equals the true frame is left out.
 
     Args:
         logit_temp: the temperature that divides the similarities.
 
-    Forward takes `x`, context vectors `[B, T, C]`, `y`, true vectors `[B, T, C]`, and `negs`,
-    distractors `[N, B, T, C]`. It returns the loss and the accuracy (the share of frames whose
-    positive is the most similar), both scalars.
+    The call takes `x`, context vectors `[B, T, C]`, `y`, true vectors `[B, T, C]`, and `negs`, distractors
+    `[N, B, T, C]`. It returns the loss and the accuracy (the share of frames whose true vector is the most
+    similar), both scalars.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.eye(3).unsqueeze(0)
         >>> loss, accuracy = ContrastiveLoss(0.1)(x, x, x.roll(1, 1).unsqueeze(0))

@@ -44,21 +44,22 @@ NLL_KD = Contract(
 class CTCDistillationLoss(nn.Module):
     """The CTC loss of a student against the greedy labels of a teacher.
 
-    Gao et al. 2020, "Distilling Knowledge from Ensembles of Acoustic Models for Joint
-    CTC-Attention End-to-End Speech Recognition", https://arxiv.org/abs/2005.09310. The mean of
-    the costs per label; a target that cannot be aligned counts as zero.
+        loss = mean over items of  CTC cost(student, greedy labels of the teacher) / number of these labels
+
+    Gao et al. 2020, "Distilling Knowledge from Ensembles of Acoustic Models for Joint CTC-Attention
+    End-to-End Speech Recognition", https://arxiv.org/abs/2005.09310. Labels that cannot be aligned count as
+    zero.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes `log_probs` of the student `[B, T, C]`, `targets`, the teacher's scores
-    `[B, T, C]`, and `input_lens` `[B]`, relative in (0, 1] or integers in
-    frames. It returns a scalar.
+    The call takes `log_probs` of the student `[B, T, C]`, `targets`, the scores of the teacher `[B, T, C]`,
+    and `input_lens` `[B]`, relative in (0, 1] or integers in frames. It returns a scalar.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> teacher = torch.eye(3)[[1, 1, 0, 2]].unsqueeze(0)
         >>> CTCDistillationLoss()((0.9 * teacher + 0.1 / 3).log(), teacher, torch.tensor([1.0]))
@@ -102,12 +103,14 @@ def ctc_loss_kd(
     blank_index: int,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """`CTCDistillationLoss` as a function; `device` is taken because SpeechBrain's is, and not read."""
+    """`CTCDistillationLoss` as a function. `device` is accepted as in SpeechBrain, but not read."""
     return CTCDistillationLoss(blank_index)(log_probs, targets, input_lens)
 
 
 def ce_kd(inp: Tensor, target: Tensor) -> Tensor:
     """The cross-entropy of each row: minus the sum of `target * inp` over classes.
+
+        loss(n) = -sum over c of target(n, c) · inp(n, c)
 
     Args:
         inp: the student's log-probabilities `[N, C]`.
@@ -119,7 +122,7 @@ def ce_kd(inp: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ce_kd(torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.5, 0.5]]))
         tensor([1.5000])
@@ -132,8 +135,10 @@ def ce_kd(inp: Tensor, target: Tensor) -> Tensor:
 def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor) -> Tensor:
     """`ce_kd` averaged over the frames within each item's length.
 
-    Gao et al. 2020, https://arxiv.org/abs/2005.09310. The number of frames is
-    `round(length * T)` here, as in SpeechBrain.
+        loss = -sum over frames t and classes c of  teacher(t, c) · student(t, c) / number of frames
+
+    Gao et al. 2020, https://arxiv.org/abs/2005.09310. The number of frames is `round(length * T)`, as in
+    SpeechBrain.
 
     Args:
         probabilities: the student's `[B, T, C]`; log-probabilities for a cross-entropy.
@@ -144,9 +149,9 @@ def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor)
         A scalar.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> student = torch.tensor([[[0.8, 0.2], [0.2, 0.8]]])
         >>> teacher = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
@@ -164,14 +169,14 @@ def nll_loss_kd(probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor)
 
 
 class CrossEntropyDistillationLoss(nn.Module):
-    """`ce_kd` as a module. Forward takes `inp` and `target`."""
+    """`ce_kd` as a module. The call takes `inp` and `target`."""
 
     def forward(self, inp: Tensor, target: Tensor) -> Tensor:
         return ce_kd(inp, target)
 
 
 class NLLDistillationLoss(nn.Module):
-    """`nll_loss_kd` as a module. Forward takes `probabilities`, `targets` and `rel_lab_lengths`."""
+    """`nll_loss_kd` as a module. The call takes `probabilities`, `targets` and `rel_lab_lengths`."""
 
     def forward(self, probabilities: Tensor, targets: Tensor, rel_lab_lengths: Tensor) -> Tensor:
         return nll_loss_kd(probabilities, targets, rel_lab_lengths)

@@ -58,21 +58,24 @@ def edits_and_lengths(
 
 
 class EditDistance(nn.Module):
-    """The fewest insertions, deletions and substitutions that make each target its prediction.
+    """The fewest insertions, deletions and substitutions that turn each target into its prediction.
 
-    Levenshtein's distance. Where there are several ways with as few edits, those counted are of one
-    with the most substitutions. A token of the prediction alone is an insertion, one of the target
-    alone a deletion; of an empty sequence all are.
+        d(i, j) = min(d(i - 1, j) + 1, d(i, j - 1) + 1, d(i - 1, j - 1) + (0 if the tokens are equal, else 1))
 
-    Forward takes `predictions` `[B, K]` and `targets` `[B, S]`, any integers, of which what lies behind
-    an item's length is not read, and the lengths `[B]` `prediction_lens` (of K) and `target_lens` (of S),
-    relative in [0, 1] or integers in tokens. It returns the distance, the insertions, the deletions, the
-    substitutions and the tokens of the target, int64 `[B]` each: sums over a corpus are exact.
+    Levenshtein distance: Wagner and Fischer 1974, "The String-to-String Correction Problem",
+    https://doi.org/10.1145/321796.321811. Of several ways with as few edits, the counts are those of one with
+    the most substitutions. A token that only the prediction has is an insertion, one that only the target has
+    is a deletion.
+
+    The call takes `predictions` `[B, K]` and `targets` `[B, S]`, any integers (padding is not read), and the
+    lengths `prediction_lens` and `target_lens` `[B]`, relative in [0, 1] or integers in tokens. It returns
+    the distances, insertions, deletions, substitutions and numbers of target tokens, int64 `[B]` each, so
+    that sums over a corpus are exact.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> predictions, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 3, 5]])
         >>> EditDistance()(predictions, targets, torch.ones(1), torch.ones(1))
@@ -89,21 +92,23 @@ class EditDistance(nn.Module):
 
 
 class TokenErrorRate(nn.Module):
-    """The edits of a batch divided by the tokens of its targets: the word error rate, of words.
+    """The edits of a batch divided by the tokens of its targets: with words as tokens, the word error rate.
 
-    See `EditDistance` for what is counted. The numbers that the rate is made of are outputs, so that
-    the rate of a corpus in batches is exact: add `errors` and `tokens` and divide once.
+        rate = sum of (insertions + deletions + substitutions) / sum of target tokens
 
-    Forward takes what `EditDistance` takes, with at least one token in some target. It returns the
-    rate in the dtype of `target_lens` (float32 where those are integers) and, int64, the errors, the
-    insertions, the deletions, the substitutions and the tokens of the targets, scalars all. Where lengths
-    are not checked (on a GPU), a batch without tokens has an infinite rate, or a NaN where nothing was
-    predicted either.
+    `EditDistance` says what is counted, and has the reference: Wagner and Fischer 1974,
+    https://doi.org/10.1145/321796.321811. The counts are outputs, so that the rate of a corpus in batches is
+    exact: add up `errors` and `tokens` and divide once.
+
+    The call takes what `EditDistance` takes, with at least one token in some target. It returns the rate, in
+    the dtype of `target_lens` (float32 if those are integers), and as int64 the errors, insertions,
+    deletions, substitutions and target tokens, all scalars. On a GPU, where lengths are not checked, the rate
+    of a batch without tokens is infinite, or NaN if nothing was predicted either.
 
     Raises:
-        ValueError: the shapes do not fit, a length is out of range, or no target has a token.
+        ValueError: the shapes do not match, a length is out of range, or no target has a token.
 
-    Example:
+    Examples:
         >>> import torch
         >>> predictions, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 3, 5]])
         >>> rate, errors, *_, tokens = TokenErrorRate()(predictions, targets, torch.ones(1), torch.ones(1))

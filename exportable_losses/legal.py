@@ -50,7 +50,7 @@ def check_type(name: str, legal: str, dtype: Any) -> None:
     """Refuse a dtype, of numpy or of torch, that an input does not take.
 
     Raises:
-        TypeError: names the input, what came and what was expected.
+        TypeError: the message names the input, what it got and what it expected.
     """
     expected, types = _TYPES.get(legal, _ANY)
     got = getattr(dtype, "name", str(dtype).removeprefix("torch."))

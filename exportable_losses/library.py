@@ -54,6 +54,23 @@ def load(path: str, version: str = "exportable_losses_version") -> ctypes.CDLL:
     return library
 
 
+def about(path: str) -> dict[str, str]:
+    """The library's path, its version, and the instruction set that it runs on.
+
+    Raises:
+        OSError: as of `load`.
+    """
+    library = load(path)
+    ask = library.exportable_losses_instruction_set
+    ask.restype = ctypes.c_char_p
+    found = ask()
+    return {
+        "path": path,
+        "version": library.exportable_losses_version().decode(),
+        "instruction set": found.decode() if found else "none: EXPORTABLE_LOSSES_ISA names no known one",
+    }
+
+
 def _end_of_segments(path: str) -> int:
     """Where the last segment of an ELF file ends, and zero in a file of another kind."""
     with open(path, "rb") as file:

@@ -36,13 +36,18 @@ SOFTMAX = Contract(
 class AngularMargin(nn.Module):
     """Subtract a margin from the cosine of the target class and scale: `s * (cos(theta) - m)`.
 
+        s · (cos theta - m) for the target class, s · cos theta for every other class
+
+    Wang et al. 2018, "Additive Margin Softmax for Face Verification", equation 5,
+    https://arxiv.org/abs/1801.05599; for speakers, Xiang et al. 2019, https://arxiv.org/abs/1906.07317.
+
     Args:
         margin: m, in units of the cosine.
         scale: s.
 
-    Forward takes `outputs`, cosines `[B, C]`, and `targets`, one-hot `[B, C]`; it returns `[B, C]`.
+    The call takes `outputs`, cosines `[B, C]`, and `targets`, one-hot `[B, C]`; it returns `[B, C]`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> AngularMargin(margin=0.5, scale=2.0)(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.0]]))
         tensor([[0.8000, 0.2000]])
@@ -65,17 +70,20 @@ class AngularMargin(nn.Module):
 class AdditiveAngularMargin(AngularMargin):
     """Add a margin to the angle of the target class and scale: `s * cos(theta + m)`.
 
-    Where the angle plus the margin would exceed pi, `cos(theta) - m * sin(m)` stands in, so that
-    the loss keeps falling with the angle.
+        s · cos(theta + m) for the target class, s · cos theta for every other class
+
+    Deng et al. 2019, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+    https://arxiv.org/abs/1801.07698; for speakers, Xiang et al. 2019, https://arxiv.org/abs/1906.07317. Where
+    theta + m would exceed pi, `cos(theta) - m * sin(m)` takes its place, so that it stays monotonic in theta.
 
     Args:
         margin: m, in radians.
         scale: s.
         easy_margin: add the margin only where the cosine is positive.
 
-    Forward takes `outputs`, cosines `[B, C]`, and `targets`, one-hot `[B, C]`; it returns `[B, C]`.
+    The call takes `outputs`, cosines `[B, C]`, and `targets`, one-hot `[B, C]`; it returns `[B, C]`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> AdditiveAngularMargin(margin=0.2)(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.0]]))
         tensor([[0.7955, 0.1000]])
@@ -106,17 +114,21 @@ class AdditiveAngularMargin(AngularMargin):
 class LogSoftmaxWrapper(nn.Module):
     """The cross-entropy of cosines behind a margin.
 
-    Args:
-        loss_fn: a module of `outputs` and `targets` (a margin), or of `outputs` alone
-            (`nn.Identity()`). Which of the two is read off its signature, once, here.
+        loss = mean over items of -ln softmax(loss_fn(outputs, targets))[target]
 
-    Forward takes `outputs`, cosines `[B, 1, C]`, and `targets`, class indices `[B, 1]`; it returns a
-    scalar. `length` is taken because SpeechBrain passes it, and not read.
+    Xiang et al. 2019, https://arxiv.org/abs/1906.07317.
+
+    Args:
+        loss_fn: a module that takes `outputs` and one-hot `targets` (a margin), or `outputs` alone
+            (`nn.Identity()`, the default). Its signature decides which.
+
+    The call takes `outputs`, cosines `[B, 1, C]`, and `targets`, class indices `[B, 1]`; it returns a scalar.
+    `length` is accepted because SpeechBrain passes it, but not read.
 
     Raises:
         TypeError: `loss_fn` takes neither one nor two tensors.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=5.0))
         >>> loss(torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]), torch.tensor([[0], [1]]))

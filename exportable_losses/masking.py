@@ -1,4 +1,4 @@
-"""Length masks, truncation and reduction: what every masked loss is made of."""
+"""Length masks, truncation and reduction, of which every masked loss is made."""
 
 from collections.abc import Callable
 
@@ -96,19 +96,20 @@ def reduce_masked(loss: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
 def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int = 1) -> Tensor:
     """The mask of what lies within each item's length, in the shape and dtype of `data`.
 
+        mask(b, t) = 1 if t < length(b) · T - 1e-6, else 0
+
     Args:
         data: `[B, T, *]`, any dtype; only its shape and dtype matter.
         length: lengths `[B]`, relative in (0, 1] or integers in frames; everything counts without it.
         len_dim: the dimension of `data` that `length` counts.
 
     Returns:
-        Ones and zeros in the shape and dtype of `data` (float32 where that has 16 bits): one where
-        `frame < length * size - 1e-6`, as in SpeechBrain 1.1.2.
+        Ones and zeros in the shape and dtype of `data` (float32 if that has 16 bits).
 
     Raises:
         ValueError: `length` is not of shape `[B]`, or one is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> compute_length_mask(torch.zeros(2, 4), torch.tensor([1.0, 0.5]))
         tensor([[1., 1., 1., 1.],
@@ -127,18 +128,20 @@ def compute_length_mask(data: Tensor, length: Tensor | None = None, len_dim: int
 def truncate(predictions: Tensor, targets: Tensor, allowed_len_diff: int = 3) -> tuple[Tensor, Tensor]:
     """Cut the longer of two tensors along dimension 1.
 
+        predictions[:, :min(T, N)], targets[:, :min(T, N)]
+
     Args:
         predictions: `[B, T, *]`.
         targets: `[B, N, *]`.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
 
     Returns:
-        Both, with `min(T, N)` frames, in float32 where they have 16 bits.
+        Both, with `min(T, N)` frames, in float32 if they have 16 bits.
 
     Raises:
         ValueError: T and N differ by more than `allowed_len_diff`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> a, b = truncate(torch.zeros(2, 7, 3), torch.zeros(2, 6))
         >>> a.shape, b.shape
@@ -165,13 +168,15 @@ def reduce_loss(
 ) -> Tensor:
     """Reduce a loss that has been masked already.
 
+        mean: sum of loss / sum of mask;  batch: the same for each item;  batchmean: sum of loss / B
+
     Args:
         loss: `[B, *]`, zero where `mask` is.
         mask: ones and zeros in the shape of `loss`.
         reduction: ``mean``, ``batch``, ``batchmean``; ``sum`` and ``none`` return `loss`.
         label_smoothing: the weight of the mean prediction that is subtracted, in [0, 1).
         predictions: log-probabilities `[B, C, *]`, needed for label smoothing only.
-        targets: `[B, *]`, not read; taken because SpeechBrain passes it.
+        targets: `[B, *]`, not read; accepted because SpeechBrain passes it.
 
     Returns:
         A scalar, `[B]` for ``batch``, the shape of `loss` for ``sum`` and ``none``.
@@ -179,7 +184,7 @@ def reduce_loss(
     Raises:
         ValueError: an unknown `reduction`, or label smoothing without `predictions`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> reduce_loss(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]]))
         tensor(2.)
@@ -207,7 +212,9 @@ def compute_masked_loss(
     mask_shape: str = "targets",
     reduction: str = "mean",
 ) -> Tensor:
-    """Reduce what `loss_fn` gives over the frames within `length`.
+    """Reduce a loss per element over the frames within `length`.
+
+        loss = sum of mask · loss_fn(predictions, targets) / sum of mask
 
     Args:
         loss_fn: takes `predictions` and `targets`, returns a loss for each element.
@@ -221,7 +228,7 @@ def compute_masked_loss(
     Raises:
         ValueError: an unknown `mask_shape`, or a `length` that does not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch.nn.functional import l1_loss
         >>> l1 = lambda a, b: l1_loss(a, b, reduction="none")
@@ -248,18 +255,19 @@ def _masked(loss: Tensor, mask: Tensor) -> Tensor:
 def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
     """The mask of the samples within each item's integer length.
 
+        mask(t, b) = 1 if t < source_lengths(b), else 0
+
     Args:
         source: `[T, B, C]` or `[T, E, B, C]`; only its shape and dtype matter.
         source_lengths: samples per item `[B]`, integers.
 
     Returns:
-        Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source` (float32 where that has
-        16 bits).
+        Ones and zeros `[T, B, 1]` or `[T, E, B, 1]` in the dtype of `source` (float32 if that has 16 bits).
 
     Raises:
         ValueError: `source_lengths` does not have one entry for each item, or one outside [0, T].
 
-    Example:
+    Examples:
         >>> import torch
         >>> get_mask(torch.zeros(3, 2, 1), torch.tensor([1, 3])).squeeze(-1)
         tensor([[1., 1.],
@@ -277,7 +285,7 @@ def get_mask(source: Tensor, source_lengths: Tensor) -> Tensor:
 
 
 class LengthMask(nn.Module):
-    """`compute_length_mask` as a module. Forward takes `data` and `length`."""
+    """`compute_length_mask` as a module. The call takes `data` and `length`."""
 
     extra_repr = settings_repr
 
@@ -290,7 +298,7 @@ class LengthMask(nn.Module):
 
 
 class Truncate(nn.Module):
-    """`truncate` as a module. Forward takes `predictions` and `targets`, returns both."""
+    """`truncate` as a module. The call takes `predictions` and `targets` and returns both."""
 
     extra_repr = settings_repr
 
@@ -306,8 +314,7 @@ class MaskedLoss(nn.Module):
     """`compute_masked_loss` as a module.
 
     Args:
-        loss_fn: a module that takes predictions and targets and reduces nothing; the L1 loss
-            without one.
+        loss_fn: a module that takes predictions and targets and reduces nothing; by default the L1 loss.
         mask_shape: whose shape the mask takes.
         reduction: see `reduce_loss`.
     """
@@ -340,7 +347,7 @@ class MaskedLoss(nn.Module):
 
 
 class ReduceLoss(nn.Module):
-    """`reduce_loss` as a module, without label smoothing. Forward takes `loss` and `mask`."""
+    """`reduce_loss` as a module, without label smoothing. The call takes `loss` and `mask`."""
 
     extra_repr = settings_repr
 
@@ -355,7 +362,7 @@ class ReduceLoss(nn.Module):
 
 
 class SourceMask(nn.Module):
-    """`get_mask` as a module. Forward takes `source` and `source_lengths`."""
+    """`get_mask` as a module. The call takes `source` and `source_lengths`."""
 
     def forward(self, source: Tensor, source_lengths: Tensor) -> Tensor:
         return get_mask(source, source_lengths)

@@ -43,22 +43,24 @@ def l1_loss(
 ) -> Tensor:
     """The mean absolute error over the frames within `length`.
 
+        loss = sum of |prediction - target| / n,  over the n elements within length
+
     Args:
         predictions: `[B, T, *]`.
         targets: `[B, N, *]`; the longer of the two is cut.
         length: lengths `[B]`, relative in (0, 1] or integers in frames; every frame counts without it.
-        allowed_len_diff: the largest difference of T and N that is tolerated, in frames.
-        reduction: ``mean`` over what counts, ``batch`` the same for each item, ``batchmean`` the
-            sum divided by B; ``sum`` and ``none`` give the masked errors themselves, as
-            SpeechBrain does.
+        allowed_len_diff: the largest difference between T and N that is tolerated, in frames.
+        reduction: ``mean`` over the elements that count, ``batch`` the same for each item, ``batchmean`` for
+            the sum divided by B; ``sum`` and ``none`` return the masked errors themselves, as SpeechBrain
+            does.
 
     Returns:
         A scalar, `[B]` for ``batch``, `[B, min(T, N), *]` for ``sum`` and ``none``.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> l1_loss(torch.tensor([[0.9, 0.1, 0.1, 0.9]]), torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
         tensor(0.1000)
@@ -75,9 +77,13 @@ def mse_loss(
     allowed_len_diff: int = 3,
     reduction: str = "mean",
 ) -> Tensor:
-    """The mean squared error over the frames within `length`. Takes and returns what `l1_loss` does.
+    """The mean squared error over the frames within `length`.
 
-    Example:
+        loss = sum of (prediction - target)² / n,  over the n elements within length
+
+    Arguments, result and errors are those of `l1_loss`.
+
+    Examples:
         >>> import torch
         >>> mse_loss(torch.tensor([[0.9, 0.1, 0.1, 0.9]]), torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
         tensor(0.0100)
@@ -98,8 +104,9 @@ def distance_diff_loss(
 ) -> Tensor:
     """Penalise probability mass by its distance from the true position.
 
-    The loss at position i is `p_i * min(exp(beta * |i - y|) - 1, max_weight)`: for a model that
-    gives a distribution over an interval scale (the length of a sequence, say).
+        loss(i) = p(i) · min(exp(beta · |i - target|) - 1, max_weight)
+
+    For a model that predicts a distribution over an interval scale, such as the length of a sequence.
 
     Args:
         predictions: `[B, T]`, a probability or weight for each position.
@@ -113,9 +120,9 @@ def distance_diff_loss(
         A scalar, `[B]` for ``batch``, `[B, T, 1]` for ``sum`` and ``none``.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> distance_diff_loss(torch.tensor([[0.25, 0.5, 0.25, 0.0]]), torch.tensor([1.0]))
         tensor(0.0355)
@@ -130,7 +137,7 @@ def distance_diff_loss(
 
 
 class L1Loss(nn.Module):
-    """`l1_loss` as a module: settings here, tensors in forward."""
+    """`l1_loss` as a module: settings go here, tensors to the call."""
 
     extra_repr = settings_repr
 
@@ -144,7 +151,7 @@ class L1Loss(nn.Module):
 
 
 class MSELoss(nn.Module):
-    """`mse_loss` as a module: settings here, tensors in forward."""
+    """`mse_loss` as a module: settings go here, tensors to the call."""
 
     extra_repr = settings_repr
 
@@ -158,7 +165,7 @@ class MSELoss(nn.Module):
 
 
 class DistanceDiffLoss(nn.Module):
-    """`distance_diff_loss` as a module: settings here, tensors in forward."""
+    """`distance_diff_loss` as a module: settings go here, tensors to the call."""
 
     extra_repr = settings_repr
 

@@ -97,11 +97,14 @@ def _snr(target: Tensor, estimate: Tensor) -> Tensor:
 def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     """Minus the scale-invariant signal-to-noise ratio, in decibels.
 
-    Le Roux et al. 2019, "SDR - half-baked or well done?", equation 3,
-    https://arxiv.org/abs/1811.02508; both signals are made zero-mean first.
+        target = <estimate, source> · source / |source|²
+        loss = -10 log10(|target|² / |estimate - target|²)
+
+    Le Roux et al. 2019, "SDR - half-baked or well done?", equation 3, https://arxiv.org/abs/1811.02508. The
+    mean of each signal is removed first.
 
     Args:
-        source: the true signals `[T, B, C]`, integers are taken too.
+        source: the true signals `[T, B, C]`; integers are accepted.
         estimate_source: the estimates `[T, B, C]`.
 
     Returns:
@@ -110,7 +113,7 @@ def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0).reshape(8, 1, 1)
         >>> cal_si_snr(t.sin(), t.sin() + 0.1 * t.cos())
@@ -125,10 +128,12 @@ def cal_si_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
 def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     """Minus the signal-to-noise ratio, in decibels, for each channel.
 
-    Both signals are made zero-mean first.
+        loss = -10 log10(|source|² / |estimate - source|²)
+
+    The mean of each signal is removed first.
 
     Args:
-        source: the true signals `[T, E, B, C]` (E channels) or `[T, B, C]`, integers are taken too.
+        source: the true signals `[T, E, B, C]` (E channels) or `[T, B, C]`; integers are accepted.
         estimate_source: the estimates, the same shape.
 
     Returns:
@@ -137,7 +142,7 @@ def cal_snr(source: Tensor, estimate_source: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0).reshape(8, 1, 1)
         >>> cal_snr(t.sin(), 0.5 * t.sin())
@@ -174,22 +179,23 @@ def _by_source(x: Tensor) -> Tensor:
 class PITLoss(nn.Module):
     """A loss under the best assignment of predictions to targets.
 
-    Yu et al. 2017, "Permutation Invariant Training of Deep Models for Speaker-Independent
-    Multi-talker Speech Separation", https://arxiv.org/abs/1607.00325. The assignment comes from a
-    dynamic programme over subsets: 2^S steps where there are S! permutations.
+        loss = min over permutations p of  mean over i of base_loss(preds[p(i)], targets[i])
+
+    Yu et al. 2017, "Permutation Invariant Training of Deep Models for Speaker-Independent Multi-talker Speech
+    Separation", https://arxiv.org/abs/1607.00325. A dynamic programme over subsets finds the permutation in
+    2^S steps instead of S!.
 
     Args:
-        base_loss: a module of predictions and targets that reduces nothing; the squared error
-            without one.
+        base_loss: a module that takes predictions and targets and reduces nothing; by default the squared
+            error.
 
-    Forward takes `preds` and `targets` `[B, *, S]`, sources last. It returns the loss `[B]`, a mean
-    over everything but B, and the permutations `[B, S]` (int64): prediction `p[b, i]` belongs to
-    target i.
+    The call takes `preds` and `targets` `[B, *, S]`, sources last. It returns the loss `[B]`, a mean over
+    everything but B, and the permutations `[B, S]` (int64): prediction `p[b, i]` belongs to target i.
 
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> targets = torch.arange(12.0).reshape(1, 4, 3)
         >>> loss, permutations = PITLoss()(targets[..., [2, 0, 1]], targets)
@@ -222,14 +228,19 @@ class PITLoss(nn.Module):
 def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
     """Minus the SI-SNR under the best assignment of estimates to sources, in decibels: `[B]`.
 
+        loss = min over permutations p of  mean over i of cal_si_snr(source[i], estimate_source[p(i)])
+
+    `cal_si_snr` of Le Roux et al. 2019, https://arxiv.org/abs/1811.02508, assigned as in Yu et al. 2017,
+    https://arxiv.org/abs/1607.00325.
+
     Args:
-        source: `[B, T, S]`, integers are taken too.
+        source: `[B, T, S]`; integers are accepted.
         estimate_source: `[B, T, S]`.
 
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0)
         >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)
@@ -247,14 +258,19 @@ def get_si_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tenso
 def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
     """Minus the SNR under the best assignment of estimates to sources, in decibels: `[B]`.
 
+        loss = min over permutations p of
+               mean over i and channels of cal_snr(source[i], estimate_source[p(i)])
+
+    Assigned as in Yu et al. 2017, https://arxiv.org/abs/1607.00325.
+
     Args:
-        source: `[B, T, E, S]` with E channels, integers are taken too.
+        source: `[B, T, E, S]` with E channels; integers are accepted.
         estimate_source: `[B, T, E, S]`.
 
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0)
         >>> source = torch.stack([t.sin(), t.cos()], -1).reshape(1, 8, 1, 2)
@@ -269,28 +285,28 @@ def get_snr_with_pitwrapper(source: Tensor, estimate_source: Tensor) -> Tensor:
 
 
 class SISNRLoss(nn.Module):
-    """`cal_si_snr` as a module. Forward takes `source` and `estimate_source`."""
+    """`cal_si_snr` as a module. The call takes `source` and `estimate_source`."""
 
     def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
         return cal_si_snr(source, estimate_source)
 
 
 class SNRLoss(nn.Module):
-    """`cal_snr` as a module. Forward takes `source` and `estimate_source`."""
+    """`cal_snr` as a module. The call takes `source` and `estimate_source`."""
 
     def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
         return cal_snr(source, estimate_source)
 
 
 class PITSISNRLoss(nn.Module):
-    """`get_si_snr_with_pitwrapper` as a module. Forward takes `source` and `estimate_source`."""
+    """`get_si_snr_with_pitwrapper` as a module. The call takes `source` and `estimate_source`."""
 
     def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
         return get_si_snr_with_pitwrapper(source, estimate_source)
 
 
 class PITSNRLoss(nn.Module):
-    """`get_snr_with_pitwrapper` as a module. Forward takes `source` and `estimate_source`."""
+    """`get_snr_with_pitwrapper` as a module. The call takes `source` and `estimate_source`."""
 
     def forward(self, source: Tensor, estimate_source: Tensor) -> Tensor:
         return get_snr_with_pitwrapper(source, estimate_source)
@@ -315,24 +331,26 @@ def _chosen(ratios: Tensor, pit: bool) -> tuple[Tensor, Tensor]:
 class SDR(nn.Module):
     """The signal-to-distortion ratio of each source, in decibels; it depends on the estimate's scale.
 
-    Le Roux et al. 2019, "SDR - half-baked or well done?", https://arxiv.org/abs/1811.02508: the
-    energy of the source over that of what the estimate adds to it. With `rescale` the source is first
-    scaled to what the estimate holds of it, in the numerator alone: their SD-SDR, which an estimate
-    that is too loud or too soft cannot raise.
+        sdr = 10 log10(|source|² / |estimate - source|²)
+        with rescale: sdr = 10 log10(|a · source|² / |estimate - source|²)
+                      a = <estimate, source> / |source|²
+
+    Le Roux et al. 2019, "SDR - half-baked or well done?", https://arxiv.org/abs/1811.02508. With `rescale` it
+    is their SD-SDR, which does not rise if the estimate is too loud or too soft.
 
     Args:
-        rescale: see above.
-        zero_mean: take the mean off every signal first.
+        rescale: scale the source in the numerator to its share of the estimate.
+        zero_mean: remove the mean of each signal first.
         pit: assign estimates to sources for the highest sum of ratios; without it estimate i belongs
             to source i.
 
-    Forward takes `source` and `estimate_source` `[B, T, S]`, integers are taken too. It returns the
+    The call takes `source` and `estimate_source` `[B, T, S]`; integers are accepted. It returns the
     ratios `[B, S]` and the permutations `[B, S]` (int64): estimate `p[b, i]` belongs to source i.
 
     Raises:
         ValueError: the shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0)
         >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)
@@ -369,18 +387,23 @@ class SDR(nn.Module):
 class SISNRImprovement(nn.Module):
     """How much higher the SI-SNR of an estimate is than that of the mixture, in decibels.
 
+        improvement = SI-SNR(source, estimate) - SI-SNR(source, mixture)
+
+    Luo and Mesgarani 2019, "Conv-TasNet", https://arxiv.org/abs/1809.07454. `cal_si_snr` has the ratio, with
+    the opposite sign.
+
     Args:
         pit: assign estimates to sources for the highest sum of ratios; without it estimate i belongs
             to source i.
 
-    Forward takes `source` and `estimate_source` `[B, T, S]` and `mixture` `[B, T]`, integers are taken
-    too. It returns the improvement for each source `[B, S]` and the permutations `[B, S]` (int64):
-    estimate `p[b, i]` belongs to source i. See `cal_si_snr` for the ratio.
+    The call takes `source` and `estimate_source` `[B, T, S]` and `mixture` `[B, T]`; integers are accepted.
+    It returns the improvement for each source `[B, S]` and the permutations `[B, S]` (int64): estimate `p[b,
+    i]` belongs to source i.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.arange(8.0)
         >>> source = torch.stack([t.sin(), t.cos()], -1).unsqueeze(0)

@@ -26,17 +26,19 @@ VARIANCE = Contract(
 class Laplacian(nn.Module):
     """The discrete Laplacian of images: each pixel against the sum of its neighbours.
 
-    Args:
-        kernel_size: the side of the square kernel, odd.
-        dtype: of `kernel`, which shows the kernel; the result has the data's.
+        y(i, j) = k² · x(i, j) - sum of x over the k by k pixels around (i, j)
 
-    Forward takes `data` `[B, H, W]` or `[B, C, H, W]` and returns the same with `kernel_size - 1`
-    less in height and width.
+    Args:
+        kernel_size: k, the side of the square kernel, odd.
+        dtype: of the buffer `kernel`; the result has the dtype of the data.
+
+    The call takes `data` `[B, H, W]` or `[B, C, H, W]`. The result is `kernel_size - 1` smaller in height and
+    width.
 
     Raises:
         ValueError: `kernel_size` is even or below 3.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Laplacian(3)(torch.eye(3).unsqueeze(0))
         tensor([[[6.]]])
@@ -81,17 +83,18 @@ class Laplacian(nn.Module):
 class LaplacianVarianceLoss(nn.Module):
     """Minus the variance of the Laplacian: the sharper the image, the lower.
 
+        loss = -sum of (y - mean of y)² / (n - 1),  over the n pixels of y = Laplacian(x) within length
+
     Args:
         kernel_size: the side of the Laplacian's kernel.
         len_dim: the dimension of the Laplacian that `length` counts.
-        reduction: ``batch`` for a variance per item, ``mean`` for one over all that counts.
+        reduction: ``batch`` for a variance per item, ``mean`` for one over all pixels that count.
 
-    Forward takes `predictions` `[B, H, W]` or `[B, C, H, W]` and `length` `[B]`, relative in
-    (0, 1] or integers, optional. It returns a scalar, or `[B]` for ``batch``. The variance is the unbiased
-    one, over what lies within `length` after the Laplacian: of n rows that count, n + kernel_size - 1 of the
-    image are read.
+    The call takes `predictions` `[B, H, W]` or `[B, C, H, W]` and, optionally, `length` `[B]`, relative in
+    (0, 1] or integers. It returns a scalar, or `[B]` for ``batch``. `length` counts rows of the Laplacian,
+    and n of those read n + kernel_size - 1 rows of the image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> LaplacianVarianceLoss()(torch.arange(32.0).square().reshape(1, 8, 4))
         tensor(-0.)

@@ -44,10 +44,10 @@ class PitWrapper(_separation.PITLoss):
     """`PITLoss` that returns its permutations as tuples and takes any function as its base loss.
 
     Args:
-        base_loss: takes one item's predictions and targets `[*, S, S]` (so that `cal_si_snr` finds
-            time first), reduces nothing.
+        base_loss: a function of one item's predictions and targets `[*, S, S]` that reduces nothing. Time
+            comes first, as `cal_si_snr` expects.
 
-    Example:
+    Examples:
         >>> import torch
         >>> targets = torch.arange(12.0).reshape(1, 4, 3)
         >>> wrapper = PitWrapper(torch.nn.MSELoss(reduction="none"))

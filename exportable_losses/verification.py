@@ -1,4 +1,4 @@
-"""Metrics of verification: how well scores tell trials of a target from those of others."""
+"""Metrics of verification: how well scores separate target trials from others."""
 
 import torch
 from torch import Tensor, nn
@@ -42,20 +42,21 @@ def _or_nan(value: Tensor, scores: Tensor) -> Tensor:
 
 
 class EqualErrorRate(nn.Module):
-    """The rate at which as many positives are rejected as negatives are accepted.
+    """The error rate at the threshold where misses and false alarms are equally frequent.
 
-    Exact: where the line through the points of the ROC, one for each distinct score, crosses
-    `miss rate = false alarm rate`.
+        eer = miss rate(threshold) = false alarm rate(threshold)
 
-    Forward takes `positive_scores` `[P]` of trials of a target and `negative_scores` `[Q]` of the
-    others, at least one of each. It returns the rate and a threshold, scalars: the highest score at
-    which, what is not below it being accepted, positives are missed no more often than negatives
-    are accepted. No gradient goes through either.
+    Exact: the point where the line through the points of the ROC, one for each distinct score, crosses
+    `miss rate = false alarm rate`. SpeechBrain's is `speechbrain.utils.metric_stats.EER`.
+
+    The call takes `positive_scores` `[P]` of target trials and `negative_scores` `[Q]` of the others, at
+    least one of each. It returns two scalars, the rate and a threshold: the highest score that, if every
+    score from it on is accepted, misses no more often than it raises false alarms. No gradient flows.
 
     Raises:
         ValueError: there are no positive or no negative scores.
 
-    Example:
+    Examples:
         >>> import torch
         >>> eer, threshold = EqualErrorRate()(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.5, 0.2, 0.1]))
         >>> eer, threshold
@@ -83,26 +84,28 @@ class EqualErrorRate(nn.Module):
 
 
 class MinDCF(nn.Module):
-    """The least detection cost that any threshold gives.
+    """The lowest detection cost over all thresholds.
 
-    `c_miss * p_target * miss rate + c_fa * (1 - p_target) * false alarm rate`, the least over every
-    threshold that the scores allow, accepting all and accepting nothing among them (NIST's
-    evaluations of speaker recognition). Exact: every distinct score is tried.
+        min_dcf = min over thresholds of  c_miss · p_target · miss rate
+                                        + c_fa · (1 - p_target) · false alarm rate
+
+    The cost of NIST's speaker recognition evaluations. Exact: every distinct score is tried, and so are
+    accepting all and accepting none. SpeechBrain's is `speechbrain.utils.metric_stats.minDCF`.
 
     Args:
         c_miss: the cost of a positive that is rejected.
         c_fa: the cost of a negative that is accepted.
         p_target: the prior probability of a positive, in (0, 1).
-        normalize: divide by the cost of the better of accepting all and accepting nothing, as NIST
-            does; not by default, as in SpeechBrain.
+        normalize: divide by the cost of accepting all or accepting none, whichever is lower, as NIST does;
+            off by default, as in SpeechBrain.
 
-    Forward takes `positive_scores` `[P]` of trials of a target and `negative_scores` `[Q]` of the
-    others, at least one of each. It returns a scalar that no gradient goes through.
+    The call takes `positive_scores` `[P]` of target trials and `negative_scores` `[Q]` of the others, at
+    least one of each. It returns a scalar, through which no gradient flows.
 
     Raises:
         ValueError: a setting is out of range, or there are no positive or no negative scores.
 
-    Example:
+    Examples:
         >>> import torch
         >>> MinDCF(p_target=0.5)(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.5, 0.2, 0.1]))
         tensor(0.1667)

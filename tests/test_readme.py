@@ -50,15 +50,6 @@ def test_its_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     assert {path.name for path in tmp_path.glob("*.*")} == {"ctc_loss.onnx", "adapt.onnx", "ctc_loss.pt2"}
 
 
-def test_examples_of_training_run_and_pieces_cost_what_the_whole_does() -> None:
-    names: dict[str, Any] = {}
-    for block in blocks("docs/training.md"):
-        exec(block, names)
-    ones = torch.ones(2)
-    whole = names["el"].CTCLoss(reduction="none")(names["log_probs"], names["targets"], ones, ones)
-    torch.testing.assert_close(names["costs"], whole, rtol=1e-6, atol=1e-6)
-
-
 def test_the_first_page_is_one_page() -> None:
     lines = README.splitlines()
     assert len(lines) <= 150

@@ -2,5 +2,5 @@
 
 `torch` has `CTCLoss` and `ctc_loss`; `torchaudio` has `rnnt_loss`, `RNNTLoss`, `forced_align`,
 `merge_tokens`, `TokenSpan` and `edit_distance`; `speechbrain` has what `speechbrain.nnet.losses` has. None of
-these libraries has to be installed, but torch itself.
+these libraries but torch has to be installed.
 """

@@ -1,10 +1,4 @@
-"""`torch.nn.CTCLoss` and `torch.nn.functional.ctc_loss`, computed by this package.
-
-from exportable_losses.drop_in import torch as drop_in
-
-with drop_in.patched():
-    train()  # every call of torch's two, in whatever code, is computed here
-"""
+"""`torch.nn.CTCLoss` and `torch.nn.functional.ctc_loss`, computed by this package."""
 
 import contextlib
 import math
@@ -34,8 +28,8 @@ def ctc_loss(
 ) -> Tensor:
     """`torch.nn.functional.ctc_loss`: the same arguments, defaults, value and gradient.
 
-    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf. Beyond torch's own it takes scores
-    of 16 bits on a CPU, computes in float32 then, and returns float32.
+    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf. Unlike torch's own it takes 16-bit
+    scores on a CPU; it computes in float32 then and returns float32.
 
     Args:
         log_probs: `[T, N, C]`, or `[T, C]` of one item: log-probabilities of the classes at each frame.
@@ -44,17 +38,17 @@ def ctc_loss(
         input_lengths: `[N]`, or one number for one item: the frames of each, integers from 1 to T.
         target_lengths: likewise the labels of each, from 0 to S.
         blank: the class of the blank.
-        reduction: ``none`` for costs in nats `[N]`, ``sum``, or ``mean``: the mean of each divided by its
-            labels.
-        zero_infinity: count a target that cannot be aligned as zero, and its gradient too. Without it the
-            cost is infinite, and the gradient of this item NaN, as torch has them.
+        reduction: ``none`` for costs in nats `[N]`, ``sum``, or ``mean``: each cost divided by the number of
+            its labels, then averaged.
+        zero_infinity: count a target that cannot be aligned as zero, with a gradient of zero. Without it the
+            cost is infinite and the gradient of this item NaN, as in torch.
 
     Raises:
         TypeError: lengths or targets are no integers.
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank or not
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank or not
             below C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = torch.full((3, 1, 4), 0.25).log()
         >>> ctc_loss(log_probs, torch.tensor([[1, 2]]), (3,), (2,), reduction="sum")
@@ -125,12 +119,11 @@ class CTCLoss(nn.Module):
 
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
-    """Within it `torch.nn.functional.ctc_loss`, and so `torch.nn.CTCLoss`, is `ctc_loss` above.
+    """Replace `torch.nn.functional.ctc_loss`, and so `torch.nn.CTCLoss`, by `ctc_loss` within a `with` block.
 
-    It holds for the whole process, whoever calls it by that name. Code that has imported the function itself
-    keeps torch's.
+    The replacement holds for the whole process. Code that has imported the function by name keeps torch's.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = torch.nn.CTCLoss()
         >>> with patched():  # bfloat16 on a CPU, which torch's own refuses

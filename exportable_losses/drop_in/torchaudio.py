@@ -1,7 +1,7 @@
-"""What torchaudio has of losses and alignment, computed by this package; torchaudio need not be there.
+"""The losses and alignment of torchaudio, computed by this package; torchaudio need not be installed.
 
-Of `torchaudio.functional`: `rnnt_loss`, `forced_align`, `merge_tokens`, `TokenSpan` and `edit_distance`; of
-`torchaudio.transforms`: `RNNTLoss`. `forced_align` takes batches, too.
+From `torchaudio.functional`: `rnnt_loss`, `forced_align`, `merge_tokens`, `TokenSpan` and `edit_distance`.
+From `torchaudio.transforms`: `RNNTLoss`. Unlike torchaudio's, `forced_align` takes batches.
 """
 
 import itertools
@@ -41,21 +41,21 @@ def rnnt_loss(
 
     Args:
         logits: `[B, T, U+1, V]`.
-        targets: `[B, U]`, integers without the blank. What lies behind a length is not read.
+        targets: `[B, U]`, integers without the blank; padding is not read.
         logit_lengths: `[B]`, the frames of each item, integers from 1 to T.
         target_lengths: `[B]`, the labels of each, from 0 to U.
-        blank: the class of the blank; below zero it is counted from the last.
-        clamp: where above zero, the gradient of each cost is kept within plus and minus this.
+        blank: the class of the blank; a negative one counts from the last.
+        clamp: if positive, the gradient of each cost is clamped to plus and minus this.
         reduction: ``none`` for costs in nats `[B]`, ``mean`` over items, or ``sum``.
-        fused_log_softmax: normalise `logits`. Without it they are log-probabilities already, and the gradient
-            is that in these, minus the probability of each arc.
+        fused_log_softmax: normalise `logits`. Without it they must be log-probabilities, and the gradient is
+            that with respect to these: minus the probability of each arc.
 
     Raises:
         TypeError: a dtype that is not taken.
-        ValueError: the shapes do not fit, a length is outside its range, a label is the blank or not below V,
-            or scores of ``fused_log_softmax=False`` are no log-probabilities.
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
+            V, or scores of ``fused_log_softmax=False`` are no log-probabilities.
 
-    Example:
+    Examples:
         >>> import torch
         >>> lengths = torch.tensor([2]), torch.tensor([1])
         >>> rnnt_loss(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), *lengths, blank=0)
@@ -158,14 +158,14 @@ def forced_align(
         blank: the class of the blank.
 
     Returns:
-        The class at each frame `[B, T]`, of the dtype of `targets`, and its log-probability `[B, T]`. Behind
-        an item's frames these are the blank and zero. Of paths as good it is that of `CTCAlign`.
+        The class at each frame `[B, T]`, in the dtype of `targets`, and its log-probability `[B, T]`. Beyond
+        the frames of an item these are the blank and zero. Of equally good paths it takes that of `CTCAlign`.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, a label is the blank or not below C,
-            or an item has too few frames for its labels.
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
+            C, or an item has too few frames for its labels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = (9 * torch.eye(3)[[0, 1, 1, 0, 2]]).log_softmax(-1).unsqueeze(0)
         >>> path, scores = forced_align(log_probs, torch.tensor([[1, 2]]))
@@ -194,7 +194,7 @@ def _whole(x: Tensor, dim: int) -> Tensor:
 
 @dataclass
 class TokenSpan:
-    """A token, the first frame of it and the one behind its last, and its mean score."""
+    """A token, its first frame, the frame after its last, and its mean score."""
 
     token: int
     start: int
@@ -214,9 +214,9 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[TokenSp
         blank: the class of the blank.
 
     Raises:
-        ValueError: they are not of one dimension, or not of one length.
+        ValueError: they do not have one dimension each, or differ in length.
 
-    Example:
+    Examples:
         >>> import torch
         >>> merge_tokens(torch.tensor([0, 1, 1, 0]), torch.tensor([-1.0, -0.5, -1.5, -1.0]))
         [TokenSpan(token=1, start=1, end=3, score=-1.0)]
@@ -234,9 +234,9 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[TokenSp
 
 
 def edit_distance(seq1: Sequence[Hashable], seq2: Sequence[Hashable]) -> int:
-    """`torchaudio.functional.edit_distance`: the insertions, deletions and substitutions between two.
+    """`torchaudio.functional.edit_distance`: the number of insertions, deletions and substitutions.
 
-    Example:
+    Examples:
         >>> edit_distance("kitten", "sitting")
         3
     """

@@ -30,29 +30,31 @@ def sums_by_state(values: Tensor, states: Tensor, number: int) -> Tensor:
 class CTCAlign(nn.Module):
     """The best path of a target through the frames: where each label begins and ends, and its score.
 
-    Viterbi's algorithm on the lattice of Graves et al. 2006,
-    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of paths as good it is the one on which labels are
-    over early: looking back from the last frame, to have stayed in a state goes before a step from the
-    state before, and that before a skip over a blank. No gradient flows to `log_probs`.
+        path = argmax over the paths of the target of  p(1, path(1)) · p(2, path(2)) · ... · p(T, path(T))
+
+    The Viterbi algorithm on the lattice of Graves et al. 2006,
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. Of equally good paths it takes the one whose labels end
+    early: traced back from the last frame, staying in a state is preferred to a step from the previous state,
+    and that to a skip over a blank. No gradient flows to `log_probs`.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes what `CTCLoss` takes. It returns, of the width of `targets`:
+    The call takes what `CTCLoss` takes. It returns:
 
-    - `tokens` `[B, S]`: the targets, -1 behind an item's length;
-    - `starts` and `ends` `[B, S]`: the first frame of each label and the one behind its last, int64;
-      zero behind the length;
-    - `scores` `[B, S]`: the mean log-probability of the label over its frames; zero behind the length;
-    - `path_scores` `[B]`: the log-probability of the whole path, blanks too.
+    - `tokens` `[B, S]`: the targets, -1 beyond the length of an item;
+    - `starts` and `ends` `[B, S]`: the first frame of each label and the frame after its last, int64; zero
+      beyond the length;
+    - `scores` `[B, S]`: the mean log-probability of the label over its frames; zero beyond the length;
+    - `path_scores` `[B]`: the log-probability of the whole path, blanks included.
 
-    Of a target that cannot be aligned, starts and ends are zero, and all scores are -inf.
+    For a target that cannot be aligned, starts and ends are zero and all scores are -inf.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = (9 * torch.eye(3)[[0, 1, 1, 0, 2]]).log_softmax(-1).unsqueeze(0)
         >>> align = CTCAlign(blank_index=0)
@@ -99,24 +101,30 @@ class CTCAlign(nn.Module):
 class TransducerAlign(nn.Module):
     """The most probable path through a transducer's lattice: when each label is emitted.
 
-    Viterbi's algorithm on the lattice of Graves 2012, https://arxiv.org/abs/1211.3711. Of paths that
-    are equally probable it takes the one that emits the last label that they disagree on earlier.
+        path = argmax over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+
+    The Viterbi algorithm on the lattice of Graves 2012, https://arxiv.org/abs/1211.3711. Of equally probable
+    paths it takes the one that emits earlier the last label on which they differ. No gradient flows to
+    `logits`.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes what that of `TransducerLoss` does. It returns, `[B, U]` each, the `tokens`, which
-    are the labels with -1 behind an item's length; `starts`, the frame at which each is emitted;
-    `ends`, one more; the `scores`, log-probabilities in nats of each label at its node; and `[B]` the
-    `path_scores`, those of whole paths, blanks among them. Frames and scores are zero behind an item's
-    length. Where no path is possible scores are minus infinity and frames zero. No gradient goes
-    through.
+    The call takes what `TransducerLoss` takes. It returns:
+
+    - `tokens` `[B, U]`: the labels, -1 beyond the length of an item;
+    - `starts` and `ends` `[B, U]`: the frame at which each label is emitted, and the next; zero beyond the
+      length;
+    - `scores` `[B, U]`: the log-probability of each label at its node; zero beyond the length;
+    - `path_scores` `[B]`: the log-probability of the whole path, blanks included.
+
+    Where no path is possible, frames are zero and all scores are -inf.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below V.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ones = torch.tensor([1.0])
         >>> logits = torch.zeros(1, 3, 2, 4)

@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: the loss, and what all on its lattice take."""
+"""Connectionist temporal classification."""
 
 from typing import Final
 
@@ -60,24 +60,29 @@ def reduce_ctc(costs: Tensor, target_lengths: Tensor, reduction: str, zero_infin
 class CTCLoss(nn.Module):
     """The negative log-likelihood of label sequences, summed over their alignments to frames.
 
-    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf. The gradient in
-    `log_probs` follows torch's convention: it is the gradient in the logits behind a log-softmax.
+        cost = -ln sum over the paths of the target of  p(1, path(1)) · p(2, path(2)) · ... · p(T, path(T))
+
+    A path has one class per frame, and is one of the target if merging its repetitions and then removing its
+    blanks gives the target: Graves et al. 2006, equations 2 and 3,
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. The gradient with respect to `log_probs` follows torch's
+    convention: it is the gradient with respect to the logits behind a log-softmax.
 
     Args:
         blank_index: the class of the blank.
         reduction: ``none`` for costs in nats `[B]`, ``sum``, ``batchmean`` for their sum divided by
             B, ``batch`` for costs per label `[B]`, ``mean`` for the mean of those.
-        zero_infinity: count a target that cannot be aligned as zero instead of infinity.
+        zero_infinity: count a target that cannot be aligned as zero instead of infinity. Unlike torch's,
+            True by default.
 
-    Forward takes `log_probs` `[B, T, C]`, `targets` `[B, S]` (integers without the blank; what lies
-    behind an item's length is not read), and the lengths `[B]` `input_lens` and `target_lens`,
-    relative (of T in (0, 1], of S in [0, 1]) or integers in frames and labels.
+    The call takes `log_probs` `[B, T, C]`, `targets` `[B, S]` (integers without the blank; padding is not
+    read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to S in [0, 1]) or
+    integers in frames and labels.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = torch.full((1, 3, 4), 0.25).log()
         >>> loss = CTCLoss(blank_index=0, reduction="sum")

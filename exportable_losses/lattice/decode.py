@@ -1,4 +1,4 @@
-"""The labels that are best without a target."""
+"""Decoding: the best labels without a target."""
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +38,22 @@ def greedy_labels(scores: Tensor, lengths: Tensor, blank_index: int) -> tuple[Te
 class CTCGreedyDecode(nn.Module):
     """The labels on the best path of each item: repetitions merged, blanks removed.
 
-    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf, section 3.2: best path
-    decoding. Among equal scores the lower class is the best.
+        labels = merged and without blanks: argmax p(1, c), argmax p(2, c), ..., argmax p(T, c)
+
+    Best path decoding: Graves et al. 2006, section 3.2, https://www.cs.toronto.edu/~graves/icml_2006.pdf.
+    Among equal scores the lower class wins.
 
     Args:
         blank_index: the class of the blank.
-        padding: what stands behind the last label of an item.
+        padding: fills the places after the last label of an item.
 
-    Forward takes `log_probs` `[B, T, C]` (any scores of classes) and `input_lens` `[B]`,
-    relative in (0, 1] or integers in frames. It returns the labels `[B, T]`, padded, and their number
-    `[B]`, int64 both.
+    The call takes `log_probs` `[B, T, C]` (any class scores) and `input_lens` `[B]`, relative in (0, 1] or
+    integers in frames. It returns the labels `[B, T]`, padded, and their number `[B]`, both int64.
 
     Raises:
-        ValueError: the shapes do not fit, or a length is out of range.
+        ValueError: the shapes do not match, or a length is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = torch.eye(3)[[1, 1, 0, 1, 2]].unsqueeze(0)
         >>> CTCGreedyDecode(blank_index=0)(log_probs, torch.tensor([1.0]))

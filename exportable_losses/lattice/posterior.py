@@ -1,4 +1,4 @@
-"""The occupation of a lattice: how probable each of its states is, given the target."""
+"""The posterior of a lattice: how probable each of its states is, given the target."""
 
 from typing import Final
 
@@ -22,22 +22,24 @@ TRANSDUCER_POSTERIOR = Contract(
 class CTCPosterior(nn.Module):
     """The occupation of the lattice: how probable each state is at each frame, given the target.
 
-    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf, equation 14. A target of n
-    labels has 2n + 1 states: blanks at the even ones, label (s - 1) / 2 at the odd. No gradient flows
-    to `log_probs`; that of the costs is `CTCLoss`'s.
+        posterior(t, s) = alpha(t, s) · beta(t, s) / (p(t, label of s) · p(target))
+
+    Graves et al. 2006, equation 14, https://www.cs.toronto.edu/~graves/icml_2006.pdf. A target of n labels
+    has 2n + 1 states: blanks at the even ones, label (s - 1) / 2 at the odd ones. No gradient flows to
+    `log_probs`; for the gradient of the costs, use `CTCLoss`.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes what `CTCLoss` takes. It returns the probabilities `[B, T, 2S+1]`, which add up to one
-    over the states of each frame, and the costs in nats `[B]`. Behind an item's frames and states the
-    probabilities are zero. A target that cannot be aligned costs infinity, and all of its are zero.
+    The call takes what `CTCLoss` takes. It returns the probabilities `[B, T, 2S+1]`, which add up to one over
+    the states of each frame, and the costs in nats `[B]`. Beyond the frames and states of an item the
+    probabilities are zero. A target that cannot be aligned has an infinite cost and zeros throughout.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs = torch.full((1, 2, 3), 1 / 3).log()
         >>> posteriors, costs = CTCPosterior()(log_probs, torch.tensor([[1]]), torch.ones(1), torch.ones(1))
@@ -72,24 +74,28 @@ class CTCPosterior(nn.Module):
 class TransducerPosterior(nn.Module):
     """How probable each node of a transducer's lattice is, given the labels.
 
-    Graves 2012, section 2.5, https://arxiv.org/abs/1211.3711: forward times backward variable, divided
-    by the probability of the labels. The gradient of the loss holds it, so that whoever computes that
-    computes this.
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = alpha(t, u) · p(label u + 1 at (t, u)) · beta(t, u + 1) / p(labels)
+
+    Graves 2012, section 2.5, https://arxiv.org/abs/1211.3711. No gradient flows to `logits`.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes what that of `TransducerLoss` does. It returns `posteriors` `[B, T, U+1]`, the
-    probability that a path passes through the node (t, u), that is, that u labels have been emitted
-    and more may be at frame t; `emissions` `[B, T, U]`, the probability that label u is emitted at
-    frame t; and the `costs` `[B]`, in nats. Posteriors and emissions are zero behind an item's frames
-    and labels, and where its cost is infinite. No gradient goes through.
+    The call takes what `TransducerLoss` takes. It returns:
+
+    - `posteriors` `[B, T, U+1]`: the probability that a path passes through the node (t, u), where u labels
+      have been emitted by frame t;
+    - `emissions` `[B, T, U]`: the probability that label u is emitted at frame t;
+    - `costs` `[B]`, in nats.
+
+    Posteriors and emissions are zero beyond the frames and labels of an item, and where its cost is infinite.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below V.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ones = torch.tensor([1.0])
         >>> posteriors, emissions, costs = TransducerPosterior()(

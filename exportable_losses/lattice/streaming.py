@@ -1,4 +1,4 @@
-"""The CTC loss of audio as it arrives: the forward recursion with its state in and out."""
+"""The CTC loss of audio that arrives in pieces: the forward recursion with its state in and out."""
 
 import torch
 from torch import Tensor, nn
@@ -28,29 +28,31 @@ CHUNK = Contract(
 
 
 class CTCForwardChunk(nn.Module):
-    """CTC's forward recursion over some frames, from where the frames before them have led.
+    """CTC's forward recursion over a chunk of frames, continued from the state after the previous chunk.
 
-    Graves et al. 2006, https://www.cs.toronto.edu/~graves/icml_2006.pdf, section 4.1. A device that gets
-    its audio in pieces hands each piece to this, with what the call before gave. However the frames are
-    divided, even one by one, the costs of the last call are those of the whole, to float32's last place.
+        alpha(t, s) = p(t, label of s) · (alpha(t - 1, s) + alpha(t - 1, s - 1) + alpha(t - 1, s - 2))
+
+    The last term is there only between two different labels: Graves et al. 2006, section 4.1,
+    https://www.cs.toronto.edu/~graves/icml_2006.pdf. A device that receives audio in pieces passes each piece
+    with the state that the previous call returned. However the frames are divided, even one by one, the costs
+    after the last call are those of the whole, to the last place of float32.
 
     Args:
         blank_index: the class of the blank.
 
-    Forward takes the next frames' `log_probs` `[B, T, C]`, `targets` `[B, S]`, the lengths `[B]`,
-    relative in [0, 1] or integers, `input_lens` of these frames (0 for an item that is over) and
-    `target_lens`, and the state: `alpha` `[B, 2, S+1]`, the log-probabilities of the blanks before each
-    label and behind the last, and of the labels (the last of these is none), and `offset` `[B, 2]`, what
-    an item's all lack, as a sum. `initial_state` gives both for the first frame: in `alpha` zero for the
-    first blank and -inf for all else, and in `offset` zeros. It returns the `costs` `[B]` in nats that
-    the target has if no more frames come, infinite where it cannot be aligned, and the new state. No
-    gradient flows.
+    The call takes `log_probs` `[B, T, C]` of the next frames, `targets` `[B, S]`, `input_lens` `[B]` of these
+    frames (0 for an item that has ended) and `target_lens` `[B]`, relative in [0, 1] or integers, and the
+    state: `alpha` `[B, 2, S+1]`, the log-probabilities of the blanks (one before each label, one after the
+    last) and of the labels (the last place is unused), and `offset` `[B, 2]`, a sum that is to be added to
+    all of an item's. `initial_state` returns the state before the first frame. The call returns the `costs`
+    `[B]` in nats of the target if no more frames follow, infinite where it cannot be aligned, and the new
+    state. No gradient flows.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> log_probs, targets = torch.full((1, 4, 3), 1 / 3).log(), torch.tensor([[1, 2]])
         >>> chunk, whole = CTCForwardChunk(), torch.ones(1)

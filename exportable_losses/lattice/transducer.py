@@ -1,4 +1,4 @@
-"""The transducer (RNN-T): the loss, and what all on its lattice take."""
+"""The transducer, or RNN-T."""
 
 from typing import Final
 
@@ -46,25 +46,28 @@ def transducer_lengths(
 class TransducerLoss(nn.Module):
     """The negative log-likelihood of label sequences under a transducer's lattice.
 
-    Graves 2012, "Sequence Transduction with Recurrent Neural Networks",
-    https://arxiv.org/abs/1211.3711.
+        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+        arcs: a blank from (t, u) to (t + 1, u), label u + 1 from (t, u) to (t, u + 1)
+
+    Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section 2.4,
+    https://arxiv.org/abs/1211.3711. The last arc is a blank.
 
     Args:
         blank_index: the class of the blank.
         reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and
             ``batchmean`` for their mean over items.
-        normalize: divide each cost by its item's number of frames, as SpeechBrain's Numba
+        normalize: divide each cost by the number of frames of its item, as SpeechBrain's Numba
             transducer does; torchaudio's does not.
 
-    Forward takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers without the
-    blank; what lies behind an item's length is not read), and the lengths `[B]` `input_lens` and
-    `target_lens`, relative (of T in (0, 1], of U in [0, 1]) or integers in frames and labels.
+    The call takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers without the
+    blank; padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in
+    (0, 1], to U in [0, 1]) or integers in frames and labels.
 
     Raises:
-        ValueError: the shapes do not fit, a length is outside its range, or a label is the blank
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
             or not below V.
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss = TransducerLoss(blank_index=0, reduction="sum")
         >>> ones = torch.tensor([1.0])
@@ -124,8 +127,8 @@ def transducer_loss(
 ) -> Tensor:
     """`TransducerLoss` as a function, with the argument names of SpeechBrain.
 
-    SpeechBrain's two transducers disagree: with `use_torchaudio` costs are torchaudio's, without
-    it each is divided by its number of frames. Neither torchaudio nor Numba is needed here.
+    SpeechBrain's two transducers disagree: with `use_torchaudio` costs are torchaudio's, without it each is
+    divided by its number of frames. Neither torchaudio nor Numba is needed here.
     """
     loss = TransducerLoss(blank_index, reduction, normalize=not use_torchaudio)
     return loss(logits, targets, input_lens, target_lens)
