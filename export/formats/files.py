@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from exportable_losses import catalog
+from exportable_losses.runtime.testdata import SHARED
 
 from .executorch import to_executorch
 from .gradients import differentiable, gradients_of
@@ -89,7 +90,7 @@ def write(
     row, failed = prepared.entry.name, []
     stem = folder / row / row
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write_test_data(stem.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
+    write_test_data(stem.parent / f"{SHARED}0", prepared.inputs, prepared.outputs)
     for kind in reversed(FORMATS):  # the graph last: its test data have the gradients too
         if kind not in formats or (dtype is not None and kind != "onnx"):
             continue

@@ -123,7 +123,8 @@ def test_a_module_needs_no_file(tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     loss, path = el.CTCLoss(reduction="none"), tmp_path / "joint.onnx"
     model = attach(tmp_path / "model.onnx", loss, path, inputs={"log_probs": "scores"})
-    assert sorted(tmp_path.iterdir()) == sorted([*before, path])  # nothing else is left
+    data = tmp_path / "joint_onnx_test_data_set_0"  # its own, beside another model
+    assert sorted(tmp_path.iterdir()) == sorted([*before, path, data])  # nothing else is left
     assert model == onnx.load(path)
     np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
 
