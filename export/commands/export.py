@@ -43,6 +43,13 @@ def export_command(
             "--size", metavar="LETTER=N", help="A size of the test data, such as B=4. May be repeated."
         ),
     ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(
+            metavar="relative|absolute",
+            help="Whether lengths are relative to the padded size, or integers: frames and labels.",
+        ),
+    ] = "relative",
     dtype: Annotated[
         str | None,
         typer.Option(metavar="float16|bfloat16", help="The dtype of inputs and outputs. ONNX only."),
@@ -89,13 +96,16 @@ def export_command(
         fail(f"--opset, --inline: got --format {formats}, expected onnx in it.")
     if not OPSET <= opset <= NEWEST_OPSET:
         fail(f"--opset: got {opset}, expected {OPSET} to {NEWEST_OPSET}.")
+    if lengths not in ("relative", "absolute"):
+        fail(f"--lengths: got {lengths}, expected relative or absolute.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
     for name in names:  # every mistake comes out before anything is written
         with wrong_call(name):
             sized = parse_sizes(sizes or [])
-            ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
+            parsed, absolute = parse_settings(name, given), lengths == "absolute"
+            ready.append(prepare(name, parsed, sized, gradients or [], absolute=absolute))
     failed: list[str] = []
     with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
         for each in steps(ready, "Exporting"):

@@ -42,6 +42,8 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     sizes: Mapping[str, Any] | None = None,
     gradients: Sequence[str] = (),
+    *,
+    absolute: bool = False,
 ) -> Prepared:
     """Make a row's module and run it.
 
@@ -50,6 +52,7 @@ def prepare(
         settings: of the module.
         sizes: of the test data, by letter.
         gradients: inputs whose gradients its graph gives too; ``all`` for all that have one, if any.
+        absolute: whether lengths are integers.
 
     Raises:
         KeyError: there is no such row.
@@ -58,7 +61,8 @@ def prepare(
     """
     entry, settings = catalog.get(row), settings or {}
     module = entry.module(**settings)
-    inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0), **sizes or {})
+    blank = settings.get("blank_index", 0)
+    inputs = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes or {})
     try:
         outputs = module(**inputs)
     except (RuntimeError, IndexError) as error:  # torch's own words for what does not fit

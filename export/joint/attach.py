@@ -58,7 +58,8 @@ def attach(
             ``log_probs``. The operators that convert them are added.
         layout: the first two dimensions of the model's output: ``BTC`` batch first, ``TBC`` time first.
         example: inputs of the graph by name, for a model that does not take random numbers: verified too, and
-            the test data. What it lacks of the loss's inputs is random.
+            the test data. What it lacks of the loss's inputs is random. A module is exported with lengths of
+            its kind: of integers the graph takes frames and labels.
         verify: compare the written graph with its parts. Without it no number is checked.
 
     Returns:
@@ -82,7 +83,7 @@ def attach(
     with tempfile.TemporaryDirectory() as folder:
         part: str | os.PathLike[str] = Path(folder) / "loss.onnx"
         if isinstance(loss, nn.Module):
-            added, about = _export(loss, joint, inputs, Path(part), verify)
+            added, about = _export(loss, joint, inputs, example or {}, Path(part), verify)
         else:
             added, about = _load_loss(loss)
             part = loss
@@ -117,7 +118,12 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _export(
-    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str], path: Path, verify: bool
+    loss: nn.Module,
+    model: onnx.ModelProto,
+    inputs: Mapping[str, str],
+    like: Mapping[str, Tensor],
+    path: Path,
+    verify: bool,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
     about, entry = json.loads(describe(loss)), catalog.find(loss)
@@ -131,7 +137,8 @@ def _export(
         sizes[letter] = dims[-1]
     if "T?" in first.dims.split() and len(dims) == first.fixed:
         sizes["T"] = None
-    example = entry.example_inputs(blank_index=blank, **sizes)
+    absolute = any(v.is_length and not like[v.name].is_floating_point() for v in entry.inputs if v.name in like)
+    example = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes)
     if "T" in sizes:  # without frames there are no lengths either
         example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
     if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:

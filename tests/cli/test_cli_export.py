@@ -198,6 +198,19 @@ def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
     assert not (tmp_path / "losses").exists()
 
 
+def test_lengths_are_integers_where_they_are_asked_for(cli, tmp_path):
+    result = cli(
+        "export", "ctc_loss", "l1_loss", "--lengths", "absolute", "--format", "onnx", "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    for row, names in (("ctc_loss", ("input_lens", "target_lens")), ("l1_loss", ("length",))):
+        inputs = {value.name: value for value in onnx.load(tmp_path / row / f"{row}.onnx").graph.input}
+        assert {inputs[name].type.tensor_type.elem_type for name in names} == {onnx.TensorProto.INT64}
+    assert cli("validate", tmp_path).exit_code == 0
+    result = cli("export", "ctc_loss", "--lengths", "frames", "--out", tmp_path / "no")
+    assert (result.exit_code, "--lengths: got frames" in result.stderr) == (2, True)
+
+
 def test_a_row_has_the_name_of_its_module_too(cli, tmp_path):
     result = cli("export", "L1Loss", "l1_loss", "MSELoss", "--format", "torchscript", "--out", tmp_path)
     assert result.exit_code == 0, result.output
