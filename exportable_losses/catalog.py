@@ -127,8 +127,9 @@ class Entry:
         for entry in self.inputs:
             shape = [_size(term, chosen) for term in _terms(entry, chosen)]
             values = _random(entry, shape, chosen, blank_index, generator)
-            counted = {_size(letter, chosen) for letter in entry.of.split()}  # if of one size, it has a number
-            drawn[entry.name] = _absolute(entry, values, chosen) if absolute and len(counted) == 1 else values
+            counted = {chosen[letter] for letter in entry.of.split() if absolute}
+            of_one_size = len(counted) == 1 and None not in counted
+            drawn[entry.name] = _absolute(entry, values, chosen) if of_one_size else values
         return drawn
 
     def example_as(

@@ -137,7 +137,8 @@ def _export(
         sizes[letter] = dims[-1]
     if "T?" in first.dims.split() and len(dims) == first.fixed:
         sizes["T"] = None
-    absolute = any(v.is_length and not like[v.name].is_floating_point() for v in entry.inputs if v.name in like)
+    lengths = [like[value.name] for value in entry.inputs if value.is_length and value.name in like]
+    absolute = any(not tensor.is_floating_point() for tensor in lengths)
     example = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes)
     if "T" in sizes:  # without frames there are no lengths either
         example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
