@@ -100,13 +100,14 @@ class Entry:
         return self.contract.differentiable
 
     def example_inputs(
-        self, seed: int = 0, *, blank_index: int = 0, **sizes: int | None
+        self, seed: int = 0, *, blank_index: int = 0, absolute: bool = False, **sizes: int | None
     ) -> dict[str, Tensor]:
         """Random valid inputs of any size.
 
         Args:
             seed: the same seed gives the same tensors.
             blank_index: the class that no label has; the number of classes grows to include it.
+            absolute: whether lengths are integers, in frames or labels, where they count one size.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 
         Raises:
@@ -122,12 +123,14 @@ class Entry:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
                 chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
         generator = torch.Generator().manual_seed(seed)
-        return {
-            entry.name: _random(
-                entry, [_size(term, chosen) for term in _terms(entry, chosen)], chosen, blank_index, generator
-            )
-            for entry in self.inputs
-        }
+        drawn = {}
+        for entry in self.inputs:
+            shape = [_size(term, chosen) for term in _terms(entry, chosen)]
+            values = _random(entry, shape, chosen, blank_index, generator)
+            counted = {chosen[letter] for letter in entry.of.split() if absolute}
+            of_one_size = len(counted) == 1 and None not in counted
+            drawn[entry.name] = _absolute(entry, values, chosen) if of_one_size else values
+        return drawn
 
     def example_as(
         self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
@@ -146,11 +149,9 @@ class Entry:
         for entry in (entry for entry in self.inputs if entry.name in like):
             shape = [_size(term, sizes) for term in letters[entry.name]]
             values, dtype = _random(entry, shape, sizes, blank_index, generator), like[entry.name].dtype
-            if (
-                values.is_floating_point() and not dtype.is_floating_point
-            ):  # frames, or samples as a file has them
-                values = values * (min(sizes[letter] for letter in entry.of.split()) if entry.of else 100)
-                values = values.round()
+            if values.is_floating_point() and not dtype.is_floating_point:
+                samples = (100 * values).round()  # as a file has them
+                values = _absolute(entry, values, sizes) if entry.of else samples
             drawn[entry.name] = values.to(dtype)
         return drawn
 
@@ -250,6 +251,11 @@ def _lengths(batch: int, generator: torch.Generator) -> Tensor:
     lengths = 0.5 + 0.5 * torch.rand(batch, generator=generator)
     lengths[:1] = 1.0
     return lengths
+
+
+def _absolute(entry: Input, lengths: Tensor, sizes: Mapping[str, int | None]) -> Tensor:
+    """Relative lengths as integers of what they count."""
+    return (lengths * min(_size(letter, sizes) for letter in entry.of.split())).round().long()
 
 
 _ENTRIES: dict[str, Entry] = {

@@ -7,22 +7,27 @@ from typing import Any
 _BRINGS = {
     "torch": ("torch",),
     "runtime": ("onnxruntime",),
+    "corpus": ("onnxruntime", "fsspec", "jinja2", "matplotlib", "pyarrow", "rich", "typer"),
     "export": ("torch", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "rich", "typer"),
-    "corpus": ("fsspec", "jinja2", "matplotlib", "pyarrow"),
     "ray": ("ray", "pandas"),
 }
 
 
+def install(extra: str) -> str:
+    """How to get an extra; the package is on no index yet."""
+    return f"pip install '.[{extra}]' in a clone of exportable-losses"
+
+
 def remedy(error: ModuleNotFoundError, extra: str) -> tuple[str, str | None]:
-    """The package that is missing, and the command that installs it.
+    """The package that is missing, and how to get it.
 
     Args:
         error: what importing it raised.
-        extra: the extra to name if it has the package, or else the first that has; no command if none has.
+        extra: the extra to name if it has the package, or else the first that has; nothing if none has.
     """
     package = (error.name or "").partition(".")[0]
     found = next((each for each in (extra, *_BRINGS) if package in _BRINGS[each]), None)
-    return package, found and f"pip install 'exportable-losses[{found}]'"
+    return package, found and install(found)
 
 
 def explained(module: str, extra: str, find: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -32,9 +37,9 @@ def explained(module: str, extra: str, find: Callable[[str], Any]) -> Callable[[
         try:
             return find(name)
         except ModuleNotFoundError as error:
-            package, command = remedy(error, extra)
-            if command is None:
+            package, how = remedy(error, extra)
+            if how is None:
                 raise
-        raise ModuleNotFoundError(f"{module}.{name} needs {package}: {command}", name=package)
+        raise ModuleNotFoundError(f"{module}.{name} needs {package}: {how}", name=package)
 
     return __getattr__

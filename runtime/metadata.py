@@ -240,7 +240,7 @@ class Loss:
         """Refuse what the loss does not take, by the graph's names: once it is cast, nobody knows.
 
         Raises:
-            TypeError: names the input, what came and what was expected.
+            TypeError: the message names the input, what it got and what it expected.
         """
         given = {name: dtypes[called] for name, called in self.names.items() if called in dtypes}
         self.contract.check_types(given)

@@ -1,19 +1,11 @@
 """The operator library: where it is, and how a session gets it."""
 
-import ctypes
 import warnings
 from typing import Literal
 
 import onnxruntime
 
 from exportable_losses.library import library_path, load
-
-
-def instruction_set(path: str) -> str:
-    """The instruction set that an operator library runs on."""
-    ask = load(path).exportable_losses_instruction_set
-    ask.restype = ctypes.c_char_p
-    return str(ask().decode())
 
 
 def register(options: onnxruntime.SessionOptions, native: Literal["auto"] | bool) -> str | None:

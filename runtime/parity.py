@@ -38,17 +38,17 @@ class Difference:
 def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> list[Difference]:
     """A parity report: the largest differences of each output.
 
-    Equal infinities and equal NaNs differ by nothing; an infinity or NaN on one side alone differs
-    infinitely.
+    Equal infinities, and two NaNs, have a difference of zero; an infinity or NaN on one side only has an
+    infinite one.
 
     Args:
         got: outputs by name, from a runtime.
-        expected: outputs by name, from eager torch say.
+        expected: outputs by name, from eager torch, for example.
 
     Raises:
         ValueError: the names differ.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> [d] = compare({"loss": np.float32(1.0)}, {"loss": np.float32(1.5)})
         >>> d.absolute, d.relative

@@ -1,4 +1,4 @@
-"""The posterior of a lattice as a picture: what is said when, and how sure that is."""
+"""The posterior of a lattice as a picture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from exportable_losses.missing import install
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
     from matplotlib.figure import Figure
@@ -19,31 +21,34 @@ def plot(
     *,
     item: int = 0,
     tokens: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     lattice: Literal["ctc", "transducer"] | None = None,
 ) -> Figure:
-    """Draw one item's posterior, time across and tokens up, the darker the more probable.
+    """Draw the posterior of one item: time to the right, tokens upwards, darker if more probable.
 
     Args:
-        outputs: arrays by name, as `CTCPosterior` or `TransducerPosterior` gives them: `posteriors`
-            `[B, T, 2S+1]` (blanks at even states, label (s - 1) / 2 at odd ones) or `[B, T, S+1]` (the
-            labels that have been emitted), and the `costs` `[B]` in nats for the title. With `tokens`,
-            `starts` and `ends` `[B, S]`, as `CTCAlign` or `TransducerAlign` gives them, the best path is
-            drawn over it. Other names are not looked at.
-        item: which of the batch, from 0.
-        tokens: the names of its labels, in order; the numbers in `outputs` without it, or else their places.
-        lattice: ``"ctc"`` or ``"transducer"``; the latter without it if there are `emissions`, which
-            `TransducerPosterior` gives.
+        outputs: arrays by name, as `CTCPosterior` or `TransducerPosterior` returns them: `posteriors`
+            `[B, T, 2S+1]` (blanks at even states, label (s - 1) / 2 at odd ones) or `[B, T, S+1]` (the number
+            of emitted labels), and the `costs` `[B]` in nats for the title. If `tokens`, `starts` and `ends`
+            `[B, S]` of `CTCAlign` or `TransducerAlign` are there too, the best path is drawn on top. Other
+            names are ignored.
+        item: the index in the batch.
+        tokens: the names of its labels, in order; by default the numbers in `outputs`, or their positions.
+        classes: instead of `tokens`, the names of all classes from class 0; the numbers in `outputs` select
+            those of the labels. A class without a name is shown by its number.
+        lattice: ``"ctc"`` or ``"transducer"``; by default the latter if there are `emissions`, which
+            `TransducerPosterior` returns.
 
     Returns:
-        The figure; ``savefig`` writes it. What lies behind the item's frames and labels is left out. An
-        item whose labels are impossible has no posterior and no path.
+        The figure; ``savefig`` writes it. It ends with the item's frames and labels. An item whose labels are
+        impossible has no posterior and no path.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: an array is missing or does not fit, there is no such item, or it has another number
-            of labels than there are names.
+        ValueError: an array is missing or does not fit, there is no such item, or the number of names
+            differs from that of its labels.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> posteriors = np.array([[[1.0, 0.5], [0.5, 1.0]]])  # a label at either of two frames
         >>> figure = plot({"posteriors": posteriors}, tokens=["a"], lattice="transducer")
@@ -61,8 +66,12 @@ def plot(
     else:  # impossible: the posterior does not say where the item ends
         frames, labels = len(posterior), (posterior.shape[1] - 1) // states
         labels = labels if tokens_of is None else int((tokens_of >= 0).sum())
+    if classes is not None and (tokens is not None or tokens_of is None):
+        why = "beside tokens" if tokens is not None else "without tokens among the outputs"
+        raise ValueError(f"classes: got {len(classes)} names {why}, expected none")
     if tokens is None:
-        tokens = [str(x) for x in (np.arange(labels) + 1 if tokens_of is None else tokens_of[:labels])]
+        numbers = np.arange(labels) + 1 if tokens_of is None else tokens_of[:labels]
+        tokens = [_name(int(number), classes or ()) for number in numbers]
     elif len(tokens) != labels:
         expected = f"expected {labels}, one for each label of item {item}"
         raise ValueError(f"tokens: got {len(tokens)} names, {expected}")
@@ -72,6 +81,10 @@ def plot(
         path = nodes(given["starts"][:labels], given["ends"][:labels], frames)
     names = [name if name.strip() else "␣" for name in tokens]
     return _draw(posterior[:frames, : states * labels + 1], names, states, path, given.get("costs"))
+
+
+def _name(number: int, classes: Sequence[str]) -> str:
+    return classes[number] if 0 <= number < len(classes) else str(number)
 
 
 def _item(outputs: Mapping[str, np.ndarray], item: int, states: int) -> dict[str, np.ndarray]:
@@ -119,7 +132,7 @@ def _draw(
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
-        missing = "matplotlib is not installed: pip install 'exportable-losses[plot]'"
+        missing = f"matplotlib is not installed: {install('plot')}"
         raise ModuleNotFoundError(missing, name=error.name) from error
     frames = len(posterior)
     size = (np.clip(0.11 * frames + 2, 6, 12), np.clip(0.17 * len(names) + 1.4, 3.2, 11))

@@ -34,21 +34,21 @@ _BFLOAT16 = 16  # ONNX's number for it
 
 
 class LossSession:
-    """An exported loss in ONNX Runtime, alone or behind the model that `attach` has joined it to.
+    """An exported loss in ONNX Runtime, alone or attached to a model.
 
     Args:
         path: the ``.onnx`` file.
-        native: whether this package's operator library computes the lattices: ``True`` demands it,
-            ``False`` refuses it, ``"auto"`` takes it where it is installed. `library` says which one it is.
-        providers: ONNX Runtime's execution providers in order of preference; the CPU without them.
-        threads: how many compute one operator; ONNX Runtime's choice without it.
+        native: whether this package's operator library computes the lattices: ``True`` requires it, ``False``
+            does without it, ``"auto"`` uses it if it is installed. The attribute `library` has its path.
+        providers: ONNX Runtime's execution providers in order of preference; by default the CPU.
+        threads: the number of threads for one operator; by default ONNX Runtime's choice.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: `native` is true, and no library is installed or it does not load.
-        ValueError: `native` is something else, or the file says of itself what this version does not read.
+        RuntimeError: `native` is true, but no library is installed or it does not load.
+        ValueError: `native` is something else, or this version cannot read the metadata of the file.
 
-    Example:
+    Examples:
         A file from ``exportable-losses export l1_loss --out losses``::
 
             session = LossSession("losses/l1_loss/l1_loss.onnx")
@@ -74,8 +74,8 @@ class LossSession:
         self._values = {value.name: value for value in self._session.get_inputs()}
         self.properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.metadata, self.losses = described(self.properties, self.inputs, self.outputs)
-        kinds = [value.type for value in (*self._session.get_inputs(), *self._session.get_outputs())]
-        self._numpy_knows = "tensor(bfloat16)" not in kinds
+        self._kinds = {value.name: value.type for value in values}
+        self._numpy_knows = "tensor(bfloat16)" not in self._kinds.values()
         self._ours = {called for loss in self.losses for called in loss.names.values()}
         entries = [(loss, entry) for loss in self.losses for entry in loss.contract.inputs]
         self._lengths = {loss.names.get(entry.name, "") for loss, entry in entries if entry.is_length}
@@ -92,7 +92,7 @@ class LossSession:
         """Run the graph.
 
         Args:
-            arrays: one for each input, by name. Dtypes that the row takes are cast where no value can
+            arrays: one for each input, by name. They are cast to the dtypes of the graph where no value can
                 change. Lengths may be relative (floating point) or absolute (integers), whichever the graph
                 takes.
 
@@ -101,16 +101,16 @@ class LossSession:
 
         Raises:
             TypeError: an input is unknown or missing, or its dtype does not fit.
-            ValueError: a shape or a value does not fit; the message names the input, what came
-                and what was expected.
+            ValueError: a shape or a value does not fit; the message names the input, what it got and what
+                it expected.
         """
         return self.run(self.checked(arrays))
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the graph on what `checked` gave.
+        """Run the graph on the result of `checked`.
 
         Raises:
-            ValueError: what the model gives is nothing that the loss takes.
+            ValueError: the loss does not take what the model returns.
         """
         run = self._session.run if self._numpy_knows else self._run_bfloat16
         outputs = dict(zip(self.outputs, run(self.outputs, feed), strict=True))
@@ -125,7 +125,7 @@ class LossSession:
         dense = {name: np.require(array, requirements="C") for name, array in feed.items()}
         values = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
-            if array.dtype == _dtype("tensor(bfloat16)")
+            if array.dtype == dtype_of("tensor(bfloat16)")
             else onnxruntime.OrtValue.ortvalue_from_numpy(array)
             for name, array in dense.items()
         }
@@ -133,8 +133,8 @@ class LossSession:
         return [_as_array(value) for value in found]
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype of the input `name`."""
-        return _dtype(self._values[name].type)
+        """The dtype of the input or output `name`."""
+        return dtype_of(self._kinds[name])
 
     def cast(self, name: str, array: ArrayLike) -> np.ndarray:
         """`array` in the dtype that the input `name` takes.
@@ -142,10 +142,10 @@ class LossSession:
         Raises:
             TypeError: a value would change.
         """
-        return cast(name, np.asarray(array), self._values[name].type)
+        return cast(name, np.asarray(array), self.dtype(name))
 
     def checked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`arrays` cast to what the graph takes, after every check that they alone allow."""
+        """`arrays` checked and cast to the dtypes of the graph."""
         unknown = sorted(set(arrays) - set(self._values))
         missing = [name for name in self._values if name not in arrays]
         if unknown or missing:
@@ -200,9 +200,8 @@ def open_session(
     )
 
 
-def cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
-    """`array` in the dtype that the graph takes, where that changes no value."""
-    wanted = _dtype(kind)
+def cast(name: str, array: np.ndarray, wanted: np.dtype[Any]) -> np.ndarray:
+    """`array` in the dtype `wanted`, where that changes no value."""
     if array.dtype == wanted or wanted == np.object_:  # a model's own, strings say: ONNX Runtime knows
         return array
     rounds = array.dtype.kind in "iu" and wanted.kind == "f"  # numpy calls int64 to float64 safe
@@ -211,10 +210,17 @@ def cast(name: str, array: np.ndarray, kind: str) -> np.ndarray:
     return array.astype(wanted)
 
 
-def _dtype(kind: str) -> np.dtype[Any]:
+def dtype_of(kind: str) -> np.dtype[Any]:
     """The dtype of what ONNX Runtime calls `kind`; `object` where it is no number."""
-    if kind != "tensor(bfloat16)":
-        return np.dtype(_DTYPES.get(kind, np.object_))
+    return bfloat16() if kind == "tensor(bfloat16)" else np.dtype(_DTYPES.get(kind, np.object_))
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The dtype, which numpy does not know by itself.
+
+    Raises:
+        ModuleNotFoundError: ml_dtypes, which does, is not installed.
+    """
     try:
         import ml_dtypes
     except ModuleNotFoundError as error:
@@ -230,7 +236,7 @@ def _as_array(value: onnxruntime.OrtValue) -> np.ndarray:
         return value.numpy()
     shape = value.shape()
     content = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if math.prod(shape) else b""
-    return np.frombuffer(content, _dtype("tensor(bfloat16)")).reshape(shape).copy()
+    return np.frombuffer(content, dtype_of("tensor(bfloat16)")).reshape(shape).copy()
 
 
 def _refuse_loss(name: str, array: np.ndarray, wanted: np.dtype[Any]) -> None:

@@ -57,7 +57,7 @@ int main(int count, char** arguments) {
     return 2;
   }
   try {
-    auto folder = std::filesystem::path(arguments[1]).parent_path() / "test_data_set_0";
+    auto folder = test_data::beside(arguments[1]);
     const char* library = nullptr;
     for (int i = 2; i < count; ++i)
       if (std::filesystem::is_directory(arguments[i])) folder = arguments[i];

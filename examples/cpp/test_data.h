@@ -108,6 +108,14 @@ inline std::vector<Tensor> read(const std::filesystem::path& folder, const std::
   }
 }
 
+// The test data of a file: its own where it has some, or else what its folder has.
+inline std::filesystem::path beside(const std::filesystem::path& file) {
+  const auto suffix = file.extension().string();
+  const auto own = file.stem().string() + "_" + suffix.substr(suffix.empty() ? 0 : 1) + "_test_data_set_0";
+  const auto folder = file.parent_path() / own;
+  return std::filesystem::is_directory(folder) ? folder : file.parent_path() / "test_data_set_0";
+}
+
 // What 16 bits mean, `digits` of them the mantissa and the others but one the exponent.
 inline double half(std::uint16_t bits, int digits) {
   const int most = (1 << (15 - digits)) - 1, bias = most / 2;

@@ -6,15 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 from rich.table import Table
 
 from exportable_losses.runtime.files import whole_file
+from exportable_losses.runtime.testdata import exported
 
-from ..formats.testdata import exported
 from .validate import Validation
+
+if TYPE_CHECKING:
+    import onnx
 
 FORMAT = 1
 
@@ -33,12 +35,17 @@ def to_json(found: Validation) -> dict[str, Any]:
     return {"format": FORMAT, "runtimes": found.versions, "absent": found.absent, "rows": rows}
 
 
-def write_json(found: Validation, folder: Path, path: Path) -> None:
-    """Write `to_json`, and the `fingerprint` of each graph in `folder`; infinities are strings."""
+def write_json(found: Validation, files: Path, path: Path) -> None:
+    """Write `to_json`, and where onnx is installed the `fingerprint` of each graph in `files`.
+
+    Infinities are strings.
+    """
     recorded = to_json(found)
     recorded["graphs"] = {}
-    for row, graph in exported(folder, ".onnx"):
+    for row, graph in exported(files, ".onnx"):
         with contextlib.suppress(Exception):  # what is no graph is a problem of its row already
+            import onnx
+
             recorded["graphs"][row] = fingerprint(onnx.load(graph))
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(recorded), indent=1)
@@ -46,9 +53,9 @@ def write_json(found: Validation, folder: Path, path: Path) -> None:
         file.write(f"{text}\n".encode())
 
 
-def fingerprint(graph: onnx.ModelProto) -> str:
+def fingerprint(graph: "onnx.ModelProto") -> str:
     """What a graph computes as a number: the same where its words alone change."""
-    bare = onnx.ModelProto()
+    bare = type(graph)()
     bare.CopyFrom(graph)
     del bare.metadata_props[:]
     for each in (bare, bare.graph, *bare.functions):

@@ -9,9 +9,9 @@ import numpy as np
 
 from exportable_losses.runtime import compare
 from exportable_losses.runtime.parity import Difference
+from exportable_losses.runtime.testdata import data_sets, exported, read_test_data
 
 from ..formats.errors import Absent, one_line
-from ..formats.testdata import data_sets, exported, read_test_data
 from .runners import DEFAULT, RUNNERS
 from .runners.face import Case, Outputs
 
@@ -57,20 +57,22 @@ class Validation:
 
 
 def validate(
-    folder: Path, on: Sequence[str] = DEFAULT, *, rtol: float = 2e-5, atol: float = 2e-5
+    path: Path, on: Sequence[str] | None = None, *, rtol: float = 2e-5, atol: float = 2e-5
 ) -> Validation:
-    """Run every file under `folder` that one of the runtimes reads on its test data.
+    """Run every file at `path` that one of the runtimes reads on its test data.
 
     Args:
-        folder: is searched with all its folders; test data stand beside a file, in
-            ``test_data_set_*``.
-        on: the runtimes, by name: see `RUNNERS`.
+        path: a file, or a folder, which is searched with all folders in it; test data stand beside each file:
+            see `data_sets`.
+        on: the runtimes, by name: see `RUNNERS`. Without it those of `DEFAULT` for which there are files.
         rtol: how far an output may be off, in units of its largest magnitude.
         atol: how far an output may be off at least.
 
     Raises:
         ValueError: there is no such runtime.
     """
+    if on is None:
+        on = [name for name in DEFAULT if exported(path, RUNNERS[name].suffix)]
     for name in on:
         if name not in RUNNERS:
             raise ValueError(f"on: got {name!r}, expected some of {', '.join(RUNNERS)}")
@@ -82,8 +84,8 @@ def validate(
             found.absent[runner.name] = one_line(error)
             continue
         cases = []
-        for row, path in exported(folder, runner.suffix):
-            for case in _cases(row, path):
+        for row, file in exported(path, runner.suffix):
+            for case in _cases(row, file):
                 if isinstance(case, str):
                     found.checks.append(Check(row, runner.name, problem=case))
                 else:
@@ -106,7 +108,7 @@ def _cases(row: str, path: Path) -> list[Case | str]:
         if path.suffix != ".onnx":  # a graph alone has its gradients as outputs
             expected = {name: array for name, array in expected.items() if not name.startswith("grad_")}
         cases.append(Case(row, path, data, inputs, expected))
-    return cases or ["no test_data_set_0 beside it"]
+    return cases or ["no test data beside it"]
 
 
 def write_junit(checks: Sequence[Check], path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command `attach`: a model and a loss in one graph."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -13,31 +14,70 @@ from .program import app, example, fail, pairs, wrong_call
     epilog=example("attach model.onnx ctc_loss.onnx --out joint.onnx --input log_probs=probs --scores probs"),
 )
 def attach_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False)],
-    loss: Annotated[Path, typer.Argument(metavar="LOSS.onnx", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False, show_default=False)
+    ],
+    loss: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LOSS.onnx",
+            exists=True,
+            dir_okay=False,
+            help="A loss that `export` wrote.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="JOINT.onnx", dir_okay=False, help="The file to write.", show_default=False),
+    ],
     inputs: Annotated[
         list[str],
         typer.Option(
             "--input",
-            metavar="NAME=OUTPUT",
-            help="An input of the loss, an output of the model; may be repeated.",
+            metavar="INPUT=OUTPUT",
+            help="An input of the loss and the model's output that feeds it. May be repeated.",
+            show_default=False,
         ),
     ],
-    scores: Annotated[str, typer.Option(help="What the model gives: logits, probs or log_probs.")] = "logits",
-    layout: Annotated[str, typer.Option(help="Batch first, BTC, or time first, TBC.")] = "BTC",
+    scores: Annotated[
+        str, typer.Option(metavar="KIND", help="What the model returns: logits, probs or log_probs.")
+    ] = "logits",
+    layout: Annotated[
+        str, typer.Option(metavar="BTC|TBC", help="The model's layout: batch first or time first.")
+    ] = "BTC",
+    inputs_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--example",
+            metavar="BATCH.npz",
+            exists=True,
+            dir_okay=False,
+            help="Inputs by name, for a model that does not run on random numbers. They become the test "
+            "data. Inputs of the loss may be left out.",
+        ),
+    ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run the graph and hold it to its two parts.")
+        bool, typer.Option("--verify/--no-verify", help="Compare the joint graph with its two parts.")
     ] = True,
 ) -> None:
-    """Join a model and an exported loss into one graph.
+    """Join a model and an exported loss into one ONNX graph, with test data beside it.
 
-    It takes what the model takes and what else the loss does, and gives what both give.
+    The graph takes the model's inputs and those inputs of the loss that the model does not compute. It
+    returns the outputs of both.
     """
+    import torch
+
     from exportable_losses.export import VerificationError, attach
 
-    computed = pairs("--input", inputs)
-    with wrong_call("attach"):
+    from .sessions import read
+
+    computed, given = pairs("--input", inputs), None
+    if inputs_file is not None:
+        with wrong_call("--example"):
+            given = {name: torch.tensor(array) for name, array in read(inputs_file).items()}
+    with wrong_call("attach"), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             joint = attach(
@@ -47,9 +87,15 @@ def attach_command(
                 inputs=computed,
                 scores=scores,  # type: ignore[arg-type]
                 layout=layout,  # type: ignore[arg-type]
+                example=given,
                 verify=verify,
             )
         except VerificationError as error:
             fail(f"attach: {error}", code=1)
-    taken, given = (", ".join(v.name for v in values) for values in (joint.graph.input, joint.graph.output))
-    typer.echo(f"Wrote {out}: {taken} -> {given}.")
+    for warning in warned:
+        if warning.category is RuntimeWarning:
+            typer.echo(f"Warning: {warning.message}", err=True)
+    taken, returned = (
+        ", ".join(v.name for v in values) for values in (joint.graph.input, joint.graph.output)
+    )
+    typer.echo(f"Wrote {out}: {taken} -> {returned}.")

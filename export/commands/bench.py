@@ -13,15 +13,15 @@ from .program import AsJson, app, example, rows_of, steps
 
 @app.command("bench", epilog=example("bench --rows ctc_loss,nll_loss --threads 1"))
 def bench_command(
-    rows: Annotated[str, typer.Option(help="Rows, with commas between; all without it.")] = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of both; all cores without it.")] = None,
+    rows: Annotated[str, typer.Option(metavar="ROW,...", help="Rows to time. Default: all.")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each. Default: all cores.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure each case.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Time every row in onnxruntime against torch.
+    """Time every row in ONNX Runtime against torch.
 
-    Both run in turns on the same inputs. A ratio above 1 says that onnxruntime is slower. Other
-    programs disturb the numbers; one thread is steadier than many.
+    The two run in turns on the same inputs. A ratio above 1 means that ONNX Runtime is slower. Other programs
+    disturb the numbers; one thread is steadier than many.
     """
     names = rows_of([name for name in rows.split(",") if name])
     from .timing import cases, measure

@@ -12,25 +12,33 @@ from .program import Pictures, Report, app, example, fail, wrong_call
 
 @app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
 def compare_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B...", exists=True, show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN", exists=True, help="Two folders, A and B, or more pairs.", show_default=False
+        ),
+    ],
     outputs: Annotated[
         list[str] | None,
-        typer.Option("--output", help="An output to compare; may be repeated. All without it."),
+        typer.Option(
+            "--output", metavar="OUTPUT", help="An output to compare. May be repeated. Default: all."
+        ),
     ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[OUTPUT=]NUMBER", help="By how much a total may move; may be repeated, once an output."
+            metavar="[OUTPUT=]NUMBER",
+            help="By how much a total may move, such as loss=0.05. May be repeated, once per output.",
         ),
     ] = None,
     item_tolerance: Annotated[
         list[str] | None,
-        typer.Option(metavar="[OUTPUT=]NUMBER", help="By how much each item may move; the same."),
+        typer.Option(metavar="[OUTPUT=]NUMBER", help="By how much each item may move."),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Items that one run alone has scored are fine.")
+        bool, typer.Option("--allow-missing", help="Accept items that only one run has scored.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="The confidence of the intervals.")] = 0.95,
     worst: Annotated[int, typer.Option(min=0, help="How many of the items that moved most to show.")] = 20,
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write JSON to this file.")
@@ -38,16 +46,19 @@ def compare_command(
     report: Report = None,
     pictures: Pictures = None,
 ) -> None:
-    """Hold the scores of one run to those of another, item by item: B - A.
+    """Compare two scored runs item by item, as B - A.
 
-    A run is a folder that `score --out` wrote. There may be several pairs, of several losses say: an
-    option that names an output is for the pairs that have it. A total is within its tolerance where the
-    whole confidence interval of its move is, so that a corpus too small to tell does not pass. The exit
-    code is 1 where a total or an item is outside, where that cannot be told, where an infinity or NaN is in
-    one run alone, and where one run lacks items of the other.
+    A run is a folder that `score --out` wrote. With several pairs, of several losses for example, an option
+    that names an output applies to the pairs that have it.
 
-    Files that `validate --json` or the page of `serve` wrote are put beside each other instead: rows by
-    runtimes. The exit code is 1 where an output is off, and where a runtime lacks a row.
+    A total is within its tolerance if the whole confidence interval of its change is. A corpus too small to
+    tell does not pass.
+
+    The exit code is 1 if a total or an item is outside its tolerance or that cannot be told, if only one run
+    has an infinity or NaN, or if one run lacks items of the other.
+
+    Given files of `validate --json` or of `serve`, it prints one table of rows by runtimes instead. The exit
+    code is 1 if an output is off or a runtime lacks a row.
     """
     if all(path.is_file() for path in runs):
         _runtimes(runs, allow_missing)
@@ -62,7 +73,7 @@ def compare_command(
     with wrong_call("--item-tolerance"):
         item = comparison.parse_tolerances(item_tolerance or ())
     if len(runs) % 2:
-        fail(f"got {len(runs)} runs, expected pairs: A and B, and again.")
+        fail(f"RUN: got {len(runs)}, expected pairs: A and B.")
     with wrong_call("compare"), Console(stderr=True).status("Comparing"):
         read = [read_run(path) for path in runs]
         pairs = list(zip(read[::2], read[1::2], strict=True))
@@ -96,7 +107,7 @@ def _runtimes(paths: Sequence[Path], allow_missing: bool) -> None:
     for row, cells in recorded["rows"].items():
         for name in recorded["runtimes"]:
             if name not in cells and not allow_missing:
-                wrong.append(f"{row} ({name}): not there")
+                wrong.append(f"{row} ({name}): missing")
             elif "problem" in cells.get(name, ()):
                 wrong.append(f"{row} ({name}) {cells[name]['problem']}")
     for line in wrong:

@@ -4,16 +4,16 @@ import json
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from .program import AsJson, app, example
 
 
 @app.command("doctor", epilog=example("doctor --json"))
 def doctor_command(as_json: AsJson = False) -> None:
-    """Show versions, libraries, instruction set and providers, and who computes."""
+    """Show what is installed, which libraries load, and which kernels compute.
+
+    Any part may be missing: the output says what is, and why.
+    """
     from .environment import facts
 
     found = facts()
@@ -29,12 +29,10 @@ def doctor_command(as_json: AsJson = False) -> None:
         "who computes": computers if "problem" in computers else _who_computes(computers),
     }
     for title, lines in sections.items():
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in lines.items():
-            table.add_row(f"  {escape(name)}", escape(value))
-        Console().print(f"[bold]{title}[/]", table)
+        typer.secho(title, bold=True)
+        width = max(map(len, lines))
+        for name, value in lines.items():  # no table: it would break paths over lines
+            typer.echo(f"  {name:{width}}  {value}")
 
 
 def _who_computes(computers: dict[str, Any]) -> dict[str, str]:

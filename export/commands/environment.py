@@ -1,9 +1,12 @@
-"""What is installed, what loads and who computes. Any part may be absent: each stands alone."""
+"""What is installed and who computes. Any part may be absent: each stands alone.
 
-import importlib
-import importlib.metadata
+A package is imported where that answers a question, and not for its version.
+"""
+
+import importlib.util
 import platform
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import exportable_losses
@@ -15,10 +18,17 @@ _PACKAGES = {
     "onnxruntime": "onnxruntime",
     "onnx": "onnx",
     "onnxscript": "onnxscript",
+    "pyarrow": "pyarrow",
     "numba": "numba",
     "numba_cuda": "numba-cuda",
     "torchaudio": "torchaudio",
 }
+
+# ONNX's model of one node, an Identity from x to y: what a session is made of where none is at hand.
+_MODEL = (
+    b'\x08\x08:/\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0b\n\x01x\x12\x06\n\x04\x08\x01\x12\x00'
+    b"b\x0b\n\x01y\x12\x06\n\x04\x08\x01\x12\x00B\x04\n\x00\x10\x12"
+)
 
 
 def facts() -> dict[str, Any]:
@@ -37,34 +47,46 @@ def facts() -> dict[str, Any]:
 
 
 def version(module: str, package: str) -> str:
-    """The version of a package that loads, or what is the matter with it."""
+    """The version of a package, which is not imported."""
+    if importlib.util.find_spec(module) is None:
+        return "not installed"
     try:
-        loaded = importlib.import_module(module)
-    except Exception as error:
-        try:
-            installed = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return "not installed"
-        return f"{installed}, does not load: {_first_line(error)}"
-    try:
-        return str(getattr(loaded, "__version__", None) or importlib.metadata.version(package))
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # onnxruntime-gpu brings onnxruntime
+        names = metadata.packages_distributions().get(module, ())
+        return ", ".join(f"{metadata.version(name)} of {name}" for name in names) or "unknown"
 
 
 def _operator_library() -> dict[str, str]:
-    from exportable_losses.library import library_path
+    from exportable_losses.library import about, library_path
 
     path = library_path()
     if path is None:
         return {"problem": "the package was installed without it (no C++ compiler was found)"}
-    return {"path": path, **_or_why(_about_native)}
+    found = {"path": path, **_or_why(lambda: about(path))}
+    return found if "problem" in found else {**found, "onnxruntime": _taken()}
 
 
-def _about_native() -> dict[str, str]:
-    from exportable_losses.ops import native
+def _taken() -> str:
+    """Whether ONNX Runtime makes sessions with the library, or why not."""
+    try:
+        _make_session()
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed"
+    except Exception as error:  # whatever it says of a library of another version
+        return f"does not take it: {_first_line(error)}"
+    return "takes it"
 
-    return native.about()
+
+def _make_session() -> None:
+    import onnxruntime
+
+    from exportable_losses.runtime.native import register
+    from exportable_losses.runtime.session import session_options
+
+    options = session_options(threads=1)
+    register(options, native=True)
+    onnxruntime.InferenceSession(_MODEL, options, providers=["CPUExecutionProvider"])
 
 
 def _cuda_library() -> dict[str, str]:

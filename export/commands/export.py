@@ -10,46 +10,74 @@ from .program import app, example, fail, rows_of, steps, wrong_call
 
 @app.command("export", epilog=example("export ctc_loss l1_loss --reduction none --out losses"))
 def export_command(
-    rows: Annotated[list[str] | None, typer.Argument(help="Rows of the catalog.", show_default=False)] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ROW...",
+            help="Rows to export, as `list` names them: ctc_loss, or CTCLoss.",
+            show_default=False,
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Export every row.")] = False,
-    out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")] = Path("losses"),
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="The folder to write to. Each row gets a folder in it.")
+    ] = Path("losses"),
     formats: Annotated[
-        str, typer.Option("--format", help="Some of onnx, torchscript, pt2, executorch.")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT,...", help="One or more of onnx, torchscript, pt2 and executorch."
+        ),
     ] = "onnx,torchscript",
-    reduction: Annotated[str | None, typer.Option(help="mean, sum, batch, batchmean or none.")] = None,
+    reduction: Annotated[
+        str | None, typer.Option(metavar="KIND", help="mean, sum, batch, batchmean or none.")
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting, such as blank_index=1. May be repeated."
+        ),
     ] = None,
     sizes: Annotated[
         list[str] | None,
-        typer.Option("--size", metavar="LETTER=N", help="A size of the test data; may be repeated."),
+        typer.Option(
+            "--size", metavar="LETTER=N", help="A size of the test data, such as B=4. May be repeated."
+        ),
     ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(
+            metavar="relative|absolute",
+            help="Whether lengths are relative to the padded size, or integers: frames and labels.",
+        ),
+    ] = "relative",
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="float16|bfloat16", help="Of what graphs take and give, ONNX alone."),
+        typer.Option(metavar="float16|bfloat16", help="The dtype of inputs and outputs. ONNX only."),
     ] = None,
     gradients: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|all", help="An input whose gradient the graph gives too; may be repeated."
+            metavar="INPUT|all",
+            help="An input whose gradient the graph also returns. ONNX only. May be repeated.",
         ),
     ] = None,
-    opset: Annotated[int, typer.Option(metavar="N", help="Of the standard operators in graphs.")] = 18,
+    opset: Annotated[int, typer.Option(metavar="N", help="The ONNX opset.")] = 18,
     inline: Annotated[
-        bool, typer.Option("--inline", help="Graphs of standard operators alone, without functions.")
+        bool, typer.Option("--inline", help="Use ONNX's standard operators only, no functions.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run each file and hold it to eager torch.")
+        bool, typer.Option("--verify/--no-verify", help="Run each file and compare it with eager torch.")
     ] = True,
 ) -> None:
-    """Write losses as files that run anywhere, with test data beside them.
+    """Export losses to files that run anywhere, with test data beside them.
 
-    Each row gets a folder of its own. What is there is replaced. Each file is run on its test data and at
-    other sizes, and not written where a number is not that of eager torch. Where that is so, or an exporter
-    does not take a row, the others are written, and the exit code is 1.
+    Existing files are replaced. Each file is run on its test data and at other sizes. It is not written if it
+    differs from eager torch.
+
+    The exit code is 1 if a row could not be exported or is off. The other rows are written all the same.
     """
     if bool(rows) == every:
-        fail("give either rows to export or --all.")
+        fail("ROW: expected rows to export, or --all.")
     from exportable_losses import catalog
 
     from ..checking.runners import Absent
@@ -59,26 +87,29 @@ def export_command(
 
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
-        fail(f"--format: got {formats!r}, expected some of {','.join(FORMATS)}.")
+        fail(f"--format: got {formats!r}, expected one or more of {','.join(FORMATS)}.")
     if gradients and "onnx" not in kinds:
-        fail(f"--gradients: they are outputs of ONNX graphs, expected onnx in --format, got {formats!r}.")
+        fail(f"--gradients: got --format {formats}, expected onnx in it: only ONNX graphs return gradients.")
     if dtype is not None and (dtype not in DTYPES or "onnx" not in kinds):
-        fail(f"--dtype: got {dtype!r} for {formats}, expected {' or '.join(DTYPES)}, for ONNX graphs.")
+        fail(f"--dtype: got {dtype} for {formats}, expected {' or '.join(DTYPES)}, and onnx in --format.")
     if (opset, inline) != (18, False) and "onnx" not in kinds:
-        fail(f"--opset, --inline: they are of ONNX graphs, expected onnx in --format, got {formats!r}.")
+        fail(f"--opset, --inline: got --format {formats}, expected onnx in it.")
     if not OPSET <= opset <= NEWEST_OPSET:
-        fail(f"--opset: got {opset}, expected one from {OPSET} to {NEWEST_OPSET}.")
+        fail(f"--opset: got {opset}, expected {OPSET} to {NEWEST_OPSET}.")
+    if lengths not in ("relative", "absolute"):
+        fail(f"--lengths: got {lengths}, expected relative or absolute.")
     given = [*(settings or []), *([f"reduction={reduction}"] if reduction else [])]
     names = catalog.names() if every else rows_of(rows or [])
     ready = []
     for name in names:  # every mistake comes out before anything is written
         with wrong_call(name):
             sized = parse_sizes(sizes or [])
-            ready.append(prepare(name, parse_settings(name, given), sized, gradients or []))
+            parsed, absolute = parse_settings(name, given), lengths == "absolute"
+            ready.append(prepare(name, parsed, sized, gradients or [], absolute=absolute))
     failed: list[str] = []
     with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
         for each in steps(ready, "Exporting"):
             failed += write(each, out, kinds, dtype, verify=verify, opset=opset, inline=inline)  # type: ignore[arg-type]
     if failed:
-        fail("\n".join([f"all is in {out} but for", *failed]), code=1)
+        fail("\n".join([f"these could not be written to {out}; the rest is there:", *failed]), code=1)
     typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")

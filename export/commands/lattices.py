@@ -7,6 +7,7 @@ from pathlib import Path
 from exportable_losses.runtime import LossSession, Scorer
 from exportable_losses.runtime.corpus.lattices import Lattices
 
+from .program import names_in
 from .sessions import load
 
 _CTC, _TRANSDUCER = ("CTCPosterior", "CTCAlign"), ("TransducerPosterior", "TransducerAlign")
@@ -25,7 +26,7 @@ def lattices(
         scorer: of the corpus.
         data: its shards.
         graphs: what draws; without them the posterior and the alignment are exported here and now.
-        tokens: a file of the names of the classes, a line each.
+        tokens: a file of the names of the classes, one per line.
 
     Raises:
         ValueError: a graph or the file of names is not what it should be.
@@ -33,18 +34,18 @@ def lattices(
     row = str(scorer.session.metadata.get("row"))
     if not graphs and row not in _ROWS:
         if tokens is not None:
-            raise ValueError(f"tokens: got names of classes, expected none: {row} has no lattice")
+            raise ValueError(f"tokens: got a file, expected none: {row} has no lattice")
         return None, ""
     if graphs:
         sessions = [load(graph) for graph in graphs]
     elif scorer.session.losses[0].computed:
-        return None, "the loss is attached to a model: attach a posterior too, and give it as --lattice"
+        return None, "the loss is attached to a model; attach a posterior as well and give it as --lattice"
     else:
         try:
             sessions = _exported(_ROWS[row], scorer.session.losses[0].settings["blank_index"])
         except ModuleNotFoundError as error:
-            return None, f"{error.name} is not installed to export them: give files as --lattice"
-    names = None if tokens is None else tokens.read_text(encoding="utf-8").splitlines()
+            return None, f"{error.name} is not installed, so none can be exported; give files as --lattice"
+    names = None if tokens is None else names_in(tokens)
     return Lattices(scorer, data, sessions, names), ""
 
 

@@ -14,14 +14,14 @@ from .program import AsJson, app, example
 @app.command("list", epilog=example("list --json"))
 def list_command(
     as_json: AsJson = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/rows.md.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table, that of docs/rows.md.")
+    ] = False,
 ) -> None:
-    """Show every loss and metric: what it takes, what it gives, how it reduces."""
-    from exportable_losses import catalog
+    """List every loss and metric with its inputs, outputs and reductions."""
+    from .listing import markdown_table, written
 
-    from .listing import facts, markdown_table
-
-    rows = [facts(name) for name in catalog.names()]
+    rows = written()
     if as_json or markdown:
         typer.echo(markdown_table(rows) if markdown else json.dumps(rows, indent=2))
         return

@@ -5,24 +5,43 @@ from typing import Annotated
 
 import typer
 
-from .program import app, example, fail, wrong_call
+from .program import Tokens, app, example, fail, names_in, wrong_call
 
 
 @app.command("plot", epilog=example("plot posterior.onnx align.onnx --inputs batch.npz --out lattice.png"))
 def plot_command(
-    graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH.onnx...", exists=True, dir_okay=False)],
-    inputs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Inputs by name.")],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The picture to write: .png, .svg or .pdf.")],
-    item: Annotated[int, typer.Option(help="Which item of the batch, from 0.")] = 0,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="The names of the item's labels, a line each."),
-    ] = None,
+    graphs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="GRAPH.onnx",
+            exists=True,
+            dir_okay=False,
+            help="An exported posterior, and an alignment for the best path.",
+            show_default=False,
+        ),
+    ],
+    inputs: Annotated[
+        Path,
+        typer.Option(
+            metavar="BATCH.npz", exists=True, dir_okay=False, help="Inputs by name.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="PICTURE",
+            dir_okay=False,
+            help="The file to write: .png, .svg or .pdf.",
+            show_default=False,
+        ),
+    ],
+    item: Annotated[int, typer.Option(help="The index of the item in the batch.")] = 0,
+    tokens: Tokens = None,
 ) -> None:
-    """Draw the posterior of a lattice: time across, tokens up, the best path over it.
+    """Draw the posterior of a lattice, with the best path on top.
 
-    Takes CTCPosterior or TransducerPosterior as exported, and CTCAlign or TransducerAlign for the path;
-    or one graph that gives both. All run on the same inputs.
+    Give an exported CTCPosterior or TransducerPosterior, and CTCAlign or TransducerAlign for the path, or one
+    graph with both. All run on the same inputs. Time runs to the right, tokens upwards.
     """
     from exportable_losses.runtime import plot
     from exportable_losses.runtime.plot import SUFFIXES
@@ -32,15 +51,18 @@ def plot_command(
     if out.suffix not in SUFFIXES:
         fail(f"--out: got {out.name}, expected a name that ends in {', '.join(SUFFIXES)}.")
     with wrong_call("--tokens"):
-        names = None if tokens is None else tokens.read_text(encoding="utf-8").splitlines()
+        names = None if tokens is None else names_in(tokens)
     sessions = []
     for graph in graphs:
         with wrong_call(str(graph)):
             sessions.append(load(graph))
     with wrong_call(str(inputs)):
-        outputs = together(sessions, read(inputs))
+        arrays = read(inputs)
+        outputs = together(sessions, arrays)
+    if "targets" in arrays:
+        outputs.setdefault("tokens", arrays["targets"])
     with wrong_call("plot", (ModuleNotFoundError, ValueError)):
-        figure = plot(outputs, item=item, tokens=names)
+        figure = plot(outputs, item=item, classes=names)
     with wrong_call("--out", (OSError,)):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150)

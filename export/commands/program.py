@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Losses for speech models that compute the same number everywhere.",
+    help="Losses and metrics for speech models that compute the same number everywhere.",
 )
 
 
@@ -89,16 +89,31 @@ def _options(
     pass
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+def names_in(path: Path) -> list[str]:
+    """The names in a file, one per line; names may hold what else Python would end a line at."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 Pictures = Annotated[
     Path | None,
     typer.Option(
         exists=True,
         file_okay=False,
         metavar="DIR",
-        help="Pictures of items for the page: ID.svg or ID.png, the id as in a URL.",
+        help="Pictures of items for the page, named ID.svg or ID.png. The ID is written as in a URL.",
+    ),
+]
+Tokens = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TOKENS.txt",
+        exists=True,
+        dir_okay=False,
+        help="The names of the classes, one per line. The first line names class 0.",
     ),
 ]
 Report = Annotated[
-    Path | None, typer.Option(metavar="PAGE.html", dir_okay=False, help="Write a page to look at.")
+    Path | None,
+    typer.Option(metavar="PAGE.html", dir_okay=False, help="Also write a report as one HTML page."),
 ]

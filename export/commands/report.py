@@ -10,18 +10,31 @@ from .program import Pictures, app, example, wrong_call
 
 @app.command("report", epilog=example("report scores/float --out float.html"))
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(metavar="PAGE.html", dir_okay=False, help="The file to write.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            exists=True,
+            file_okay=False,
+            help="A folder that `score --out` wrote.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="PAGE.html", dir_okay=False, help="The file to write.", show_default=False)
+    ],
     outputs: Annotated[
         list[str] | None,
-        typer.Option("--output", help="An output to draw; may be repeated. The first without it."),
+        typer.Option(
+            "--output", metavar="OUTPUT", help="An output to draw. May be repeated. Default: the first."
+        ),
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst items to list.")] = 20,
     pictures: Pictures = None,
 ) -> None:
-    """Write a page about a scored corpus: totals, plots, the worst items, what was set aside.
+    """Write a report of a scored corpus: totals, plots, the worst items, and what was set aside.
 
-    A run is a folder that `score --out` wrote. The page is one file and needs no network.
+    The report is one HTML file that needs no network.
     """
     from exportable_losses.runtime.corpus.report import pictures_in, write_report
     from exportable_losses.runtime.corpus.runs import read_run

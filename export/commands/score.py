@@ -10,58 +10,76 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .program import Report, app, example, fail, pairs, steps, wrong_call
+from .program import Report, Tokens, app, example, fail, pairs, steps, wrong_call
 
 
 @app.command("score", epilog=example("score ctc_loss.onnx dev/ --out scores"))
 def score_command(
-    graph: Annotated[Path, typer.Argument(metavar="GRAPH.onnx", exists=True, dir_okay=False)],
+    graph: Annotated[
+        Path,
+        typer.Argument(
+            metavar="GRAPH.onnx",
+            exists=True,
+            dir_okay=False,
+            help="A loss that `export` or `attach` wrote.",
+            show_default=False,
+        ),
+    ],
     corpus: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="DATA",
-            help="A corpus: .parquet, .arrow, .npz or .tar files, folders, patterns, URLs.",
+            help="A corpus: .parquet, .arrow, .npz or .tar files, folders, patterns or URLs.",
             show_default=False,
         ),
     ] = None,
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            exists=True, dir_okay=False, help="One batch, its arrays by name, as .npz; may be repeated."
+            metavar="BATCH.npz",
+            exists=True,
+            dir_okay=False,
+            help="A single batch, arrays by name, instead of DATA. May be repeated.",
         ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="The same as DATA; may be repeated."),
+        typer.Option(metavar="PATH", help="The same as DATA. May be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="For --inputs an .npz to write, for DATA a folder.")
+        Path | None,
+        typer.Option(help="Where to write: a folder for DATA, an .npz file for --inputs."),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model that runs first."),
+        typer.Option(
+            metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model to run before the loss."
+        ),
     ] = None,
     feeds: Annotated[
         list[str] | None,
         typer.Option(
             "--feed",
-            metavar="NAME=OUTPUT",
-            help="An input of the loss, the model's output that goes there; may be repeated.",
+            metavar="INPUT=OUTPUT",
+            help="An input of the loss and the model's output that feeds it. May be repeated.",
         ),
     ] = None,
     batch_bytes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="What the arrays of a batch may take; 8 MiB.")
+        int | None, typer.Option(min=1, metavar="N", help="The size of a batch in bytes. Default: 8 MiB.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="The number of processes.")] = 1,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS|local", help="Let the workers be actors of a Ray cluster."),
+        typer.Option(metavar="ADDRESS|local", help="Run the workers as actors of a Ray cluster."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an item that cannot be scored; else it is set aside.")
+        bool,
+        typer.Option(
+            "--strict", help="Stop at the first item that cannot be scored, instead of setting it aside."
+        ),
     ] = False,
     report: Report = None,
-    worst: Annotated[int, typer.Option(min=0, help="How many of the worst items the page lists.")] = 20,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst items the report lists.")] = 20,
     lattices: Annotated[
         list[Path] | None,
         typer.Option(
@@ -69,20 +87,18 @@ def score_command(
             metavar="GRAPH.onnx",
             exists=True,
             dir_okay=False,
-            help="A posterior or an alignment that draws the worst items; may be repeated. Without it, what "
-            "the row has.",
+            help="An exported posterior or alignment that draws the worst items in the report. May be "
+            "repeated. Default: those of the row, exported on the fly.",
         ),
     ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="The names of the classes for the page, a line each."),
-    ] = None,
+    tokens: Tokens = None,
 ) -> None:
-    """Run an exported loss on data of yours: one batch, or a corpus item by item.
+    """Score your data with an exported loss: a corpus, item by item, or single batches.
 
-    Of DATA the folder gets items.parquet, set_aside.parquet and totals.json. A run that was broken
-    off goes on where it was when the same command is given again. The exit code is 1 where it cannot go on,
-    and where a file is damaged, so that items are missing that nobody can name.
+    For a corpus, --out becomes a folder with items.parquet, set_aside.parquet and totals.json. To resume an
+    interrupted run, give the same command again.
+
+    The exit code is 1 if the run could not finish, or if a damaged file may have more items than were found.
     """
     of_corpus = {
         "--model": model,
@@ -97,15 +113,15 @@ def score_command(
     }
     given = [*(corpus or []), *(data or [])]
     if bool(inputs) == bool(given):
-        fail("give either DATA or --inputs.")
+        fail("DATA, --inputs: got both, expected one." if given else "expected DATA or --inputs.")
     if inputs:
         unfit = [name for name, value in of_corpus.items() if value]
         if unfit:
-            fail(f"{', '.join(unfit)}: of DATA, not of --inputs.")
+            fail(f"{', '.join(unfit)}: got --inputs, expected DATA.")
         _score_batches(graph, inputs, out)
         return
     if out is None:
-        fail("DATA needs --out, the folder to write to.")
+        fail("--out: got none, expected the folder to write to.")
     names = None if feeds is None else pairs("--feed", feeds)
     from exportable_losses.runtime.corpus.reading import shards
 
@@ -116,7 +132,7 @@ def score_command(
     with wrong_call("DATA"):
         paths = shards(given)
     if report is None and (lattices or tokens):
-        fail("--lattice, --tokens: of --report.")
+        fail("--lattice, --tokens: got no --report, expected one.")
     with wrong_call("--report"):  # before hours of work
         write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
     damaged = _score_corpus(scorer, paths, out, workers=workers, ray=ray, strict=strict)
@@ -155,7 +171,7 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> l
 
         def show(items: int, aside: int, rate: float, means: Mapping[str, float]) -> None:
             so_far = "".join(f", {name} {value:.5g}" for name, value in means.items())
-            status.update(f"{items} items ({aside} set aside), {rate:.0f} a second{so_far}")
+            status.update(f"{items} items ({aside} set aside), {rate:.0f} per second{so_far}")
 
         try:
             found = score_corpus(scorer, paths, out, progress=show, **how)
@@ -166,6 +182,8 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> l
         numbers = (each.get(key) for key in ("value", "numerator", "denominator"))
         table.add_row(name, *("" if number is None else f"{number:.9g}" for number in numbers))
     Console().print(table)
+    for name, (came, taken) in found.get("rounded", {}).items():
+        typer.echo(f"Note: {name} is {came} in the data and was rounded to {taken}, as the graph takes it.")
     lost = found["set_aside"]
     why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
     typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")

@@ -13,43 +13,63 @@ from .program import app, example, fail, wrong_call
 
 @app.command("validate", epilog=example("validate losses --on all --json runtimes.json"))
 def validate_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            exists=True,
+            help="A folder, or one file: .onnx, .pt, .pt2 or .pte.",
+            show_default=False,
+        ),
+    ],
     on: Annotated[
         str | None,
-        typer.Option(metavar="RUNTIME,...|all", help="Which; onnxruntime, torchscript and pt2 without it."),
+        typer.Option(
+            metavar="RUNTIME,...|all",
+            help="The runtimes to run the files on. Default: onnxruntime, torchscript, pt2 and executorch, "
+            "each for its kind of file.",
+        ),
     ] = None,
-    rtol: Annotated[float, typer.Option(min=0.0, help="Allowed, in units of the largest value.")] = 2e-5,
-    atol: Annotated[float, typer.Option(min=0.0, help="Allowed in any case.")] = 2e-5,
-    junit: Annotated[Path | None, typer.Option(dir_okay=False, help="Write JUnit XML to this file.")] = None,
+    rtol: Annotated[
+        float, typer.Option(min=0.0, help="Allowed difference, relative to an output's largest value.")
+    ] = 2e-5,
+    atol: Annotated[float, typer.Option(min=0.0, help="Allowed difference, absolute.")] = 2e-5,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write the results as JUnit XML.")
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write rows, runtimes, versions as JSON.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", dir_okay=False, help="Write the results as JSON, for `compare`."
+        ),
     ] = None,
 ) -> None:
-    """Run every exported file in a folder on the test data beside it.
+    """Run exported files on the test data beside them.
 
-    Reads the files only. With --on the table has a line for each row and a column for each runtime: the
-    largest difference in units in the last place. A runtime that is not here is named with what to install.
-    The exit code is 1 where a file is off, cannot run or has no test data, and where a runtime that was
-    named is not here.
+    With --on the table has a line for each row and a column for each runtime: the largest difference, in
+    units in the last place. A missing runtime is listed with what to install.
+
+    The exit code is 1 if a file is off, does not run or has no test data, or if a runtime that is needed or
+    named is missing.
     """
     from ..checking import runtimes
     from ..checking.runners import DEFAULT, RUNNERS
     from ..checking.validate import validate, write_junit
 
-    names = list(RUNNERS) if on == "all" else on.split(",") if on else DEFAULT
+    names = list(RUNNERS) if on == "all" else on.split(",") if on else None
     with wrong_call("validate"), Console(stderr=True).status("Running the files"):
-        found = validate(folder, names, rtol=rtol, atol=atol)
+        found = validate(path, names, rtol=rtol, atol=atol)
     if junit is not None:
         with wrong_call("--junit"):
             write_junit(found.checks, junit)
     if json_file is not None:
         with wrong_call("--json"):
-            runtimes.write_json(found, folder, json_file)
+            runtimes.write_json(found, path, json_file)
     for name, why in found.absent.items():
         typer.echo(f"{name} is not here: {why}")
-    if not found.checks and found.versions:
-        suffixes = " or ".join(dict.fromkeys(RUNNERS[name].suffix for name in names))
-        fail(f"there is no {suffixes} file in {folder}.", code=1)
+    if not found.checks and (found.versions or not found.absent):
+        suffixes = ", ".join(dict.fromkeys(RUNNERS[name].suffix for name in names or DEFAULT))
+        fail(f"got {path}, expected a file to run ({suffixes}) or a folder of them.", code=1)
     if found.checks:
         Console().print(runtimes.table(runtimes.to_json(found)) if on else parity_table(found.checks))
     wrong = [check for check in found.checks if not check.ok]

@@ -17,7 +17,7 @@ from .executorch_elsewhere import run
 from .placing import placed
 from .plan import Plan, plan
 from .pt2 import dims_of_program, inputs_of, trace
-from .testdata import write_test_data
+from .testdata import place_of, write_test_data
 from .tracing import quiet, sparing
 from .verify import Eager, Tensors, cases, undifferentiated, verified
 
@@ -31,26 +31,26 @@ def to_executorch(
 ) -> None:
     """Lower `module` to ExecuTorch's portable kernels and write it to `path`, with test data beside it.
 
-    ExecuTorch plans its memory before it runs, so that sizes have bounds: those of `inputs` do fit. What a
-    loop carries from step to step has one size only. For a lattice these are the batch and the longest
-    target: pad to them, and give shorter lengths.
+    ExecuTorch plans its memory before it runs, so that sizes have upper bounds: those of `inputs`. What a
+    loop carries from step to step has a fixed size. For a lattice these are the batch and the longest target:
+    pad to them, and pass shorter lengths.
 
-    ExecuTorch may be in an environment of its own, whose Python ``EXPORTABLE_LOSSES_EXECUTORCH`` names. There
-    it also runs the program, before anything is at `path`: on its test data and on inputs of other sizes
-    within the bounds every output has to be that of the module.
+    ExecuTorch may live in a separate environment, whose Python ``EXPORTABLE_LOSSES_EXECUTORCH`` names. Before
+    the file is at `path`, the program runs there on its test data and on inputs of other sizes within the
+    bounds, and every output must equal that of the module.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.
-        path: the file to write, by custom ``.pte``.
-        inputs: example inputs by name, as `to_onnx` takes them; the largest.
-        verify: hold what was written to eager torch. Without it no number is looked at.
+        path: the file to write, usually ``.pte``.
+        inputs: example inputs by name, as in `to_onnx`, of the largest sizes.
+        verify: compare the written program with eager torch. Without it no number is checked.
 
     Raises:
-        Absent: there is no ExecuTorch; the message says what to install.
+        Absent: ExecuTorch is not installed; the message says what to install.
         RuntimeError: the exporter or ExecuTorch does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
-        ValueError: an input that the module does not have, or that does not fit.
-        VerificationError: a `RuntimeError`: an output of the program is not that of the module.
+        ValueError: the module does not have an input of that name, or one does not fit.
+        VerificationError: a `RuntimeError`: an output of the program differs from the module's.
     """
     planned = plan(module, inputs)
     eager = undifferentiated(planned.module, planned)
@@ -69,7 +69,7 @@ def to_executorch(
             raise
         except Exception as error:  # torch has many types for what it cannot do
             raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
-        write_test_data(new.parent / "test_data_set_0", planned.inputs, expected)
+        write_test_data(new.parent / place_of(Path(path), planned.inputs, expected), planned.inputs, expected)
         verified("ExecuTorch", lambda _: _named(planned, next(got)), found, eager)
 
 

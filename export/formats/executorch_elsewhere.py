@@ -7,11 +7,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .errors import Absent, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIABLE = "EXPORTABLE_LOSSES_EXECUTORCH"
 
@@ -48,8 +49,8 @@ def call(*words: str) -> str:
 
 
 def run(
-    jobs: Sequence[tuple[Path, Mapping[str, Tensor]]], lowered: tuple[Path, Path] | None = None
-) -> list[list[Tensor] | str]:
+    jobs: "Sequence[tuple[Path, Mapping[str, Tensor]]]", lowered: tuple[Path, Path] | None = None
+) -> "list[list[Tensor] | str]":
     """The outputs of each program for its inputs, or why there are none.
 
     Args:
@@ -60,6 +61,8 @@ def run(
         Absent: there is no ExecuTorch.
         RuntimeError: it does not take the archive, or its process ends.
     """
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "jobs", Path(folder) / "results"
         in_order = [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from exportable_losses import catalog
+from exportable_losses.runtime.testdata import SHARED
 
 from .executorch import to_executorch
 from .gradients import differentiable, gradients_of
@@ -41,6 +42,8 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     sizes: Mapping[str, Any] | None = None,
     gradients: Sequence[str] = (),
+    *,
+    absolute: bool = False,
 ) -> Prepared:
     """Make a row's module and run it.
 
@@ -49,6 +52,7 @@ def prepare(
         settings: of the module.
         sizes: of the test data, by letter.
         gradients: inputs whose gradients its graph gives too; ``all`` for all that have one, if any.
+        absolute: whether lengths are integers.
 
     Raises:
         KeyError: there is no such row.
@@ -57,7 +61,8 @@ def prepare(
     """
     entry, settings = catalog.get(row), settings or {}
     module = entry.module(**settings)
-    inputs = entry.example_inputs(blank_index=settings.get("blank_index", 0), **sizes or {})
+    blank = settings.get("blank_index", 0)
+    inputs = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes or {})
     try:
         outputs = module(**inputs)
     except (RuntimeError, IndexError) as error:  # torch's own words for what does not fit
@@ -89,7 +94,7 @@ def write(
     row, failed = prepared.entry.name, []
     stem = folder / row / row
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write_test_data(stem.parent / "test_data_set_0", prepared.inputs, prepared.outputs)
+    write_test_data(stem.parent / f"{SHARED}0", prepared.inputs, prepared.outputs)
     for kind in reversed(FORMATS):  # the graph last: its test data have the gradients too
         if kind not in formats or (dtype is not None and kind != "onnx"):
             continue

@@ -37,7 +37,7 @@ from .half import Half, in_half, kept, narrow, rounded
 from .metadata import KEY
 from .placing import placed
 from .plan import Plan, plan
-from .testdata import write_test_data
+from .testdata import place_of, write_test_data
 from .tracing import out_of_place, quiet, sparing
 from .verify import Tensors, cases, dims_of, verify_onnx
 
@@ -63,55 +63,56 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Write `module` to `path` as an ONNX graph, with test data beside it.
 
-    Operators of this package are nodes of the domain `exportable_losses` whose bodies in standard operators
-    are in the file, so that any runtime computes them. So are the lattices of `torch.nn.CTCLoss`,
-    `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` in a forward that calls them. ONNX's
-    test data goes to ``test_data_set_0`` in the folder of `path`: give each graph a folder of its own to keep
-    both together.
+    This package's operators become nodes of the domain `exportable_losses`. The file carries their bodies in
+    standard operators, so that any runtime computes them. The same holds for the lattices of
+    `torch.nn.CTCLoss`, `torch.nn.functional.ctc_loss` and `torchaudio.functional.rnnt_loss` in a model that
+    calls them. ONNX's test data is written beside the graph.
 
-    Of a row every size is dynamic, and inputs and outputs have the catalog's names. Any other module is
-    traced in evaluation mode. A size is dynamic unless `torch.export` finds it fixed, by a weight or because
-    it is one in the example (give a batch of two). A branch on data that only raises is passed, as the
-    example passes it; one that decides what is computed, or whose error something may catch, is refused.
-    Inputs have the names of forward's arguments, outputs those of the dict or named tuple that it returns;
-    else one scalar is ``loss``, one tensor ``output``, and several are ``output_0`` and so on.
+    For a row of the catalog every size is dynamic, and inputs and outputs have the catalog's names. Any other
+    module is traced in evaluation mode. Its sizes are dynamic unless `torch.export` finds one fixed, by a
+    weight or because it is 1 in the example (use a batch of two). A branch on data that can only raise is
+    traced as the example takes it; one that decides what is computed, or whose error may be caught, is
+    refused. Inputs are named after the arguments of forward, outputs after the dict or named tuple that it
+    returns. Otherwise a single scalar is ``loss``, a single tensor ``output``, and several outputs are
+    ``output_0`` and so on.
 
-    Before anything is at `path`, ONNX Runtime runs the graph on its test data and on inputs of other sizes,
-    and every output has to be that of eager torch, every gradient that of autograd. Those of a row are drawn
-    at random, others cut and repeated from the example; what the module itself refuses is not tried.
+    Before the file is at `path`, ONNX Runtime runs the graph on its test data and on inputs of other sizes.
+    Every output must equal that of eager torch, every gradient that of autograd. Inputs of a row are drawn at
+    random; those of another module are cut and repeated from the example, and sizes that the module itself
+    refuses are skipped.
 
-    More than 2 GB of weights go to a file of their own beside the graph, ``model.onnx.data`` beside
-    ``model.onnx``.
+    More than 2 GB of weights go to a separate file, ``model.onnx.data`` beside ``model.onnx``.
 
     Args:
         module: a module of the catalog, or any other that `torch.export` takes.
-        path: the file to write, by custom ``.onnx``.
+        path: the file to write, usually ``.onnx``.
         inputs: example inputs by name, which become the test data. For a row they decide which optional
-            inputs the graph has, the dtypes (lengths are absolute where they are integers, int64 then)
-            and the number of dimensions, and without them they are the catalog's example. Any other
-            module needs them.
-        gradients: inputs whose gradient the graph also gives, as `grad_` and the input's name: that of
-            the first output, or of its sum where it is no scalar; ``"all"`` for all that have one. A weight
-            of such a module that is named here (``head.bias``) becomes an input of the graph.
-        dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and gives such numbers and computes in
+            inputs the graph has, their dtypes (integer lengths make a graph that takes int64 lengths) and
+            their number of dimensions; by default they are the catalog's example. Any other module needs
+            them.
+        gradients: inputs whose gradients the graph also returns, as ``grad_`` and the name of the input:
+            gradients of the first output, or of its sum if it is not a scalar. ``"all"`` stands for every
+            input that has one. A weight of your own module that is named here (``head.bias``) becomes an
+            input of the graph.
+        dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and returns 16 bits and computes in
             float32. Lengths, and the state of `CTCForwardChunk`, stay float32.
         opset: the version of the standard operators.
-        inline: write standard operators alone, for runtimes and tools that know no functions: the bodies of
-            this package's operators in their place, so that no native library computes them.
-        verify: hold what was written to eager torch. Without it no number is looked at.
+        inline: write standard operators only, for runtimes and tools that do not know functions: bodies take
+            the place of this package's nodes, and the native library has nothing to compute.
+        verify: compare the written graph with eager torch. Without it no number is checked.
 
     Returns:
-        The model that was written, without weights that are in a file of their own. Its `repr` is one line.
+        The model that was written, without weights that are in a separate file. Its `repr` is one line.
 
     Raises:
         RuntimeError: the exporter does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
-        ValueError: an input that the module does not have, or that does not fit; a gradient that there
-            is not; an opset that the exporter does not know.
-        VerificationError: a `RuntimeError`: an output of the graph is not that of eager torch. The message
-            says which, by how much and at which sizes; what was at `path` before is still there.
+        ValueError: the module does not have an input of that name, or one does not fit; a gradient does not
+            exist; the exporter does not know the opset.
+        VerificationError: a `RuntimeError`: an output of the graph differs from eager torch. The message says
+            which one, by how much and at which sizes; a file that was at `path` before is still there.
 
-    Example:
+    Examples:
         >>> import exportable_losses as el, tempfile, os
         >>> path = os.path.join(tempfile.mkdtemp(), "ctc_loss.onnx")
         >>> model = to_onnx(el.CTCLoss(blank_index=0), path)
@@ -167,7 +168,7 @@ def to_onnx(
             onnx.checker.check_model(str(new), full_check=True)
         except Exception as error:  # types that do not agree, as the exporter writes some in float64
             raise RuntimeError(f"module: {kind} does not export: {one_line(error)}") from error
-        write_test_data(new.parent / "test_data_set_0", given, expected)
+        write_test_data(new.parent / place_of(Path(path), given, expected), given, expected)
         if verify:
             dims = dims_of(model)
             guards = Guards() if planned.letters else Guards.of(traces, dims)  # a row decides by none

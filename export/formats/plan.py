@@ -156,7 +156,7 @@ def _example(module: nn.Module, entry: catalog.Entry, settings: Mapping[str, Any
     fixed = [{letter: n} for n in sorted(_weighted(settings)) for letter in letters]
     blank = settings.get("blank_index", 0)
     for sizes in ({}, *fixed):
-        inputs = entry.example_inputs(blank_index=blank, **sizes)
+        inputs = entry.example_inputs(blank_index=blank, absolute=False, **sizes)
         if _runs(Positional(module, list(inputs)), inputs):
             return inputs
     return entry.example_inputs(blank_index=blank)

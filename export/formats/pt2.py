@@ -25,7 +25,7 @@ from .metadata import KEY
 from .placing import placed
 from .plan import Plan, plan
 from .sizes import Dims
-from .testdata import write_test_data
+from .testdata import place_of, write_test_data
 from .tracing import quiet, sparing
 from .verify import cases, undifferentiated, verified
 
@@ -43,18 +43,18 @@ def to_pt2(
 ) -> ExportedProgram:
     """Write `module` to `path` as an archive of `torch.export`, with test data beside it.
 
-    ``torch.export.load`` reads it where torch alone is known; AOTInductor and ExecuTorch compile it. In place
-    of this package's operators it has programs of torch's own: a loop is one node, ``scan``, whatever the
-    sizes. Uncompiled such a loop is one of Python: load a file to check it, compile it for speed. Sizes,
-    names and test data are as `to_onnx` has them, but a program is called by the names of its inputs. The
-    archive is loaded and held to the module as there, its outputs alone.
+    ``torch.export.load`` reads it with torch alone; AOTInductor and ExecuTorch compile it. It contains
+    torch's own operators in place of this package's: a loop is one node, ``scan``, whatever the sizes.
+    Uncompiled, such a loop runs in Python: load a file to check it, compile it for speed. Sizes, names and
+    test data are those of `to_onnx`, but a program is called with keyword arguments. The archive is loaded
+    and its outputs are verified in the same way.
 
     Args:
-        module: a module of the catalog, or any other that `torch.export` takes. The losses of torch and
-            torchaudio stay what they are in it.
-        path: the file to write, by custom ``.pt2``.
-        inputs: example inputs by name, as `to_onnx` takes them.
-        verify: hold what was written to eager torch. Without it no number is looked at.
+        module: a module of the catalog, or any other that `torch.export` takes. Losses of torch and
+            torchaudio in it are left as they are.
+        path: the file to write, usually ``.pt2``.
+        inputs: example inputs by name, as in `to_onnx`.
+        verify: compare the written program with eager torch. Without it no number is checked.
 
     Returns:
         The program that was written.
@@ -62,10 +62,10 @@ def to_pt2(
     Raises:
         RuntimeError: the exporter does not take the module; the message says why.
         TypeError: the module is not a row of the catalog and there are no inputs, or one is not a tensor.
-        ValueError: an input that the module does not have, or that does not fit.
-        VerificationError: a `RuntimeError`: an output of the program is not that of the module.
+        ValueError: the module does not have an input of that name, or one does not fit.
+        VerificationError: a `RuntimeError`: an output of the program differs from the module's.
 
-    Example:
+    Examples:
         >>> import exportable_losses as el, tempfile, os, torch
         >>> path = os.path.join(tempfile.mkdtemp(), "l1_loss.pt2")
         >>> program = to_pt2(el.L1Loss(), path)
@@ -87,7 +87,7 @@ def to_pt2(
         raise RuntimeError(f"module: {type(module).__name__} does not export: {reason(error)}") from error
     with placed(path) as new:
         _pack(archive, new)
-        write_test_data(new.parent / "test_data_set_0", planned.inputs, expected)
+        write_test_data(new.parent / place_of(Path(path), planned.inputs, expected), planned.inputs, expected)
         if verify:
             loaded = Positional(torch.export.load(new).module(), list(planned.inputs))
             found = cases(module, planned.inputs, dims_of_program(program, planned), eager)

@@ -1,4 +1,4 @@
-"""ONNX's standard test data: ``input_0.pb`` … and ``output_0.pb`` … in a folder."""
+"""Writing ONNX's test data, which `exportable_losses.runtime.testdata` finds and reads."""
 
 from __future__ import annotations
 
@@ -9,50 +9,63 @@ from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
-import onnx
 import torch
 from onnx import numpy_helper
+
+from exportable_losses.runtime.testdata import SHARED, SUFFIXES, own, read_test_data
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def exported(folder: Path, suffix: str) -> list[tuple[str, Path]]:
-    """The files with a suffix under a folder, each with its row: ``ctc_loss/ctc_loss.pt`` is ``ctc_loss``."""
-    found = []
-    for path in sorted(p for p in folder.rglob(f"*{suffix}") if p.is_file()):
-        row = path.relative_to(folder).with_suffix("")
-        found.append(((row.parent if row.parent.name == row.name else row).as_posix(), path))
-    return found
+    Tensors = Mapping[str, Tensor | np.ndarray]
 
 
-def data_sets(path: Path) -> list[Path]:
-    """The folders of test data that stand beside a file."""
-    return sorted(path.parent.glob("test_data_set_*"))
-
-
-def write_test_data(folder: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+def write_test_data(folder: Path, inputs: Tensors, outputs: Tensors) -> None:
     """Write inputs and outputs to `folder`, in order, replacing what was there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for kind, tensors in (("input", inputs), ("output", outputs)):
         for i, (name, tensor) in enumerate(tensors.items()):
-            proto = numpy_helper.from_array(as_array(tensor.detach().cpu()), name)
+            proto = numpy_helper.from_array(as_array(tensor), name)
             (folder / f"{kind}_{i}.pb").write_bytes(proto.SerializeToString())
 
 
-def as_array(tensor: Tensor) -> np.ndarray:
-    """A tensor of a CPU as an array, of ml_dtypes' type where it is bfloat16."""
+def place_of(path: Path, inputs: Tensors, outputs: Tensors) -> str:
+    """The name of the folder for the test data of a file that is written to `path`.
+
+    It is ONNX's ``test_data_set_0``, which all formats of a model share where it has a folder to itself.
+    Beside another model, or where the other formats are tested on something else, it is a folder of the
+    file's own.
+    """
+    beside = [each for each in path.parent.iterdir() if each.suffix in SUFFIXES and each.name != path.name]
+    others = [each for each in beside if not (path.parent / f"{own(each)}0").is_dir()]
+    alone, shared = f"{own(path)}0", f"{SHARED}0"
+    if (path.parent / alone).is_dir() or any(each.stem != path.stem for each in others):
+        return alone
+    return alone if others and _differ(path.parent / shared, inputs, outputs) else shared
+
+
+def _differ(folder: Path, inputs: Tensors, outputs: Tensors) -> bool:
+    """Whether other test data are there; gradients aside, which a graph alone has."""
+    if not folder.is_dir():
+        return False
+    try:
+        there = read_test_data(folder)
+    except ValueError:  # it is of no use to another file either
+        return False
+    return any(_content(one) != _content(other) for one, other in zip(there, (inputs, outputs), strict=True))
+
+
+def _content(tensors: Tensors) -> dict[str, tuple[object, ...]]:
+    arrays = {name: as_array(each) for name, each in tensors.items() if not name.startswith("grad_")}
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
+def as_array(tensor: Tensor | np.ndarray) -> np.ndarray:
+    """A tensor as an array, of ml_dtypes' type where it is bfloat16."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:  # which numpy does not know by itself
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
-
-
-def read_test_data(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The inputs and the outputs in `folder`, by name."""
-    found: dict[str, dict[str, np.ndarray]] = {"input": {}, "output": {}}
-    for kind, arrays in found.items():
-        for i in range(len(list(folder.glob(f"{kind}_*.pb")))):
-            proto = onnx.TensorProto.FromString((folder / f"{kind}_{i}.pb").read_bytes())
-            arrays[proto.name] = numpy_helper.to_array(proto)
-    return found["input"], found["output"]

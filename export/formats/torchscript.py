@@ -27,26 +27,26 @@ def to_torchscript(
 ) -> None:
     """Script `module` and write it to `path`.
 
-    Before anything is at `path` the script is loaded and run on `inputs` and on others, drawn at random, of
-    other sizes: outputs and gradients have to be those of the module.
+    Before the file is at `path`, the script is loaded and run on `inputs` and on random inputs of other
+    sizes. Outputs and gradients must equal those of the module.
 
     Args:
         module: a module of the catalog.
-        path: the file to write, by custom ``.pt``.
-        inputs: example inputs by name to verify it on; the catalog's without them. The script takes any.
-        custom_ops: call this package's operators where there is one, instead of plain torch. Such
-            a file needs the package (or its library) where it is loaded; others need torch alone.
-        verify: hold what was written to eager torch. Without it no number is looked at.
+        path: the file to write, usually ``.pt``.
+        inputs: example inputs by name for the verification; by default the catalog's. The script takes any.
+        custom_ops: call this package's operators instead of plain torch where there is one. Such a file needs
+            the package (or its library) wherever it is loaded; others need torch alone.
+        verify: compare the written script with eager torch. Without it no number is checked.
 
     Raises:
         TypeError: the module is not a row of the catalog.
-        ValueError: an input that the module does not have, or that is missing.
-        VerificationError: a `RuntimeError`: an output or a gradient of the script is not that of the module.
+        ValueError: the module does not have an input of that name, or one is missing.
+        VerificationError: a `RuntimeError`: an output or a gradient of the script differs from the module's.
 
     Warns:
-        RuntimeWarning: it is not verified, since the module does not take the catalog's example.
+        RuntimeWarning: the module does not take the catalog's example, so that nothing is verified.
 
-    Example:
+    Examples:
         >>> import exportable_losses as el, tempfile, os, torch
         >>> path = os.path.join(tempfile.mkdtemp(), "l1_loss.pt")
         >>> to_torchscript(el.L1Loss(), path)

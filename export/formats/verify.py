@@ -171,7 +171,7 @@ def _rounded(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 def arrays(found: Tensors | Arrays) -> dict[str, np.ndarray]:
     """All of them as arrays."""
-    return {n: as_array(x.detach().cpu()) if isinstance(x, Tensor) else x for n, x in found.items()}
+    return {name: as_array(each) for name, each in found.items()}
 
 
 # Files of torch

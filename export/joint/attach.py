@@ -10,17 +10,18 @@ from typing import Any, Literal, get_args
 
 import onnx
 from onnx import TensorProto
-from torch import nn
+from torch import Tensor, nn
 
 from exportable_losses import catalog
 from exportable_losses.runtime.metadata import Loss, parsed
 
 from ..formats.metadata import KEY, describe
 from ..formats.onnx import to_onnx
+from ..formats.verify import Arrays, Case, arrays
 from .files import load, write
 from .fit import Given, dims_of
 from .join import Names, join
-from .verify import verify_joint
+from .verify import cases_of, verify_joint
 from .versions import convert, follow, opset_of
 
 Scores = Literal["logits", "probs", "log_probs"]
@@ -35,39 +36,42 @@ def attach(
     inputs: Mapping[str, str],
     scores: Scores = "logits",
     layout: Layout = "BTC",
+    example: Mapping[str, Tensor] | None = None,
     verify: bool = True,
 ) -> onnx.ModelProto:
-    """Write one graph of a model and a loss: the model's inputs and what else the loss takes in, both out.
+    """Join a model and a loss into one graph, which takes and returns what both take and return.
 
-    The model keeps its names, its weights and its metadata. What the loss brings is renamed where the
-    model has the name already. A model older than opset 18 is converted to it; where it is newer, the
-    loss follows. Weights in external data are not loaded: in another folder than the model's, `path`
-    gets a copy of them beside it.
+    The model keeps its names, weights and metadata. Names of the loss that the model already has are changed.
+    A model older than opset 18 is converted to it; for a newer one the loss is converted. Weights in external
+    data are not loaded: if `path` is in another folder than the model, they are copied beside it.
 
-    Before anything is at `path`, ONNX Runtime runs the graph on random inputs of two sizes, and every output
-    has to be that of the model and the loss one after the other. A module is held to eager torch as `to_onnx`
-    does.
+    Before the file is at `path`, ONNX Runtime runs the graph on random inputs of two sizes, and every output
+    must equal that of the model followed by the loss. A module is also verified against eager torch, as in
+    `to_onnx`. The first inputs and outputs become test data beside the file, as in `to_onnx`.
 
     Args:
         model: an ``.onnx`` file.
         loss: a module of the catalog, or the ``.onnx`` file it was exported to.
         path: the file to write.
-        inputs: for each input of the loss that the model computes, the model's output.
-        scores: what the model gives where the loss takes scores of classes: ``logits`` (before any
-            softmax), ``probs`` or ``log_probs``. What has to stand between is put there.
-        layout: the first two dimensions of what the model gives: ``BTC`` batch first, ``TBC`` time first.
-        verify: hold what was written to its parts. Without it no number is looked at.
+        inputs: for each input of the loss that the model computes, the name of the model's output.
+        scores: what the model returns as class scores: ``logits`` (before any softmax), ``probs`` or
+            ``log_probs``. The operators that convert them are added.
+        layout: the first two dimensions of the model's output: ``BTC`` batch first, ``TBC`` time first.
+        example: inputs of the graph by name, for a model that does not take random numbers: verified too, and
+            the test data. What it lacks of the loss's inputs is random. A module is exported with lengths of
+            its kind: of integers the graph takes frames and labels.
+        verify: compare the written graph with its parts. Without it no number is checked.
 
     Returns:
         The model that was written, external data not loaded. Its `repr` is one line.
 
     Raises:
-        FileNotFoundError: a file is not there, or a file with external data.
+        FileNotFoundError: a file, or one with external data, does not exist.
         TypeError: the module is not a row of the catalog.
-        ValueError: a file is of another kind, or something does not fit: an output that the model does
-            not have, its type, its rank, its number of classes.
+        ValueError: a file is of another kind, or model and loss do not fit: the model lacks an output, or it
+            has another type, rank or number of classes; or they do not take the example.
 
-    Example:
+    Examples:
         A recogniser that gives probabilities ``[batch, time, classes]``::
 
             attach("model.onnx", el.CTCLoss(), "joint.onnx", inputs={"log_probs": "probs"}, scores="probs")
@@ -79,7 +83,7 @@ def attach(
     with tempfile.TemporaryDirectory() as folder:
         part: str | os.PathLike[str] = Path(folder) / "loss.onnx"
         if isinstance(loss, nn.Module):
-            added, about = _export(loss, joint, inputs, Path(part), verify)
+            added, about = _export(loss, joint, inputs, example or {}, Path(part), verify)
         else:
             added, about = _load_loss(loss)
             part = loss
@@ -88,10 +92,25 @@ def attach(
         follow(added, opset_of(joint))
         names = join(joint, added, given)
         _describe(joint, about, given, names)
-        write(
-            joint, model, path, lambda new: verify_joint(new, model, part, given, names) if verify else None
-        )
+
+        def proven(new: Path) -> tuple[Arrays, Arrays] | None:
+            found, apart = cases_of(model, part, given, names, example)
+            if verify:
+                verify_joint(new, found, apart)
+            return _in_order(joint, found[0]) if found else None
+
+        write(joint, model, path, proven)
     return joint
+
+
+def _in_order(joint: onnx.ModelProto, case: Case) -> tuple[Arrays, Arrays]:
+    """The inputs and the outputs of a case in the order of the graph."""
+    of_case = (joint.graph.input, arrays(case.inputs)), (joint.graph.output, arrays(case.outputs))
+    inputs, outputs = (
+        {value.name: found[value.name] for value in values if value.name in found}  # not an initializer
+        for values, found in of_case
+    )
+    return inputs, outputs
 
 
 def _any_of(words: Iterable[str]) -> str:
@@ -99,7 +118,12 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _export(
-    loss: nn.Module, model: onnx.ModelProto, inputs: Mapping[str, str], path: Path, verify: bool
+    loss: nn.Module,
+    model: onnx.ModelProto,
+    inputs: Mapping[str, str],
+    like: Mapping[str, Tensor],
+    path: Path,
+    verify: bool,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
     about, entry = json.loads(describe(loss)), catalog.find(loss)
@@ -113,7 +137,9 @@ def _export(
         sizes[letter] = dims[-1]
     if "T?" in first.dims.split() and len(dims) == first.fixed:
         sizes["T"] = None
-    example = entry.example_inputs(blank_index=blank, **sizes)
+    lengths = [like[value.name] for value in entry.inputs if value.is_length and value.name in like]
+    absolute = any(not tensor.is_floating_point() for tensor in lengths)
+    example = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes)
     if "T" in sizes:  # without frames there are no lengths either
         example = {value.name: example[value.name] for value in entry.inputs if not value.optional}
     if scores and scores[0].type.tensor_type.elem_type == TensorProto.DOUBLE:

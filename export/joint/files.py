@@ -10,7 +10,10 @@ import onnx
 from onnx import TensorProto
 
 from exportable_losses.runtime.files import check_regular
+from exportable_losses.runtime.testdata import own
 
+from ..formats.testdata import place_of, write_test_data
+from ..formats.verify import Arrays
 from ..nodes.protos import all_tensors
 
 
@@ -31,11 +34,12 @@ def write(
     joint: onnx.ModelProto,
     model: str | os.PathLike[str],
     path: str | os.PathLike[str],
-    verify: Callable[[Path], None],
+    proven: Callable[[Path], tuple[Arrays, Arrays] | None],
 ) -> None:
-    """Put the file at `path`, with a copy of the model's external data where it lies elsewhere.
+    """Put the file at `path`, with its test data, and with a copy of external data that lies elsewhere.
 
-    Before that it is given to `verify`, which raises an error where it should not be there.
+    Before that it is given to `proven`, which gives the test data, or raises an error where the file should
+    not be there.
     """
     source, target = Path(model).parent, Path(path)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".attach") as folder:
@@ -48,9 +52,13 @@ def write(
         try:
             new.write_bytes(joint.SerializeToString())
             _check(new, model)
-            verify(new)
+            test_data = proven(new)
             for name in copies:
                 os.replace(Path(folder) / name, target.parent / name)
+            if test_data is None:  # what an earlier file had is of another graph
+                shutil.rmtree(target.parent / f"{own(target)}0", ignore_errors=True)
+            else:
+                write_test_data(target.parent / place_of(target, *test_data), *test_data)
             os.replace(new, target)
         finally:
             new.unlink(missing_ok=True)

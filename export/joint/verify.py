@@ -19,7 +19,7 @@ from exportable_losses.contract import Contract
 from exportable_losses.runtime import LossSession
 
 from ..formats.errors import one_line
-from ..formats.verify import Case, Tensors, arrays, verified
+from ..formats.verify import Case, Run, Tensors, arrays, verified
 from .fit import Dim, Given, dims_of
 from .join import Names
 
@@ -31,35 +31,71 @@ _DRAW: Sequence[Callable[[list[int]], Tensor]] = (torch.randn, torch.rand)
 _ENOUGH = 2
 
 
-def verify_joint(
-    path: Path, model: str | os.PathLike[str], loss: str | os.PathLike[str], given: Given, names: Names
-) -> None:
-    """Hold the graph at `path` to the model and the loss that it was made of, as files.
+def cases_of(
+    model: str | os.PathLike[str],
+    loss: str | os.PathLike[str],
+    given: Given,
+    names: Names,
+    example: Tensors | None,
+) -> tuple[list[Case], Run]:
+    """Inputs of the joint graph with the outputs of its two parts, and what computes these.
 
-    What the model takes nobody knows: it is fed random numbers, of sizes at which it runs.
+    The `example` comes first, with random numbers for what it lacks of the loss's inputs. The others are
+    random, of sizes at which the model runs: what it takes nobody knows.
 
     Raises:
-        VerificationError: an output of the graph is not that of the two.
+        ValueError: the model or the loss does not take the example.
 
     Warns:
-        RuntimeWarning: the model does not run on what was drawn.
+        RuntimeWarning: there is no case, since the model does not run on what was drawn.
     """
     try:
         apart = _Apart(model, loss, given, names)
     except Exception as error:
         _warn(f"ONNX Runtime does not load the model: {one_line(error)}")
-        return
+        return [], lambda _: {}
     problems: list[str] = []
     found = list(itertools.islice(_cases(apart, problems), _ENOUGH))
+    if example is not None:
+        found.insert(0, _case_of(apart, example))
     if not found:
-        _warn(f"the model does not run on random inputs: {problems[-1]}")
-        return
+        _warn(f"the model does not run on random inputs: {problems[-1]}; give an example")
+    return found, apart
+
+
+def verify_joint(path: Path, found: Sequence[Case], apart: Run) -> None:
+    """Hold the graph at `path` to the model and the loss that it was made of.
+
+    Raises:
+        VerificationError: an output of the graph is not that of the two.
+    """
     joint = LossSession(path, native=False)
     verified("onnxruntime", lambda inputs: joint.run(arrays(inputs)), found, apart)
 
 
 def _warn(why: str) -> None:
-    warnings.warn(f"the joint graph is not verified: {why}", RuntimeWarning, stacklevel=4)
+    what = "the joint graph is not verified and has no test data"
+    warnings.warn(f"{what}: {why}", RuntimeWarning, stacklevel=6)
+
+
+def _case_of(apart: "_Apart", example: Tensors) -> Case:
+    called = {name: (apart.model, name) for name in apart.model.inputs}
+    called |= {name: (apart.loss, of_loss) for of_loss, name in apart.names.inputs.items()}
+    unknown = [name for name in example if name not in called]
+    missing = [name for name in apart.model.inputs if name not in example]
+    if unknown or missing:
+        got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
+        raise ValueError(f"example: {got}, expected {', '.join(called)}")
+    try:
+        inputs: dict[str, Tensor] = {}
+        for name, array in arrays(example).items():
+            part, of_part = called[name]
+            inputs[name] = torch.from_numpy(part.cast(of_part, array))
+        scores = apart.scores(apart.model.run(arrays({name: inputs[name] for name in apart.model.inputs})))
+        inputs = {**apart.others(scores, seed=0), **inputs}
+        return Case(inputs, apart(inputs), {})
+    except Exception as error:  # whatever the model and the loss say of it
+        raise ValueError(f"example: {one_line(error)}") from error
 
 
 class _Apart:

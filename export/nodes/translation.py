@@ -184,21 +184,21 @@ def _any(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) 
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """The table that `torch.onnx.export` takes as `custom_translation_table`.
+    """A table for the `custom_translation_table` of `torch.onnx.export`.
 
-    With it a model exports that calls one of this package's losses, `torch.nn.CTCLoss`,
+    With it you can export a model that calls a loss of this package, `torch.nn.CTCLoss`,
     `torch.nn.functional.ctc_loss` or `torchaudio.functional.rnnt_loss`. Import torchaudio before the call.
-    What comes out are nodes of the domain ``exportable_losses``: `add_bodies` puts the functions behind them
-    into the file. Some of torch's operators are in the table because the exporter's own translation loses
-    precision or time. `to_onnx` does all of this by itself.
+    The losses become nodes of the domain ``exportable_losses``, and `add_bodies` adds their functions to the
+    file. The table also replaces translations of the exporter that lose precision or time. `to_onnx` does all
+    of this for you.
 
-    The gradient of `ctc_loss` in a graph follows torch's convention: it is the gradient in the logits behind
-    a log-softmax, and zero where the cost is infinite.
+    The gradient of `ctc_loss` in a graph follows torch's convention: it is the gradient with respect to the
+    logits behind a log-softmax, and zero where the cost is infinite.
 
     Returns:
-        From torch's operators to functions that make nodes.
+        A mapping from torch's operators to functions that make nodes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Recogniser(torch.nn.Module):
         ...     def forward(self, logits, targets, frames, labels):
@@ -263,19 +263,19 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def add_bodies(program: torch.onnx.ONNXProgram) -> torch.onnx.ONNXProgram:
-    """Put the function behind each node of our domain into the program, so that any runtime computes it.
+    """Add the functions of this package's nodes to a program, so that any runtime computes it.
 
     Args:
-        program: what `torch.onnx.export` returned with `translations()`.
+        program: the result of `torch.onnx.export` with `translations()`.
 
     Returns:
         The same program.
 
     Raises:
-        ValueError: it has such nodes in float32 and in float64 (one name stands for one function), or an
-            opset in which the bodies mean something else.
+        ValueError: the program has such nodes in both float32 and float64 (each function has one dtype), or
+            an opset in which the bodies would have another meaning.
 
-    Example:
+    Examples:
         Save it afterwards::
 
             program = torch.onnx.export(model, batch, custom_translation_table=translations(), dynamo=True)

@@ -43,12 +43,15 @@ _chosen: list[str] = []
 
 @contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
-    """Have `name` compute the lattices inside a `with` block.
+    """Choose the computer of the lattices within a `with` block.
+
+    Args:
+        name: ``native``, ``cuda``, ``torchaudio``, ``numba`` or ``torch``.
 
     Raises:
         ValueError: there is no such computer.
 
-    Example:
+    Examples:
         >>> import torch, exportable_losses as el
         >>> with using("torch"):
         ...     loss = el.CTCLoss()(torch.zeros(1, 2, 3), torch.tensor([[1]]), torch.ones(1), torch.ones(1))

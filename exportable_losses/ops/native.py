@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..library import about as about_library
 from ..library import library_path, load
 from .scores import computed
 
@@ -102,7 +103,6 @@ def _declare(library: ctypes.CDLL) -> None:
     library.exportable_losses_edit_counts.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int]
     library.exportable_losses_huge_pages.restype = None
     library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    library.exportable_losses_instruction_set.restype = ctypes.c_char_p
 
 
 def unavailable(scores: Tensor) -> str:
@@ -120,16 +120,9 @@ def unavailable_on(device: torch.device) -> str:
 
 
 def about() -> dict[str, str]:
-    """The library's path, version and the instruction set it runs on; empty without a library."""
-    library = _library()
-    if library is None:
-        return {}
-    isa = library.exportable_losses_instruction_set()
-    return {
-        "path": library_path() or "",
-        "version": library.exportable_losses_version().decode(),
-        "instruction set": isa.decode() if isa else "none: EXPORTABLE_LOSSES_ISA names no known one",
-    }
+    """What `library.about` says of the library; empty without one."""
+    path = library_path()
+    return {} if path is None else about_library(path)
 
 
 def _run(

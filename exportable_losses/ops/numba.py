@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..missing import install
 from .ctc import poison, poisoned
 from .scores import computed, widened
 
@@ -25,14 +26,13 @@ def _kernels(device: str) -> ModuleType:
 @functools.cache
 def _why_not(device: str) -> str:
     """Why Numba does not compute on such a device, or nothing."""
-    extra = "numba" if device == "cpu" else "numba-cuda"
-    install = f"pip install 'exportable-losses[{extra}]'"
+    how = install("numba" if device == "cpu" else "numba-cuda")
     try:
         kernels = _kernels(device)
         if device == "cuda" and not kernels.is_available():
-            return f"Numba finds no CUDA driver, device or toolkit; where the first two are: {install}"
+            return f"Numba finds no CUDA driver, device or toolkit; where the first two are: {how}"
     except ModuleNotFoundError as error:
-        return f"{error.name} is not installed: {install}"
+        return f"{error.name} is not installed: {how}"
     except Exception as error:  # a NumPy that it does not know, a compiler that is missing: whatever it says
         what = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return f"Numba does not load: {what}"

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 
 import exportable_losses
+from exportable_losses.library import about as about_library
 
-from ..native import instruction_set
 from .scorer import Scorer
 
 
@@ -35,7 +35,7 @@ def environment(scorer: Scorer) -> dict[str, Any]:
         "exportable_losses": exportable_losses.__version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
-        "native library": False if library is None else instruction_set(library),
+        "native library": False if library is None else about_library(library)["instruction set"],
         "machine": platform.machine(),
     }
 

@@ -21,6 +21,8 @@ from exportable_losses.legal import check_type, illegal, refuse
 from ..metadata import Loss
 from ..npy import MOST
 from ..session import LossSession
+from .arrays import Arrays
+from .casts import Casts
 from .columns import Column
 from .lengths import as_taken, counted, numbers
 from .totals import COMPOSED, columns_of, item_value, weight_of
@@ -34,7 +36,7 @@ _STEPS = (2, 1)
 def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
     """The next number of a grid that has `2**steps` numbers from each power of two to the next.
 
-    Example:
+    Examples:
         >>> grid_size([0, 5, 9, 11, 17, 400], 2).tolist()
         [1, 5, 10, 12, 20, 448]
     """
@@ -56,6 +58,7 @@ class Items:
         size: how much of the first size that is padded counts, frames as a rule; else the numbers of the
             first array, `[N]`.
         weights: what an item weighs in each total that is a mean, `[N]` by output.
+        shapes: of the arrays that the graph gives for each item, `[N, R]` by output.
     """
 
     rows: np.ndarray
@@ -64,31 +67,32 @@ class Items:
     padded: Mapping[str, np.ndarray]
     size: np.ndarray
     weights: Mapping[str, np.ndarray]
+    shapes: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def part(self, rows: slice | np.ndarray) -> Items:
         """Some of them."""
-        lengths, padded, weights = (
+        lengths, padded, weights, shapes = (
             {name: values[rows] for name, values in each.items()}
-            for each in (self.lengths, self.padded, self.weights)
+            for each in (self.lengths, self.padded, self.weights, self.shapes)
         )
         columns = {name: column.part(rows) for name, column in self.columns.items()}
-        return Items(self.rows[rows], columns, lengths, padded, self.size[rows], weights)
+        return Items(self.rows[rows], columns, lengths, padded, self.size[rows], weights, shapes)
 
     @staticmethod
     def join(parts: Sequence[Items]) -> Items:
         """Items of one graph, one behind the other."""
         if len(parts) == 1:
             return parts[0]
-        lengths, padded, weights = (
+        lengths, padded, weights, shapes = (
             {name: np.concatenate([each[name] for each in some]) for name in some[0]}
-            for some in zip(*((part.lengths, part.padded, part.weights) for part in parts), strict=True)
+            for some in zip(*((p.lengths, p.padded, p.weights, p.shapes) for p in parts), strict=True)
         )
         columns = {name: Column.join([part.columns[name] for part in parts]) for name in parts[0].columns}
         rows, size = (np.concatenate(each) for each in zip(*((p.rows, p.size) for p in parts), strict=True))
-        return Items(rows, columns, lengths, padded, size, weights)
+        return Items(rows, columns, lengths, padded, size, weights, shapes)
 
     def alike(self) -> Iterator[Items]:
         """Those that are padded to the same shapes, together."""
@@ -136,6 +140,9 @@ class Batches:
         self._axes = {name: self._axis(name) for name in session.inputs}
         self._dtypes = {name: session.dtype(name) for name in session.inputs}
         self._terms = {name: self._item_terms(name) for name in self._axes}
+        others = [] if self.whole else [name for name in loss.outputs.values() if name not in self.columns]
+        self._arrays = Arrays(session, others, self._batch, self._letters)
+        self.casts = Casts()
         parts = [name for name in self.columns if name in session.dims]
         # Signals and images without lengths seldom share a size, and onnxruntime's matrix products and
         # convolutions of several differ from those of one in the last bit; so does its exponential with the
@@ -229,16 +236,19 @@ class Batches:
         for name, each in padded.items():
             self._refuse_huge(name, shapes[name], each)
         size = sizes[next(iter(self._padded))] if self._padded else first
-        return Items(rows, arrays, lengths, padded, size, self._weights(len(rows), sizes, arrays))
+        weights, of_arrays = self._weights(len(rows), sizes, arrays), self._arrays.shapes(len(rows), sizes)
+        return Items(rows, arrays, lengths, padded, size, weights, of_arrays)
 
     def _cast(self, name: str, column: Column) -> Column:
         """Arrays in the dtype that the graph takes."""
-        dtype = column.values[0].dtype
-        if dtype == self._dtypes[name]:
+        dtype, wanted = column.values[0].dtype, self._dtypes[name]
+        if dtype == wanted:
             return column
-        found = Column.of([self.session.cast(name, array) for array in column])
+        found = Column.of([self.casts(name, array, wanted) for array in column])
         if name in self._entries:
-            check_type(name, self._entries[name].legal, dtype)
+            # a list of Python's has integers where no number is anything else
+            taken = wanted if dtype.kind in "iu" and wanted.kind == "f" else dtype
+            check_type(name, self._entries[name].legal, taken)
         return found
 
     def _refuse_nan(self, columns: Mapping[str, Column]) -> None:
@@ -350,15 +360,18 @@ class Batches:
             return {name: (self.session.dtype(name), 1) for name in self._axes}
         parts = {name for name in self.columns if name in self.session.dims and name not in self.totals}
         ranks = {name: len(self.session.dims[name]) - self.together for name in parts}
-        return {name: (np.dtype(np.float64), ranks.get(name, 0)) for name in self.columns}
+        found = {name: (np.dtype(np.float64), ranks.get(name, 0)) for name in self.columns}
+        return {**found, **self._arrays.kinds}
 
     def kept(self, items: Items) -> dict[str, list[np.ndarray]]:
         """What is kept of each item where the graph sees all at once, in the end: its arrays."""
         return {name: list(items.columns[name]) for name in self._axes}
 
-    def values(self, items: Items, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What each item gave: the columns of `columns`, a row an item."""
-        found = {}
+    def values(self, items: Items, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What each item gave: the columns of `columns`, and its arrays, a row an item."""
+        found: dict[str, Any] = {
+            name: self._arrays.cut(name, outputs[name], shapes) for name, shapes in items.shapes.items()
+        }
         for name in self.columns:
             if name not in outputs:
                 continue

@@ -20,6 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from exportable_losses.missing import install
+
 from .about import environment
 from .formats import is_url
 from .reading import Window, by_run
@@ -31,7 +33,7 @@ try:
     import ray
     import ray.data
 except ModuleNotFoundError as error:
-    needed = f"ray: {error.name} is not installed, expected pip install 'exportable-losses[ray]'"
+    needed = f"ray: {error.name} is not installed, expected {install('ray')}"
     raise ModuleNotFoundError(needed, name=error.name) from error
 
 LOCAL = "local"

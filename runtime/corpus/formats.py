@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from exportable_losses.missing import install
+
 from ..files import leads_nowhere
 from .archives import tar_archive, zip_archive
 from .columns import column_of
@@ -40,7 +42,7 @@ def filesystems() -> Any:
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        message = "data: got a URL, for which fsspec is needed: pip install 'exportable-losses[corpus]'"
+        message = f"data: got a URL, for which fsspec is needed: {install('corpus')}"
         raise ValueError(message) from error
     return fsspec
 

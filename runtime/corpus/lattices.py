@@ -26,7 +26,7 @@ class Lattices:
     Raises:
         ValueError: a graph takes what the scored one does not, or none gives posteriors.
 
-    Example:
+    Examples:
         Where all three files are exported with the same `blank_index`::
 
             scorer, data = Scorer("ctc_loss.onnx"), shards(["dev.parquet"])
@@ -66,11 +66,9 @@ class Lattices:
         outputs: dict[str, np.ndarray] = {}
         for graph in self._graphs:
             outputs |= graph(**{name: feed[name] for name in graph.inputs})
-        names = None
-        if self._tokens is not None and "tokens" in outputs:
-            labels = [int(label) for label in outputs["tokens"][0] if label >= 0]
-            names = [self._tokens[x] if x < len(self._tokens) else str(x) for x in labels]
+        if "targets" in feed:
+            outputs.setdefault("tokens", feed["targets"])
         file = io.BytesIO()
-        figure = plot(outputs, tokens=names)
+        figure = plot(outputs, classes=self._tokens if "tokens" in outputs else None)
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})  # the same bytes each time
         return file.getvalue()

@@ -136,6 +136,10 @@ def _write(path: str | Path, template: str, **values: Any) -> None:
 def _about(run: Run) -> dict[str, Any]:
     about = run.about
     files = [("graph", about["graph"]), *([("model", about["model"])] if about.get("model") else [])]
+    rounded = {
+        f"{name} rounded": f"from {came} to {taken}"
+        for name, (came, taken) in about.get("rounded", {}).items()
+    }
     return {
         "row": about["graph"]["row"],
         "path": str(run.path),
@@ -144,7 +148,7 @@ def _about(run: Run) -> dict[str, Any]:
         "files": [(what, file["file"], file["sha256"]) for what, file in files],
         "data": about["data"],
         "settings": about["graph"]["settings"],
-        "environment": {"graph written by": about["graph"]["version"], **about["environment"]},
+        "environment": {"graph written by": about["graph"]["version"], **about["environment"], **rounded},
     }
 
 

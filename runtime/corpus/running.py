@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from .about import about
 from .reading import WINDOW_BYTES, Window, by_run, fingerprint, shards, windows
 from .results import Results
-from .scorer import Scorer
+from .scorer import Scorer, rounded_of
 from .totals import Totals
 
 _AHEAD = 2  # windows that a worker knows of
@@ -40,36 +40,36 @@ def score_corpus(
     progress: Progress | None = None,
     window_bytes: int = WINDOW_BYTES,
 ) -> dict[str, Any]:
-    """Score a corpus into a folder, or go on with a run that did not get to its end.
+    """Score a corpus into a folder, or resume an interrupted run.
 
-    The results are equal to the last bit however many workers there are, whatever the batches, and
-    wherever the run was broken off.
+    The results are the same to the last bit for any number of workers, any batches, and wherever a run was
+    interrupted.
 
     Args:
-        scorer: of the graph.
-        data: files, folders, patterns, or URLs of them: see `reading`.
-        out: the folder: see `results`.
-        workers: processes, each with one thread of ONNX Runtime where there are several. They are started
-            anew: a script that asks for them keeps its own work under ``if __name__ == "__main__"``.
-        ray: the address of a Ray cluster, whose actors the workers are then, or ``"local"``: see `cluster`.
-        strict: stop at the first item that cannot be scored; else it is set aside.
-        progress: is told now and then how many items are done, how many of them are set aside, how many come
-            in a second, and what each output comes to so far.
-        window_bytes: how much data a window has, about; a run that is taken up again loses one at most.
+        scorer: the scorer of the graph.
+        data: files, folders, patterns, or URLs of them.
+        out: the folder for the results.
+        workers: the number of processes, each with one thread of ONNX Runtime if there are several. They are
+            spawned: a script that uses them keeps its own work under ``if __name__ == "__main__"``.
+        ray: the address of a Ray cluster whose actors are the workers, or ``"local"``.
+        strict: stop at the first item that cannot be scored, instead of setting it aside.
+        progress: called from time to time with the number of items done, the number of those set aside, the
+            items per second, and the value of each output so far.
+        window_bytes: the approximate size of a window of data; a resumed run repeats at most one.
 
     Returns:
-        What ``totals.json`` holds; there, a number that is not finite is a string. In `data`, `damaged` says
-        of a shard why it may have more items than were found.
+        The content of ``totals.json``, where a number that is not finite is a string. In `data`, `damaged`
+        says of a shard why it may have more items than were found.
 
     Raises:
-        ValueError: the data or the folder are not what they should be, no item could be scored, or
-            `strict` and an item cannot.
-        BlockingIOError: another run writes to the folder at this moment.
-        OSError: a shard is not there, the disk is full, no cluster answers: the same call goes on from there.
-        RuntimeError: a worker died: the same. Ray starts another first.
-        ModuleNotFoundError: `ray` is given, and not installed.
+        ValueError: the data or the folder are not valid, no item could be scored, or `strict` is set and one
+            could not.
+        BlockingIOError: another run is writing to the folder.
+        OSError: a shard is missing, the disk is full, or no cluster answers. The same call resumes the run.
+        RuntimeError: a worker died. The same call resumes the run; Ray starts another worker first.
+        ModuleNotFoundError: `ray` is set, but Ray is not installed.
 
-    Example:
+    Examples:
         Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
 
             score_corpus(Scorer("ctc_loss.onnx"), ["dev.parquet"], "scores")["totals"]["loss"]["value"]
@@ -155,13 +155,14 @@ def _add(totals: Totals, table: pa.Table) -> None:
     if not len(table):
         return
     columns = {}
-    for name in table.column_names:
+    for name in (name for name in table.column_names if name in totals.columns):
         column = table[name].combine_chunks()
         if pa.types.is_list(column.type):
             columns[name] = column.flatten().to_numpy().reshape(len(table), -1)
-        elif name not in ("id", "size", "reason"):
+        else:
             columns[name] = column.to_numpy()
-    totals.add(columns)
+    if columns:
+        totals.add(columns)
 
 
 def _finish(
@@ -176,10 +177,12 @@ def _finish(
     rows, items, lost = [0] * len(paths), 0, 0
     damaged = {window.shard: window.lost for window in planned if window.lost}
     kept: dict[str, list[np.ndarray]] = {}
+    rounded: dict[str, list[str]] = {}
     merged = results.merge(planned, scorer.schema)
     for window, table in zip(planned, merged, strict=True):
         rows[window.shard] += 0 if window.lost else window.rows
         items, lost = items + len(table), lost + window.rows - len(table)
+        rounded |= rounded_of(table)
         if scorer.batches.whole:
             for name in scorer.columns:
                 kept.setdefault(name, []).append(table[name].combine_chunks().flatten().to_numpy())
@@ -198,6 +201,8 @@ def _finish(
     for shard, reason in damaged.items():
         data[shard]["damaged"] = reason
     summary = {**what, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
+    if rounded:
+        summary["rounded"] = rounded
     results.finish(summary)
     return summary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import os
 import queue
 import threading
@@ -15,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from ..session import LossSession, cast, open_session, session_options
+from ..session import LossSession, dtype_of, open_session, session_options
 from .alone import counted_apart, refuse_unaligned
 from .batches import Batches, Items
+from .casts import Casts
 from .columns import Column
 from .reading import Reader, Window
 from .rows import Rows
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 BATCH_BYTES = 8 << 20
 _AHEAD = 2  # batches that wait
+_ROUNDED = b"rounded"
 # what is wrong with an item, and not with the program or the machine
 _WRONG = (TypeError, ValueError, Fail, InvalidArgument, RuntimeException)
 
@@ -45,6 +48,7 @@ class End:
     window: Window
     ids: list[str]
     aside: dict[int, str]
+    rounded: dict[str, tuple[str, str]]
 
 
 class Scorer:
@@ -52,20 +56,20 @@ class Scorer:
 
     Args:
         graph: an exported loss, or one attached to a model.
-        model: an ONNX model that runs first, on one item at a time, without anything padded.
-        inputs: the loss's inputs that are outputs of the model, as ``{"log_probs": "logits"}``; without it
-            those that share a name.
-        batch_bytes: what the arrays of a batch may take.
-        native: as of `LossSession`.
-        providers: as of `LossSession`.
-        threads: as of `LossSession`.
+        model: an ONNX model that runs first, on one item at a time and without padding.
+        inputs: the inputs of the loss that are outputs of the model, as ``{"log_probs": "logits"}``; by
+            default those that share a name.
+        batch_bytes: the largest size of the arrays of a batch.
+        native: as in `LossSession`.
+        providers: as in `LossSession`.
+        threads: as in `LossSession`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the graph does not say what it takes, or nothing of it adds up over a corpus; or the
+        ValueError: the graph has no metadata of its inputs, none of its outputs adds up over a corpus, or the
             model does not fit it.
 
-    Example:
+    Examples:
         Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
 
             scorer = Scorer("ctc_loss.onnx")
@@ -100,7 +104,8 @@ class Scorer:
         self.batches = Batches(self.session)
         self._model = None
         if model is not None:
-            self._model = _Model(model, self.session.inputs, inputs, providers, threads)
+            taken, casts = self.session.inputs, self.batches.casts
+            self._model = _Model(model, taken, inputs, providers, threads, casts)
         elif inputs:
             raise ValueError(f"inputs: got {', '.join(inputs)}, expected none without a model")
         self.columns = self._model.columns if self._model else self.session.inputs
@@ -110,12 +115,12 @@ class Scorer:
         return functools.partial(Scorer, **self.settings), ()
 
     def score_window(self, window: Window) -> pa.Table:
-        """The items of one window: see `score`."""
+        """Score the items of one window; `score` describes the table."""
         ((_, table),) = self.score([window])
         return table
 
     def feed(self, row: Rows) -> dict[str, np.ndarray]:
-        """What goes into the graph for an item alone.
+        """The inputs of the graph for a single item.
 
         Raises:
             ValueError: the item cannot be scored.
@@ -127,13 +132,13 @@ class Scorer:
         return self.session.checked(self.batches.collate(ready[0]))
 
     def score(self, windows: Iterable[Window]) -> Generator[tuple[Window, pa.Table], None, None]:
-        """The items of each window, in the order of the data.
+        """Score the items of each window, in the order of the data.
 
-        A table has the columns `id`, `size` (frames as a rule), those of `Batches.columns`, and `reason`: why
-        an item is set aside, else null.
+        A table has the columns `id`, `size` (usually frames), the values and weights of each output, and
+        `reason`: why an item was set aside, or null.
 
         Raises:
-            OSError: a shard is not there, or cannot be read for a reason that is not in the data.
+            OSError: a shard is missing, or cannot be read for a reason other than its data.
         """
         parts: list[tuple[np.ndarray, Mapping[str, Any]]] = []
         aside: dict[int, str] = {}
@@ -141,7 +146,8 @@ class Scorer:
             if isinstance(step, Batch):
                 parts += self._run(step, aside)
             else:
-                yield step.window, self._table(step.ids, {**aside, **step.aside}, parts)
+                table = self._table(step.ids, {**aside, **step.aside}, parts)
+                yield step.window, with_rounded(table, step.rounded)
                 parts, aside = [], {}
 
     def _steps(self, windows: Iterable[Window]) -> Iterator[Batch | End]:
@@ -161,7 +167,7 @@ class Scorer:
             ids += map(str, some.ids)
         for items in self._divided(parts):
             yield self._batch(items, next(places))
-        yield End(window, ids, aside)
+        yield End(window, ids, aside, dict(self.batches.casts.rounded))
 
     def _ready(self, at: np.ndarray, rows: Rows, aside: dict[int, str]) -> list[Items]:
         """What can be batched of the rows `at` of a window; what cannot goes to `aside`."""
@@ -253,13 +259,30 @@ class Scorer:
 def _column(parts: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """The parts of a column, one behind the other."""
     if pa.types.is_list(kind):
-        return pa.array([np.ravel(row) for part in parts for row in part], kind)
+        return pa.array([_lists(row) for part in parts for row in part], kind)
     return pa.array(np.concatenate(parts) if parts else [], kind)
 
 
 def _arrow_type(dtype: np.dtype[Any], rank: int) -> pa.DataType:
     kind = pa.from_numpy_dtype(dtype)
-    return pa.list_(kind) if rank else kind
+    for _ in range(rank):
+        kind = pa.list_(kind)
+    return kind
+
+
+def _lists(array: np.ndarray) -> Any:
+    return array if array.ndim == 1 else list(map(_lists, array))
+
+
+def with_rounded(table: pa.Table, rounded: Mapping[str, Sequence[str]]) -> pa.Table:
+    """A window's table that says which inputs were rounded: see `Casts`."""
+    return table.replace_schema_metadata({_ROUNDED: json.dumps(rounded)} if rounded else None)
+
+
+def rounded_of(table: pa.Table) -> dict[str, list[str]]:
+    """What `with_rounded` noted."""
+    found: dict[str, list[str]] = json.loads((table.schema.metadata or {}).get(_ROUNDED, b"{}"))
+    return found
 
 
 def first_line(error: BaseException) -> str:
@@ -276,6 +299,7 @@ class _Model:
         inputs: which of it are the model's outputs, by name.
         providers: as of `LossSession`.
         threads: as of `LossSession`.
+        casts: what makes its inputs of an item's arrays.
     """
 
     def __init__(
@@ -285,7 +309,9 @@ class _Model:
         inputs: Mapping[str, str] | None,
         providers: Sequence[str] | None,
         threads: int | None,
+        casts: Casts,
     ) -> None:
+        self._cast = casts
         self._session = open_session(path, session_options(threads), providers)
         given = [value.name for value in self._session.get_outputs()]
         self._inputs = {name: name for name in taken if name in given} if inputs is None else dict(inputs)
@@ -313,7 +339,10 @@ class _Model:
         missing = [name for name in self._values if name not in arrays]
         if missing:
             raise TypeError(f"inputs: {', '.join(missing)} missing, expected {', '.join(self._values)}")
-        feed = {name: cast(name, arrays[name], value.type)[None] for name, value in self._values.items()}
+        feed = {
+            name: self._cast(name, arrays[name], dtype_of(value.type))[None]
+            for name, value in self._values.items()
+        }
         outputs = list(dict.fromkeys(self._inputs.values()))
         found: dict[str, Any] = dict(zip(outputs, self._session.run(outputs, feed), strict=True))
         for name, output in found.items():

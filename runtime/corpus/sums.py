@@ -16,7 +16,7 @@ class ExactSum:
     Every finite float64 is a whole number of 2**-1074; whole numbers of any size add up without
     rounding. Reading it rounds once, to the nearest.
 
-    Example:
+    Examples:
         >>> total = ExactSum()
         >>> total.add([1e100, 1.0, -1e100])
         >>> total.value

@@ -93,11 +93,12 @@ class Totals:
 
     def __init__(self, totals: Mapping[str, Total]) -> None:
         self._totals = totals
+        self.columns = columns_of(totals)
         self._sums: dict[str, list[ExactSum]] = {}
         self.items = 0
 
     def add(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Add items: the columns that `columns_of` names, one row an item."""
+        """Add items: the `columns`, one row an item."""
         self.items += len(next(iter(columns.values())))
         for name, values in terms(self._totals, columns).items():
             self._add(name, values)

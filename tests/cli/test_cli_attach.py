@@ -3,10 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses.export.joint import fit
 from exportable_losses.runtime import LossSession
+from exportable_losses.runtime.testdata import data_sets, read_test_data
 
 
 @pytest.fixture
@@ -66,6 +67,84 @@ def test_what_is_off_is_not_written_but_without_a_check(cli, model, loss, tmp_pa
     assert not out.exists()
     assert cli(*words, "--layout", "TBC", "--no-verify").exit_code == 0
     assert out.exists()
+
+
+def test_what_it_writes_is_validated_on_test_data_beside_it(cli, model, loss, tmp_path):
+    joint = tmp_path / "joint.onnx"
+    words = ("--input", "log_probs=probs", "--scores", "probs", "--layout", "TBC")
+    assert cli("attach", model, loss, "--out", joint, *words).exit_code == 0
+    (data,) = data_sets(joint)
+    assert data.name == "joint_onnx_test_data_set_0"  # model.onnx is not tested on it
+    inputs, outputs = read_test_data(data)
+    assert (list(inputs), list(outputs)) == (
+        ["x", "targets", "input_lens", "target_lens"],
+        ["probs", "loss"],
+    )
+    result = cli("validate", joint)
+    assert (result.exit_code, "2 outputs checked, none off." in result.stdout) == (0, True), result.output
+    onnx.save_tensor(numpy_helper.from_array(outputs["loss"] + 1, "loss"), data / "output_1.pb")
+    assert "joint (onnxruntime) loss: off by 1" in cli("validate", joint).stdout
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A model that looks up its input, so that most numbers are illegal."""
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["b", "t"])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", "t", 4])
+    table = numpy_helper.from_array(np.eye(4, dtype=np.float32)[:1], "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["scores"])], "model", [ids], [scores], [table]
+    )
+    path = tmp_path / "table" / "table.onnx"
+    path.parent.mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_an_example_for_a_model_that_takes_no_random_numbers(cli, table, loss, tmp_path):
+    joint = tmp_path / "joint.onnx"
+    words = ("attach", table, loss, "--out", joint, "--input", "log_probs=scores")
+    result = cli(*words)
+    assert (
+        "Warning: the joint graph is not verified and has no test data: the model does not" in result.stderr
+    )
+    assert data_sets(joint) == []
+    np.savez(tmp_path / "batch.npz", ids=np.zeros((2, 9), np.int32), targets=np.int16([[1, 2], [3, 1]]))
+    result = cli(*words, "--example", tmp_path / "batch.npz")
+    assert (result.exit_code, result.stderr) == (0, "")
+    inputs, _ = read_test_data(tmp_path / "test_data_set_0")
+    assert inputs["targets"].tolist() == [[1, 2], [3, 1]]
+    assert (inputs["targets"].dtype, inputs["ids"].dtype) == (np.int64, np.int64)
+    assert inputs["input_lens"].shape == (2,)  # was drawn
+    assert cli("validate", joint).exit_code == 0
+
+
+def test_a_file_that_is_replaced_leaves_no_test_data(cli, table, loss, tmp_path):
+    joint = table.parent / "joint.onnx"  # beside the model
+    np.savez(tmp_path / "batch.npz", ids=np.zeros((2, 9), np.int64))
+    words = ("attach", table, loss, "--out", joint, "--input", "log_probs=scores")
+    assert cli(*words, "--example", tmp_path / "batch.npz").exit_code == 0
+    assert [each.name for each in data_sets(joint)] == ["joint_onnx_test_data_set_0"]
+    assert cli(*words).exit_code == 0
+    assert data_sets(joint) == []
+    assert "joint (onnxruntime) file: no test data beside it" in cli("validate", joint).stdout
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": np.zeros(1)}, "attach: example: got y, expected ids, targets, input_lens, target_lens"),
+        ({"targets": np.zeros((2, 2))}, "attach: example: ids missing, expected ids, targets"),
+        ({"ids": np.full((2, 9), 7)}, "attach: example: [ONNXRuntimeError]"),
+        ({"ids": np.zeros((2, 9))}, "attach: example: ids: got float64, expected int64"),
+    ],
+)
+def test_an_example_that_does_not_fit(cli, table, loss, tmp_path, arrays, message):
+    np.savez(tmp_path / "batch.npz", **arrays)
+    words = ("--input", "log_probs=scores", "--example", tmp_path / "batch.npz")
+    result = cli("attach", table, loss, "--out", tmp_path / "joint.onnx", *words)
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert not (tmp_path / "joint.onnx").exists()
 
 
 def test_a_file_of_another_kind(cli, model, tmp_path):

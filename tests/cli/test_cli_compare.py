@@ -167,7 +167,7 @@ def test_several_pairs_on_one_page_and_in_one_json(cli, run_a, run_b, rates, tmp
 
 def test_runs_come_in_pairs(cli, run_a, run_b):
     result = cli("compare", run_a, run_b, run_a)
-    assert (result.exit_code, "got 3 runs, expected pairs" in result.stderr) == (2, True)
+    assert (result.exit_code, "RUN: got 3, expected pairs: A and B." in result.stderr) == (2, True)
 
 
 def test_pairs_with_an_output_of_the_same_name_share_no_ids(cli, run_a, run_b, tmp_path):

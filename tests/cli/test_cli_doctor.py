@@ -1,6 +1,7 @@
 """`doctor` says what is there, and why the rest is not."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def afresh():
     native._library.cache_clear()
 
 
-def test_versions_are_those_that_are_imported(doctor):
+def test_versions_are_those_of_what_is_imported(doctor):
     versions = doctor()["versions"]
     assert versions["exportable-losses"] == exportable_losses.__version__
     assert versions["python"] == platform.python_version()
@@ -43,7 +44,7 @@ def test_the_library_is_the_one_that_computes(doctor):
     if library_path() is None:
         pytest.skip("the package was installed without it")
     found = doctor()
-    assert found["operator library"] == native.about()
+    assert found["operator library"] == {**native.about(), "onnxruntime": "takes it"}
     assert found["operator library"]["instruction set"] in ("baseline", "neon", "avx2", "avx512")
     assert found["computers"]["in use"]["cpu"] == dict.fromkeys(("ctc", "transducer", "edits"), "native")
 
@@ -112,18 +113,67 @@ cli.main()
         done = subprocess.run([sys.executable, "-c", code, *form], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert not found["versions"][absent][0].isdigit() or "does not load" in found["versions"][absent]
+    assert found["versions"][absent] == "not installed"
+    taken = found["operator library"].get("onnxruntime", "takes it")  # where there is a library
     if absent == "torch":
         assert found["computers"] == {"problem": "torch is not installed"}
     if absent == "onnxruntime":
         assert found["onnxruntime providers"] == {"problem": "onnxruntime is not installed"}
+        assert taken == "onnxruntime is not installed"
+    else:
+        assert taken == "takes it"
     if absent == "numba":
         assert "numba is not installed" in found["computers"]["available"]["numba"]["cpu"]
 
 
-def test_a_package_that_does_not_load_says_why(monkeypatch, tmp_path):
-    (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.12: not found\\nat all')")
+def test_nothing_is_imported_for_its_version(tmp_path):
+    """Each of these takes as long as all the rest."""
+    code = """
+import sys
+from exportable_losses.export import cli
+sys.argv = ["exportable-losses", "doctor"]
+try:
+    cli.main()
+finally:
+    assert not {"onnx", "onnxscript", "onnx_ir", "pyarrow", "matplotlib"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\n  onnxscript " in done.stdout
+
+
+def test_paths_stay_in_one_piece(monkeypatch, tmp_path):
+    path = tmp_path / "/".join(["a_long_folder"] * 12) / "library.so"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no library")
+    command = [sys.executable, "-m", "exportable_losses.export.cli", "doctor"]
+    environment = {**os.environ, "COLUMNS": "80", "EXPORTABLE_LOSSES_LIBRARY": str(path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert f"  path     {path}\n" in done.stdout
+    assert f"  problem  {path}: " in done.stdout
+
+
+def test_a_library_that_onnxruntime_refuses(doctor, monkeypatch):
+    if library_path() is None:
+        pytest.skip("the package was installed without it")
+
+    def refuse(self, path):
+        raise RuntimeError("wrong version\nof the API")
+
+    monkeypatch.setattr(onnxruntime.SessionOptions, "register_custom_ops_library", refuse)
+    said = doctor()["operator library"]["onnxruntime"]
+    wanted = f"does not take it: native: got True, but {library_path()} does not load: wrong version"
+    assert said == wanted
+
+
+def test_the_version_of_a_package_under_another_name(monkeypatch, tmp_path):
+    (tmp_path / "doubled").mkdir()
+    (tmp_path / "doubled" / "__init__.py").touch()
+    about = tmp_path / "doubled_gpu-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: doubled-gpu\nVersion: 1.2\n")
+    (about / "top_level.txt").write_text("doubled\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = environment.version("broken_package", "numpy")
-    assert found == f"{np.__version__}, does not load: libcudart.so.12: not found"
-    assert environment.version("broken_package", "broken-package") == "not installed"
+    assert environment.version("doubled", "doubled") == "1.2 of doubled-gpu"
+    assert environment.version("numpy", "numpy") == np.__version__
+    assert environment.version("not_there", "not-there") == "not installed"

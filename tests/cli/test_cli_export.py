@@ -77,13 +77,13 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give either rows to export or --all."),
-        (["l1_loss", "--all"], "give either rows to export or --all."),
+        ([], "ROW: expected rows to export, or --all."),
+        (["l1_loss", "--all"], "ROW: expected rows to export, or --all."),
         (["ctc_los"], "there is no row ctc_los. Close to it: ctc_loss, "),
         (["pitwraper"], "Close to it: PitWrapper. "),
         (
             ["l1_loss", "--format", "tflite"],
-            "--format: got 'tflite', expected some of onnx,torchscript,pt2,executorch",
+            "--format: got 'tflite', expected one or more of onnx,torchscript,pt2,executorch",
         ),
         (
             ["l1_loss", "--reduction", "median"],
@@ -104,7 +104,7 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
         (["classification_error", "--gradients", "targets"], "gradients: got targets, expected none"),
         (
             ["l1_loss", "--gradients", "all", "--format", "torchscript"],
-            "--gradients: they are outputs of ONNX",
+            "--gradients: got --format torchscript, expected onnx in it",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_row_that_an_exporter_does_not_take_leaves_the_others(cli, losses, mon
     result = cli("export", *rows, "--format", "torchscript,pt2", "--out", losses)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        f"Error: all is in {losses} but for",
+        f"Error: these could not be written to {losses}; the rest is there:",
         "ctc_loss (pt2): module: CTCLoss does not export: no such kernel",
     ]
     assert (losses / "ctc_loss" / "ctc_loss.pt").exists()
@@ -168,10 +168,10 @@ def test_opset_and_standard_operators_alone(cli, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--opset", "17"), "--opset: got 17, expected one from 18 to "),
+        (("--opset", "17"), "--opset: got 17, expected 18 to "),
         (
             ("--inline", "--format", "torchscript"),
-            "--opset, --inline: they are of ONNX graphs, expected onnx",
+            "--opset, --inline: got --format torchscript, expected onnx in it.",
         ),
     ],
 )
@@ -193,9 +193,22 @@ def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
 def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
     dtype, formats = words
     result = cli("export", "l1_loss", "--dtype", dtype, "--format", formats, "--out", tmp_path / "losses")
-    expected = f"--dtype: got '{dtype}' for {formats}, expected float16 or bfloat16, for ONNX graphs."
+    expected = f"--dtype: got {dtype} for {formats}, expected float16 or bfloat16, and onnx in --format."
     assert (result.exit_code, result.stderr) == (2, f"Error: {expected}\n")
     assert not (tmp_path / "losses").exists()
+
+
+def test_lengths_are_integers_where_they_are_asked_for(cli, tmp_path):
+    result = cli(
+        "export", "ctc_loss", "l1_loss", "--lengths", "absolute", "--format", "onnx", "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    for row, names in (("ctc_loss", ("input_lens", "target_lens")), ("l1_loss", ("length",))):
+        inputs = {value.name: value for value in onnx.load(tmp_path / row / f"{row}.onnx").graph.input}
+        assert {inputs[name].type.tensor_type.elem_type for name in names} == {onnx.TensorProto.INT64}
+    assert cli("validate", tmp_path).exit_code == 0
+    result = cli("export", "ctc_loss", "--lengths", "frames", "--out", tmp_path / "no")
+    assert (result.exit_code, "--lengths: got frames" in result.stderr) == (2, True)
 
 
 def test_a_row_has_the_name_of_its_module_too(cli, tmp_path):

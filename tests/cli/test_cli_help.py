@@ -61,9 +61,13 @@ finally:
 @pytest.mark.parametrize(
     ("package", "words", "extra"),
     [
-        ("typer", ["list"], "export"),
-        ("rich", ["list"], "export"),
-        ("torch", ["list"], "export"),
+        ("typer", ["list"], "corpus"),
+        ("rich", ["list"], "corpus"),
+        ("typer", ["export", "--all"], "export"),
+        ("torch", ["export", "--all"], "export"),
+        ("onnxscript", ["export", "ctc_loss"], "export"),
+        ("torch", ["bench"], "export"),
+        ("onnxruntime", ["score", __file__, "--inputs", __file__], "corpus"),
         ("pyarrow", ["compare", ".", "."], "corpus"),
         ("matplotlib", ["report", ".", "--out", "page.html"], "corpus"),
         ("jinja2", ["report", ".", "--out", "page.html"], "corpus"),
@@ -79,5 +83,5 @@ cli.main()
 """
     done = _python(code)
     assert done.returncode == 1
-    wanted = f"{package} is not installed. Try: pip install 'exportable-losses[{extra}]'\n"
+    wanted = f"{package} is not installed. Try: pip install '.[{extra}]' in a clone of exportable-losses\n"
     assert done.stderr == wanted

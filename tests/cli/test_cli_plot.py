@@ -14,6 +14,7 @@ from PIL import Image
 import exportable_losses as el
 from exportable_losses import runtime
 from exportable_losses.export import attach
+from exportable_losses.missing import install
 from exportable_losses.runtime import LossSession
 
 MODULES = {
@@ -100,14 +101,17 @@ def test_the_posterior_with_its_best_path(cli, lattice, graphs, batch, drawn, it
 
 
 def test_the_posterior_alone_with_names(cli, lattice, graphs, batch, drawn, tmp_path):
-    (tmp_path / "tokens.txt").write_text("é\n \n", encoding="utf-8")
+    names = ["<blank>", "é", " ", "a\u2028b"]  # class 4 has none
+    (tmp_path / "tokens.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     words = ("--inputs", batch, "--item", 1, "--tokens", tmp_path / "tokens.txt")
     for suffix, starts in ((".svg", b"<?xml"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
         out = tmp_path / f"lattice{suffix}"
         assert cli("plot", graphs[0], *words, "--out", out).exit_code == 0
         assert out.read_bytes().startswith(starts)
     axes = drawn[0].axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["é", "␣"]
+    labels = np.load(batch)["targets"][1, :2]
+    shown = ["<blank>", "é", "␣", "a\u2028b", "4"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [shown[label] for label in labels]
     assert not axes.lines
 
 
@@ -140,14 +144,12 @@ def test_one_graph_that_gives_both(cli, lattice, graphs, batch, drawn, tmp_path)
         (["--item", "2"], "plot: item: got 2, expected one of the 2 from 0"),
         (["--out", "lattice.bmp"], "--out: got lattice.bmp, expected a name that ends in .png, .svg, .pdf."),
         (["--out", "lattice"], "--out: got lattice, expected a name that ends in"),
-        (["--tokens", "{short}"], "plot: tokens: got 1 names, expected 4, one for each label of item 0"),
         (["--tokens", "{binary}"], "--tokens: 'utf-8' codec can't decode"),
     ],
 )
 def test_what_does_not_fit(cli, graphs, batch, words, message, tmp_path):
-    (tmp_path / "short").write_text("a\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    words = [word.format(short=tmp_path / "short", binary=tmp_path / "binary") for word in words]
+    words = [word.format(binary=tmp_path / "binary") for word in words]
     result = cli("plot", *graphs, "--inputs", batch, "--out", tmp_path / "lattice.png", *words)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: {message}")
@@ -186,6 +188,4 @@ def test_without_matplotlib(cli, graphs, batch, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = cli("plot", graphs[0], "--inputs", batch, "--out", tmp_path / "lattice.png")
     assert result.exit_code == 2
-    assert (
-        result.stderr == "Error: plot: matplotlib is not installed: pip install 'exportable-losses[plot]'\n"
-    )
+    assert result.stderr == f"Error: plot: matplotlib is not installed: {install('plot')}\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from exportable_losses import CTCPosterior, catalog
 from exportable_losses.export import attach
 from exportable_losses.export.commands import lattices
 from exportable_losses.export.commands.sessions import summary
+from exportable_losses.missing import install
 from exportable_losses.runtime import LossSession, Scorer, score_corpus
 
 WHOLE = np.ones(1, np.float32)
@@ -224,11 +226,14 @@ def test_strict_is_an_exit_code_and_the_run_goes_on(cli, graph, corpus, tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give either DATA or --inputs"),
-        (("--data", "CORPUS", "--inputs", "CORPUS"), "give either DATA or --inputs"),
-        (("--data", "CORPUS"), "DATA needs --out"),
-        (("--inputs", "CORPUS", "--strict", "--workers", "2"), "--workers, --strict: of DATA"),
-        (("--inputs", "CORPUS", "--ray", "local"), "--ray: of DATA"),
+        ((), "expected DATA or --inputs"),
+        (("--data", "CORPUS", "--inputs", "CORPUS"), "DATA, --inputs: got both, expected one"),
+        (("--data", "CORPUS"), "--out: got none, expected the folder to write to"),
+        (
+            ("--inputs", "CORPUS", "--strict", "--workers", "2"),
+            "--workers, --strict: got --inputs, expected DATA",
+        ),
+        (("--inputs", "CORPUS", "--ray", "local"), "--ray: got --inputs, expected DATA"),
         (("--data", "nowhere/*.tar", "--out", "OUT"), "data: got nowhere/*.tar, where there is no .parquet"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs"), "--feed: got 'log_probs'"),
         (("--data", "CORPUS", "--out", "OUT", "--feed", "log_probs=x"), "expected none without a model"),
@@ -260,7 +265,7 @@ def test_a_corpus_needs_no_torch(graph, corpus, tmp_path):
 def test_a_corpus_needs_pyarrow(graph, corpus, tmp_path):
     done = _without(["pyarrow"], "score", graph, "--data", corpus, "--out", tmp_path / "out")
     assert done.returncode == 1
-    assert done.stderr == "pyarrow is not installed. Try: pip install 'exportable-losses[corpus]'\n"
+    assert done.stderr == f"pyarrow is not installed. Try: {install('corpus')}\n"
 
 
 def test_a_page_with_the_lattices_of_the_worst(cli, graph, corpus, tmp_path):
@@ -333,7 +338,7 @@ def test_an_attached_loss_has_lattices_from_an_attached_posterior(cli, graph, tm
 @pytest.mark.parametrize(
     ("row", "words", "message"),
     [
-        ("ctc_loss", ("--tokens", "CORPUS"), "--lattice, --tokens: of --report"),
+        ("ctc_loss", ("--tokens", "CORPUS"), "--lattice, --tokens: got no --report"),
         ("ctc_loss", ("--report", "PAGE", "--lattice", "CORPUS"), "--report: not a graph"),
         ("PitWrapper", ("--report", "PAGE", "--tokens", "CORPUS"), "PitWrapper has no lattice"),
         ("PitWrapper", ("--report", "PAGE", "--lattice", "GRAPH"), "got a graph that takes log_probs"),
@@ -354,7 +359,7 @@ def test_a_cluster_needs_ray(graph, corpus, tmp_path, missing):
     words = ("score", graph, "--data", corpus, "--out", tmp_path / "out", "--ray", "local")
     done = _without([missing], *words)
     assert done.returncode == 1
-    assert done.stderr == f"{missing} is not installed. Try: pip install 'exportable-losses[ray]'\n"
+    assert done.stderr == f"{missing} is not installed. Try: {install('ray')}\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -376,7 +381,7 @@ def test_a_batch_takes_no_option_of_a_corpus(cli, graph, save, tmp_path, words):
     places = {"GRAPH": graph, "PAGE": tmp_path / "page.html", "BATCH": save("batch.npz", **UNIFORM)}
     given = [places.get(word, word) for word in words]
     result = cli("score", graph, "--inputs", places["BATCH"], *given)
-    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: of DATA, not of --inputs.\n")
+    assert (result.exit_code, result.stderr) == (2, f"Error: {words[0]}: got --inputs, expected DATA.\n")
 
 
 def test_lattices_have_the_blank_of_the_loss(graph, tmp_path, monkeypatch):
@@ -389,3 +394,14 @@ def test_lattices_have_the_blank_of_the_loss(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(lattices, "Lattices", lambda *_: None)
     lattices.lattices(Scorer(tmp_path / "other.onnx"), [], [], None)
     assert exported == [(("CTCPosterior", "CTCAlign"), 3)]
+
+
+def test_lists_of_python_are_scored_and_the_rounding_is_noted_once(cli, graph, tmp_path):
+    scores = np.log(np.full((3, 4), 0.25)).tolist()
+    items = [{"id": f"utt{i}", "log_probs": scores, "targets": [1, 2]} for i in range(5)]
+    pq.write_table(pa.Table.from_pylist(items), tmp_path / "dev.parquet")
+    result = cli("score", graph, tmp_path / "dev.parquet", "--out", tmp_path / "out")
+    assert "5 items scored, none set aside" in result.stdout
+    notes = [line for line in result.stdout.splitlines() if line.startswith("Note: ")]
+    note = "Note: log_probs is float64 in the data and was rounded to float32, as the graph takes it."
+    assert notes == [note]

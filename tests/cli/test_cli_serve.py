@@ -47,7 +47,9 @@ main()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             said = process.stdout.readline()
-            (port,) = re.findall(r"^http://127\.0\.0\.1:(\d+) has 2 graphs. Ctrl-C ends it.$", said)
+            (port,) = re.findall(
+                r"^Serving 2 graphs at http://127\.0\.0\.1:(\d+)\. Press Ctrl-C to stop\.$", said
+            )
             connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
             connection.request("GET", "/")
             assert b"<title>exportable-losses in this browser</title>" in connection.getresponse().read()
@@ -61,11 +63,11 @@ def test_a_graph_without_test_data_is_left_out_and_named(cli, graphs, library, t
     shutil.rmtree(graphs / "ctc_loss" / "test_data_set_0")
     words = ("serve", graphs, "--out", tmp_path / "site", "--onnxruntime-web", library)
     result = cli(*words)
-    assert "ctc_loss has no test_data_set_0 beside it" in result.stderr
+    assert "ctc_loss has no test data beside it and is left out." in result.stderr
     assert result.stdout == f"Wrote {tmp_path / 'site'}: 1 graph.\n"
     shutil.rmtree(graphs / "PitWrapper" / "test_data_set_0")
     result = cli(*words)
-    assert (result.exit_code, "there is no .onnx file with test data in" in result.stderr) == (1, True)
+    assert (result.exit_code, "expected a folder of .onnx files with test data" in result.stderr) == (1, True)
 
 
 def test_a_folder_that_is_not_onnxruntime_web(cli, graphs, tmp_path):
@@ -83,7 +85,7 @@ def test_without_onnxruntime_web_it_says_where_to_get_it(cli, graphs, tmp_path, 
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     result = cli("serve", graphs, "--out", tmp_path / "site")
     assert result.exit_code == 2
-    wanted = f"npm install onnxruntime-web@{npm.VERSION}, or name its folder dist with --onnxruntime-web"
+    wanted = f"npm install onnxruntime-web@{npm.VERSION}, or give its dist folder as --onnxruntime-web"
     assert f"{wanted}: npm is not here" in result.stderr
 
 
@@ -123,7 +125,7 @@ def test_compare_names_what_is_off_and_what_is_not_there(cli, tmp_path):
     result = cli("compare", one, two)
     assert result.exit_code == 1
     assert f"ctc_loss (browser ({two})) loss: off by 1\n" in result.stdout
-    assert f"l1_loss (browser ({two})): not there\n" in result.stdout
+    assert f"l1_loss (browser ({two})): missing\n" in result.stdout
     missing = cli("compare", one, recorded(two, "browser", ctc_loss={}))
     assert (missing.exit_code, cli("compare", one, two, "--allow-missing").exit_code) == (1, 0)
 
@@ -154,4 +156,4 @@ def test_a_server_for_the_network_names_this_machine(cli, graphs, library, monke
     words = ("serve", graphs, "--port", "0", "--onnxruntime-web", library)
     for host, name in (("0.0.0.0", socket.gethostname()), ("127.0.0.1", "127.0.0.1")):
         result = cli(*words, "--host", host)
-        assert re.match(rf"http://{re.escape(name)}:\d+ has 2 graphs\.", result.stdout), result.output
+        assert re.match(rf"Serving 2 graphs at http://{re.escape(name)}:\d+\. ", result.stdout), result.output

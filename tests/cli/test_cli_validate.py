@@ -1,5 +1,6 @@
 """`validate` passes good files and no others."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -114,11 +115,67 @@ def test_a_constant_changed_inside_a_graph_fails(graphs):
     assert any(check.output == "loss" and not check.ok for check in validate(graphs).checks)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt"])
+def test_a_file_alone(cli, losses, suffix):
+    path = losses / "ctc_loss" / f"ctc_loss{suffix}"
+    result = cli("validate", path)
+    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+    (check,) = validate(path).checks
+    assert (check.row, check.runtime) == ("ctc_loss", {".onnx": "onnxruntime", ".pt": "torchscript"}[suffix])
+    _add(path.parent / "test_data_set_0" / "output_0.pb", 0.001)
+    assert "ctc_loss (" in cli("validate", path).stdout
+
+
+def test_a_file_of_another_kind(cli, losses, tmp_path):
+    (tmp_path / "readme.txt").touch()
+    result = cli("validate", tmp_path / "readme.txt")
+    assert (result.exit_code, "readme.txt, expected a file to run (.onnx," in result.stderr) == (1, True)
+    result = cli("validate", losses / "ctc_loss" / "ctc_loss.pt", "--on", "onnxruntime")
+    assert (result.exit_code, "ctc_loss.pt, expected a file to run (.onnx)" in result.stderr) == (1, True)
+
+
+def test_a_kind_of_file_that_nothing_here_runs_is_named(cli, graphs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    monkeypatch.delenv("EXPORTABLE_LOSSES_EXECUTORCH", raising=False)
+    (graphs / "ctc_loss" / "ctc_loss.pte").touch()
+    result = cli("validate", graphs)
+    assert (result.exit_code, "3 outputs checked, none off." in result.stdout) == (1, True)
+    assert "executorch is not here: pip install executorch" in result.stdout
+
+
+def test_graphs_need_no_exporter(graphs, tmp_path):
+    code = """
+import sys
+unwanted = ("torch", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "filelock")
+sys.modules |= dict.fromkeys(unwanted)
+from exportable_losses.export import cli
+sys.argv = ["exportable-losses", "validate", *sys.argv[1:]]
+cli.main()
+"""
+
+    def run(*words):
+        command = [sys.executable, "-c", code, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run(graphs, "--json", tmp_path / "found.json", "--junit", tmp_path / "junit.xml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 outputs checked, none off." in done.stdout
+    assert json.loads((tmp_path / "found.json").read_text())["graphs"] == {}  # no onnx to read them
+    done = run(graphs, "--on", "all")
+    assert done.returncode == 0, done.stderr
+    assert "torchscript is not here: pip install '.[torch]' in a clone of exportable-losses\n" in done.stdout
+    assert "onnx-reference is not here: pip install '.[export]' in" in done.stdout
+    (graphs / "ctc_loss" / "ctc_loss.pt").touch()
+    done = run(graphs)
+    assert done.returncode == 1
+    assert "torchscript is not here: pip install '.[torch]'" in done.stdout
+
+
 def test_missing_test_data_fail(cli, graphs):
     shutil.rmtree(graphs / "ctc_loss" / "test_data_set_0")
     result = cli("validate", graphs)
     assert result.exit_code == 1
-    assert "ctc_loss (onnxruntime) file: no test_data_set_0 beside it" in result.stdout
+    assert "ctc_loss (onnxruntime) file: no test data beside it" in result.stdout
 
 
 def test_test_data_without_outputs_fail(graphs):
@@ -135,7 +192,10 @@ def test_broken_test_data_fail(graphs):
 
 def test_nothing_to_validate_is_an_error(cli, tmp_path):
     result = cli("validate", tmp_path)
-    assert (result.exit_code, "there is no .onnx or .pt or .pt2 file in" in result.stderr) == (1, True)
+    assert (
+        result.exit_code,
+        "expected a file to run (.onnx, .pt, .pt2, .pte) or a folder of them" in result.stderr,
+    ) == (1, True)
 
 
 def test_a_missing_folder_is_a_wrong_call(cli, tmp_path):

@@ -75,7 +75,7 @@ def columns(items: Sequence[Item], ids: Sequence[str] | None = None) -> pa.Table
 def _nested(array: np.ndarray | None) -> Any:
     if array is None or array.ndim < 2:
         return array
-    return list(array)
+    return list(map(_nested, array))
 
 
 def write(kind: str, path: Path, items: Sequence[Item], ids: Sequence[str], group: int = 5) -> Path:

@@ -93,19 +93,22 @@ def test_it_is_the_item_s_own_lattice(
     np.testing.assert_allclose(outputs["posteriors"][0, :frames, :states], posteriors[0], atol=1e-5)
     assert not outputs["posteriors"][0, frames:].any()
     np.testing.assert_allclose(outputs["costs"][0], costs[0], rtol=1e-5)
-    assert settings["tokens"] == [f"<{label}>" for label in labels]
+    assert settings["classes"] == [f"<{i}>" for i in range(9)]
+    assert outputs["tokens"][0, : len(labels)].tolist() == labels.tolist()
     assert picture("utt4") == png
     assert picture("utt5") != png
     assert picture("nobody") is None
 
 
-def test_a_class_without_a_name_is_its_number(
+def test_a_posterior_alone_knows_the_labels_too(
     graphs: dict[str, Path], drawing: list[LossSession], drawn: Any, tmp_path: Path
 ) -> None:
     shard = str(write("npz", tmp_path / "dev", ITEMS, IDS))
-    Lattices(Scorer(graphs["ctc_loss"]), [shard], drawing, ["", "a", "b"])("utt3")
+    assert Lattices(Scorer(graphs["ctc_loss"]), [shard], drawing[:1], ["", "a", "b"])("utt3") is not None
+    ((outputs, settings),) = drawn
     labels = ITEMS[3]["targets"]
-    assert drawn[0][1]["tokens"] == [["", "a", "b"][x] if x < 3 else str(x) for x in labels]
+    assert outputs["tokens"][0, : len(labels)].tolist() == labels.tolist()
+    assert settings["classes"] == ["", "a", "b"]
 
 
 @pytest.mark.parametrize(

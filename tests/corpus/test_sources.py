@@ -316,17 +316,17 @@ def test_what_is_wrong_in_a_batch_leaves_the_others(graphs: Any, tmp_path: Path)
 
 def test_wrong_dtypes_and_missing_columns(graphs: Any, tmp_path: Path) -> None:
     items = items_of("ctc_loss", 4)
-    double = [{**item, "log_probs": item["log_probs"].astype(float)} for item in items[:2]]
+    yes_or_no = [{**item, "log_probs": item["log_probs"] > 0} for item in items[:2]]
     small = [{**item, "targets": item["targets"].astype(np.int8)} for item in items[2:3]]
     flags = [{**item, "targets": item["targets"] > 0} for item in items[3:4]]
     paths = [
-        write("parquet", tmp_path / "a", double, IDS[:2]),
+        write("parquet", tmp_path / "a", yes_or_no, IDS[:2]),
         write("parquet", tmp_path / "b", small, IDS[2:3]),
         write("parquet", tmp_path / "c", [{"targets": items[3]["targets"]}], IDS[3:4]),
         write("parquet", tmp_path / "d", flags, IDS[4:5]),
     ]
     found = score_corpus(Scorer(graphs["ctc_loss"]), paths, tmp_path / "out")
-    wrong = "log_probs: got float64, expected float32 (or what casts to it without loss)"
+    wrong = "log_probs: got bool, expected floating point: log-probabilities"
     missing = "inputs: log_probs missing, expected log_probs, targets, input_lens, target_lens"
     no_index = "targets: got bool, expected integers: class indices"
     assert aside(tmp_path / "out") == [

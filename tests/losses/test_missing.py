@@ -33,9 +33,8 @@ def test_one_sentence_names_the_extra(name: str, package: str, extra: str) -> No
             text=True,
         )
         first, *frames, last = done.stderr.splitlines()
-        assert last == (
-            f"ModuleNotFoundError: {name} needs {package}: pip install 'exportable-losses[{extra}]'"
-        )
+        how = f"pip install '.[{extra}]' in a clone of exportable-losses"
+        assert last == f"ModuleNotFoundError: {name} needs {package}: {how}"
         assert first == "Traceback (most recent call last):"
         assert sum(line.startswith("  File ") for line in frames) == 2, done.stderr  # the caller's, and ours
 

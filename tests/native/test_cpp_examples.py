@@ -20,6 +20,7 @@ from building import EXAMPLES, ROOT, kept
 from onnx import TensorProto, helper, numpy_helper
 
 from exportable_losses import catalog
+from exportable_losses.export import attach
 
 ROWS = ("ctc_loss", "transducer_loss", "ctc_loss_kd", "l1_loss", "PitWrapper", "get_mask", "truncate")
 LATTICES = ROWS[:3]
@@ -205,6 +206,17 @@ def test_sixteen_bits(programs: Path, tmp_path: Path, kind: Any, place: float) -
     moved[7] += 16 * place  # the largest is 8, whose last place is 8 times `place`
     onnx.save_tensor(numpy_helper.from_array(moved, "y"), data / "output_0.pb")
     assert run(programs / "onnx_loss", tmp_path / "x.onnx").returncode == 1
+
+
+def test_a_joint_file_has_test_data_of_its_own(programs: Path, exported: Any, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 18]>
+        m (float[b, t, 7] x) => (float[b, t, 7] y) { y = Identity(x) }"""
+    model, files = tmp_path / "model.onnx", copy_of(exported("ctc_loss"), tmp_path)
+    onnx.save(onnx.parser.parse_model(text), model)
+    joint = files.folder / "joint.onnx"  # beside the loss and its test data
+    attach(model, files.loss_onnx, joint, inputs={"log_probs": "y"})
+    check_report(run(programs / "onnx_loss", joint), files.folder / "joint_onnx_test_data_set_0")
+    check_report(run(programs / "onnx_loss", files.loss_onnx), files.data)
 
 
 def test_the_second_output_counts_too(programs: Path, exported: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from exportable_losses.missing import install
 from exportable_losses.runtime import plot
 
 Arrays = dict[str, np.ndarray]
@@ -177,6 +178,7 @@ def test_many_names_are_thinned_out() -> None:
         ({}, {"item": 2}, "item: got 2, expected one of the 2 from 0"),
         ({}, {"item": -1}, "item: got -1, expected one of the 2 from 0"),
         ({}, {"tokens": ["a"]}, "tokens: got 1 names, expected 2, one for each label of item 1"),
+        ({}, {"tokens": ["a", "b"], "classes": ["c"]}, "classes: got 1 names beside tokens, expected none"),
         ({}, {"lattice": "hmm"}, "lattice: got 'hmm', expected 'ctc' or 'transducer'"),
         ({"starts": np.ones(3, int)}, {}, r"starts: got shape \[3\], expected \[2, 3\]"),
         ({"ends": np.ones((1, 3), int)}, {}, r"ends: got shape \[1, 3\], expected \[2, 3\]"),
@@ -200,7 +202,7 @@ plot({"posteriors": np.ones((1, 2, 3))})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    wanted = "ModuleNotFoundError: matplotlib is not installed: pip install 'exportable-losses[plot]'"
+    wanted = f"ModuleNotFoundError: matplotlib is not installed: {install('plot')}"
     assert done.stderr.strip().splitlines()[-1] == wanted
 
 

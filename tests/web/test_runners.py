@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from exportable_losses.export.checking.runners import RUNNERS, Absent, Case, node
 from exportable_losses.export.checking.validate import validate
 from exportable_losses.export.checking.web import devtools, npm
-from exportable_losses.export.formats.testdata import read_test_data
+from exportable_losses.runtime.testdata import read_test_data
 
 RUNTIMES = ("onnxruntime-node", "onnxruntime-web", "chromium")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from exportable_losses.export.checking.web.site import Graph
-from exportable_losses.export.formats.testdata import data_sets, exported
+from exportable_losses.runtime.testdata import data_sets, exported
 
 # of every type that a row takes or gives: float32, int64, bool; a lattice, a function, several outputs
 ROWS = ("ctc_loss", "PitWrapper", "compute_length_mask", "AutoencoderLoss")

@@ -34,5 +34,5 @@ _ALL = (
     executorch.RUNNER,
 )
 RUNNERS: dict[str, Runner] = {runner.name: runner for runner in _ALL}
-DEFAULT = ("onnxruntime", "torchscript", "pt2")
+DEFAULT = ("onnxruntime", "torchscript", "pt2", "executorch")  # one for each kind of file
 __all__ = ["DEFAULT", "RUNNERS", "Absent", "Case", "Outputs", "Runner"]

@@ -10,8 +10,6 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-import torch
-
 from ...formats.errors import Absent, one_line
 from . import torch_alone
 from .face import Case, Outputs, Runner
@@ -21,14 +19,15 @@ def version() -> str:
     """That of torch.
 
     Raises:
-        Absent: there is no compiler.
+        Absent: there is no torch, or no compiler.
     """
+    version = torch_alone.version()
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise Absent(
             f"AOTInductor compiles with a C++ compiler, and there is no {compiler}; CXX names another"
         )
-    return str(torch.__version__)
+    return version
 
 
 @functools.cache

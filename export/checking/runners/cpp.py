@@ -10,14 +10,11 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import onnxruntime
-import torch
-from filelock import FileLock  # torch brings it
+from exportable_losses.runtime.testdata import read_test_data
 
 from ...formats.errors import Absent, one_line
-from ...formats.testdata import read_test_data
-from . import aotinductor
-from .face import Case, Outputs, Runner
+from . import aotinductor, onnxruntime, torch_alone
+from .face import Case, Outputs, Runner, installed
 
 ROOT = Path(__file__).parents[3]
 SOURCES, BUILD = ROOT / "examples" / "cpp", ROOT / "build" / "runners"
@@ -33,6 +30,9 @@ def _built(program: str, folder: str, *options: str) -> Path:
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if cmake is None:
         raise Absent("pip install cmake")
+    installed("filelock", "export")
+    from filelock import FileLock  # torch brings it
+
     place = BUILD / folder
     commands: list[list[str | Path]] = [
         [cmake, "-S", SOURCES, "-B", place, f"-DPYTHON={sys.executable}", *options],
@@ -104,7 +104,7 @@ def _runner(
     name: str,
     suffix: str,
     about: str,
-    version: str,
+    version: Callable[[], str],
     program: Callable[[], Path],
     words: Callable[[Path, Case], list[str | Path]],
     prepared: Callable[[Sequence[Case]], Sequence[Case | str]] = list,
@@ -112,8 +112,9 @@ def _runner(
     program = functools.cache(program)
 
     def here() -> str:
+        found = version()
         program()
-        return version
+        return found
 
     def run(cases: Sequence[Case]) -> Iterator[Outputs]:
         built = program()
@@ -136,7 +137,7 @@ ONNXRUNTIME = _runner(
     "onnxruntime-cpp",
     ".onnx",
     "ONNX Runtime, C++",
-    str(onnxruntime.__version__),
+    onnxruntime.RUNNER.version,
     lambda: _built("onnx_loss", "host"),
     _words,
 )
@@ -144,7 +145,7 @@ LIBTORCH = _runner(
     "libtorch",
     ".pt",
     "TorchScript in libtorch, C++",
-    str(torch.__version__),
+    torch_alone.version,
     lambda: _built("torch_loss", "host"),
     _words,
 )
@@ -152,7 +153,7 @@ AOTINDUCTOR = _runner(
     "aotinductor-cpp",
     ".pt2",
     "AOTInductor in libtorch, C++",
-    str(torch.__version__),
+    torch_alone.version,
     lambda: _built("aoti_loss", "host"),
     _words,
     aotinductor.packages,
@@ -161,7 +162,7 @@ ARM64 = _runner(
     "onnxruntime-arm64",
     ".onnx",
     "ONNX Runtime, C++, 64-bit ARM in qemu",
-    ARM_ONNXRUNTIME,
+    lambda: ARM_ONNXRUNTIME,
     _arm_program,
     _arm_words,
 )

@@ -1,11 +1,20 @@
-"""What a runner is: a runtime that is given files with their test data, and gives outputs back."""
+"""What a runner is: a runtime that is given files with their test data, and gives outputs back.
 
+A runner loads its runtime when it runs: those of the others need not be here.
+"""
+
+import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from exportable_losses.missing import install
+
+from ...formats.errors import Absent
 
 Arrays = dict[str, np.ndarray]
 Outputs = Arrays | str  # by name, or why there are none
@@ -47,6 +56,20 @@ class Runner:
     about: str
     version: Callable[[], str]
     run: Callable[[Sequence[Case]], Iterable[Outputs]]
+
+
+def installed(package: str, extra: str) -> str:
+    """The version of a package.
+
+    Raises:
+        Absent: it is not here; the message says which extra brings it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise Absent(install(extra))
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # under another name: onnxruntime-gpu
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
 
 
 def named(case: Case, arrays: Sequence[Any]) -> Outputs:

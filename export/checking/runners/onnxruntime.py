@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-import onnxruntime
-
-from exportable_losses.runtime import LossSession
-
 from ...formats.errors import one_line
-from .face import Case, Outputs, Runner
+from .face import Case, Outputs, Runner, installed
 
 
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
+    from exportable_losses.runtime import LossSession
+
     for case in cases:
         try:
             yield LossSession(case.path)(**case.inputs)
@@ -18,4 +16,6 @@ def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
             yield one_line(error)
 
 
-RUNNER = Runner("onnxruntime", ".onnx", "ONNX Runtime, Python", lambda: str(onnxruntime.__version__), _run)
+RUNNER = Runner(
+    "onnxruntime", ".onnx", "ONNX Runtime, Python", lambda: installed("onnxruntime", "runtime"), _run
+)

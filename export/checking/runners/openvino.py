@@ -1,28 +1,23 @@
 """OpenVINO on a CPU, from the graphs in standard operators alone: it knows no functions of a file."""
 
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import onnx
-from onnx.inliner import inline_local_functions
 
-from ...formats.errors import Absent, one_line
-from .face import Case, Outputs, Runner, named
+from ...formats.errors import one_line
+from .face import Case, Outputs, Runner, installed, named
 
 
 def _version() -> str:
-    try:
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise Absent("pip install openvino") from error
-    return version("openvino")
+    installed("onnx", "openvino")
+    return installed("openvino", "openvino")
 
 
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
+    import onnx
     import openvino
+    from onnx.inliner import inline_local_functions
 
     core = openvino.Core()
     # numbers of the graph's own width: by itself it may compute in bfloat16
@@ -40,7 +35,9 @@ def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
 
 def _typed(array: np.ndarray, output: Any) -> np.ndarray:
     """The array that it is: OpenVINO gives the bits of a bfloat16 as those of a float16."""
-    return array.view(ml_dtypes.bfloat16) if output.element_type.to_string() == "bf16" else array
+    from exportable_losses.runtime.session import bfloat16
+
+    return array.view(bfloat16()) if output.element_type.to_string() == "bf16" else array
 
 
 RUNNER = Runner("openvino", ".onnx", "OpenVINO, CPU", _version, _run)

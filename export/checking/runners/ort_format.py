@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import onnxruntime
-
 from ...formats.errors import one_line
-from .face import Case, Outputs, Runner, named
+from . import onnxruntime
+from .face import Case, Outputs, Runner, installed, named
 
 
 def convert(graph: Path, folder: Path) -> Path:
@@ -32,11 +31,18 @@ def convert(graph: Path, folder: Path) -> Path:
     return folder / graph.with_suffix(".ort").name
 
 
+def _version() -> str:
+    installed("onnx", "export")  # the converter wants it
+    return onnxruntime.RUNNER.version()
+
+
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
+    from onnxruntime import InferenceSession
+
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                session = onnxruntime.InferenceSession(convert(case.path, Path(folder)))
+                session = InferenceSession(convert(case.path, Path(folder)))
                 yield named(case, session.run(None, case.inputs))
             except Exception as error:
                 yield one_line(error)
@@ -46,6 +52,6 @@ RUNNER = Runner(
     "onnxruntime-ort",
     ".onnx",
     "ONNX Runtime's format for phones",
-    lambda: str(onnxruntime.__version__),
+    _version,
     _run,
 )

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import onnx
-from onnx.reference import ReferenceEvaluator
 
 from ...formats.errors import one_line
-from .face import Case, Outputs, Runner, named
+from .face import Case, Outputs, Runner, installed, named
 
 
 def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
+    from onnx.reference import ReferenceEvaluator
+
     for case in cases:
         try:
             with np.errstate(all="ignore"):  # logarithms of zero are the lattices' own
@@ -20,4 +20,4 @@ def _run(cases: Sequence[Case]) -> Iterator[Outputs]:
             yield one_line(error)
 
 
-RUNNER = Runner("onnx-reference", ".onnx", "onnx.reference", lambda: str(onnx.__version__), _run)
+RUNNER = Runner("onnx-reference", ".onnx", "onnx.reference", lambda: installed("onnx", "export"), _run)

@@ -5,25 +5,32 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...formats.errors import one_line
-from .face import Case, Outputs, named
+from .face import Case, Outputs, installed, named
+
+if TYPE_CHECKING:
+    import torch
 
 CODE = Path(__file__).with_name("torch_only.py").read_text()
 
 
 def version() -> str:
-    """That of torch."""
-    return str(torch.__version__)
+    """That of torch.
+
+    Raises:
+        Absent: there is none.
+    """
+    return installed("torch", "torch")
 
 
 def call(what: str, jobs: Sequence[Any]) -> list[Any]:
     """What `torch_only` makes of each job; the same message for all where its process ends."""
     if not jobs:
         return []
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder) / "jobs", Path(folder) / "results"
         torch.save(list(jobs), given)
@@ -46,12 +53,14 @@ def run(loader: str, cases: Sequence[Case]) -> list[Outputs]:
     return outputs(cases, call(loader, [(str(case.path.resolve()), tensors(case)) for case in cases]))
 
 
-def tensors(case: Case) -> dict[str, torch.Tensor]:
+def tensors(case: Case) -> "dict[str, torch.Tensor]":
     """The inputs, by name."""
+    import torch
+
     return {name: torch.from_numpy(array.copy()) for name, array in case.inputs.items()}
 
 
-def outputs(cases: Sequence[Case], found: Sequence[list[torch.Tensor] | str]) -> list[Outputs]:
+def outputs(cases: Sequence[Case], found: "Sequence[list[torch.Tensor] | str]") -> list[Outputs]:
     """What a process gave for each case: tensors in order, or what went wrong."""
     return [
         one_line(result) if isinstance(result, str) else named(case, [tensor.numpy() for tensor in result])

@@ -1,7 +1,6 @@
-"""What a runtime cannot do, by its makers' own account: where a file falls short for no fault of its own.
+"""Limitations of runtimes, as their makers acknowledge them; the exported files are not at fault.
 
-The smallest case of each is in ``tests/export/checking/test_upstream.py``, which fails where one works at
-last.
+The smallest case of each is in ``tests/export/checking/test_upstream.py``, which fails as soon as one works.
 """
 
 from dataclasses import dataclass
@@ -30,43 +29,43 @@ UPSTREAM: dict[str, Limit] = {
     "carried size": Limit(
         "executorch",
         "1.5.1",
-        "a loop copies what it carries into room of one size",
-        "of a lattice the batch and the longest target are fixed: pad to them",
+        "a loop cannot change the size of what it carries",
+        "for a lattice the batch and the longest target are fixed: pad to them",
         "https://github.com/pytorch/executorch/pull/16028",
     ),
     "sort": Limit(
         "executorch",
         "1.5.1",
-        "the portable kernels have no `sort`",
-        "a file has `topk` of all in its place, and all rows agree",
+        "there is no `sort` in the portable kernels",
+        "files use `topk` of all elements instead, and all rows agree",
         "https://github.com/pytorch/executorch/issues/11320",
     ),
     "integer power": Limit(
         "aotinductor",
         "2.13.0",
-        "`2**x` of a tensor of integers is one of floats, for numbers become doubles",
-        "a file has a tensor in the number's place, and all rows agree",
+        "`2**x` of an integer tensor becomes floating point",
+        "files use a tensor instead of the number 2, and all rows agree",
         "https://github.com/pytorch/pytorch/pull/194262",
     ),
     "float64": Limit(
         "openvino",
         "2026.4.1",
-        "its CPU computes float64 in float32",
-        "the `gaps` of `ExpectedCalibrationError`, float64, are as exact as float32",
+        "the CPU computes float64 in float32",
+        "the `gaps` of `ExpectedCalibrationError`, which are float64, are only as exact as float32",
         "https://github.com/openvinotoolkit/openvino/issues/35822",
     ),
     "elements": Limit(
         "onnx-reference",
         "1.23.2",
         "`GatherElements` takes fewer than 64 elements along its axis",
-        "CTC's labels, say, of a vocabulary of 64 or more end with an error",
+        "CTC, for example, fails with a vocabulary of 64 or more",
         "https://github.com/onnx/onnx/pull/8444",
     ),
     "log of softmax": Limit(
         "onnx-reference",
         "1.23.2",
-        "`LogSoftmax` is the logarithm of a softmax, which underflows",
-        "a logit that is 104 below another has a probability of nothing",
+        "`LogSoftmax` is the logarithm of a softmax that underflows",
+        "a logit that is 104 below another has a probability of zero",
         "https://github.com/onnx/onnx/pull/8423",
     ),
 }

@@ -14,7 +14,7 @@ from exportable_losses.export.checking.runners import Absent
 from exportable_losses.export.formats.executorch import bounded
 from exportable_losses.export.formats.executorch_elsewhere import VARIABLE, call
 from exportable_losses.export.formats.plan import plan
-from exportable_losses.export.formats.testdata import read_test_data
+from exportable_losses.runtime.testdata import read_test_data
 
 
 def _sizes(case: Case, inputs: Inputs) -> dict[str, list[int | str]]:

@@ -16,8 +16,8 @@ import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_pt2
 from exportable_losses.export.formats.half import TYPES, in_half, kept, narrow
-from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession, compare
+from exportable_losses.runtime.testdata import read_test_data
 
 ROWS = {row: next(case for case in BY_NAME.values() if case.row == row) for row in catalog.names()}
 BITS = {"float16": 11, "bfloat16": 8}  # of a mantissa

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import exportable_losses as el
 from exportable_losses.export import to_onnx
 from exportable_losses.export.formats import onnx as to_graph
-from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.export.nodes.protos import all_nodes
 from exportable_losses.runtime import LossSession
+from exportable_losses.runtime.testdata import read_test_data
 
 OPSETS = range(18, to_graph.NEWEST_OPSET + 1)
 

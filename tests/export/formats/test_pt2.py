@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 import exportable_losses as el
 from exportable_losses.export import to_pt2
-from exportable_losses.export.formats.testdata import read_test_data
+from exportable_losses.runtime.testdata import read_test_data
 
 LATTICES = ("ctc_loss", "ctc_loss_kd", "CTCPosterior", "CTCAlign")
 LATTICES += ("transducer_loss", "TransducerPosterior", "TransducerAlign")

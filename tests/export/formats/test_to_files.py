@@ -17,8 +17,8 @@ from torch.onnx._internal.exporter import _registration
 import exportable_losses as el
 from exportable_losses import catalog
 from exportable_losses.export import to_onnx, to_torchscript
-from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.export.formats.tracing import sparing
+from exportable_losses.runtime.testdata import read_test_data
 
 
 def test_modules_outside_the_catalog_are_refused(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import exportable_losses as el
 from exportable_losses.export import to_onnx
 from exportable_losses.export.formats.plan import plan
-from exportable_losses.export.formats.testdata import read_test_data
 from exportable_losses.runtime import LossSession
+from exportable_losses.runtime.testdata import read_test_data
 
 TOLERANCES = {torch.float32: 5e-6, torch.float64: 1e-11}
 

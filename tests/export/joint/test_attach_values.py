@@ -123,9 +123,24 @@ def test_a_module_needs_no_file(tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     loss, path = el.CTCLoss(reduction="none"), tmp_path / "joint.onnx"
     model = attach(tmp_path / "model.onnx", loss, path, inputs={"log_probs": "scores"})
-    assert sorted(tmp_path.iterdir()) == sorted([*before, path])  # nothing else is left
+    data = tmp_path / "joint_onnx_test_data_set_0"  # its own, beside another model
+    assert sorted(tmp_path.iterdir()) == sorted([*before, path, data])  # nothing else is left
     assert model == onnx.load(path)
     np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
+
+
+def test_an_example_in_frames_makes_a_graph_that_takes_them(tmp_path: Path) -> None:
+    save(recogniser(), tmp_path / "model.onnx")
+    given = {name: torch.from_numpy(array) for name, array in {"x": X, **LABELS}.items()}
+    width = {"input_lens": X.shape[1], "target_lens": LABELS["targets"].shape[1]}
+    for name, size in width.items():
+        given[name] = (given[name] * size).round().long()
+    loss, path = el.CTCLoss(reduction="none"), tmp_path / "joint.onnx"
+    attach(tmp_path / "model.onnx", loss, path, inputs={"log_probs": "scores"}, example=given)
+    feed = {name: tensor.numpy() for name, tensor in given.items()}
+    types = {each.name: each.type.tensor_type.elem_type for each in onnx.load(path).graph.input}
+    assert types["input_lens"] == types["target_lens"] == TensorProto.INT64
+    np.testing.assert_allclose(LossSession(path)(**feed)["loss"], two_steps(), rtol=1e-5)
 
 
 def test_a_module_is_exported_as_the_model_wants_it(tmp_path: Path) -> None:
