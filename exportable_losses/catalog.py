@@ -35,7 +35,7 @@ from . import (
     verification,
 )
 from .contract import Contract, Input
-from .lattice import align, ctc, decode, posterior, streaming, transducer
+from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, streaming, transducer
 from .lengths import frame_mask
 from .settings import parameters_of
 from .settings import settings_of as settings_of
@@ -306,6 +306,12 @@ _ENTRIES: dict[str, Entry] = {
         Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN),
         Entry("TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN),
+        Entry("TDTLoss", durations.TDTLoss, transducer.TRANSDUCER),
+        Entry("MultiBlankTransducerLoss", durations.MultiBlankTransducerLoss, transducer.TRANSDUCER),
+        Entry("HATLoss", hybrid.HATLoss, transducer.TRANSDUCER),
+        Entry("SimpleTransducerLoss", pruned.SimpleTransducerLoss, transducer.TRANSDUCER),
+        Entry("PruneRanges", pruned.PruneRanges, transducer.TRANSDUCER),
+        Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, transducer.TRANSDUCER),
         Entry("EditDistance", edits.EditDistance, edits.EDITS),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE),
     )

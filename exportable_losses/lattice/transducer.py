@@ -11,6 +11,7 @@ from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
 from ..masking import as_index
 from ..settings import settings_repr
+from .arcs import emitted_costs, reduced
 
 __all__ = ["TransducerLoss"]
 
@@ -84,11 +85,17 @@ class TransducerLoss(nn.Module):
         blank_index: int = 0,
         reduction: str = "mean",
         normalize: bool = False,
+        fastemit_lambda: float = 0.0,
+        delay_penalty: float = 0.0,
+        topology: str = "regular",
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
         self.normalize = normalize
+        self.fastemit_lambda = fastemit_lambda
+        self.delay_penalty = delay_penalty
+        self.topology = topology
         self.custom_ops = False
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
@@ -96,7 +103,26 @@ class TransducerLoss(nn.Module):
         input_lengths, target_lengths = transducer_lengths(
             logits, targets, input_lens, target_lens, blank_index
         )
-        if torch.jit.is_scripting():
+        if self.topology != "regular" or self.fastemit_lambda != 0.0 or self.delay_penalty != 0.0:
+            costs = emitted_costs(
+                logits,
+                targets,
+                input_lengths,
+                target_lengths,
+                [1],
+                [0 if self.topology == "regular" else 1],
+                True,
+                [blank_index, -1],
+                [-1, -1],
+                0,
+                -1,
+                self.topology == "constrained",
+                0.0,
+                self.fastemit_lambda,
+                self.delay_penalty,
+                self.custom_ops,
+            )
+        elif torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.transducer_loss(
                     logits, targets, input_lengths, target_lengths, blank_index
@@ -109,11 +135,7 @@ class TransducerLoss(nn.Module):
             )
         if self.normalize:
             costs = costs / input_lengths.to(costs.dtype)
-        if self.reduction == "sum":
-            return costs.sum()
-        if self.reduction == "mean" or self.reduction == "batchmean":
-            return costs.mean()
-        return costs
+        return reduced(costs, self.reduction)
 
 
 def transducer_loss(

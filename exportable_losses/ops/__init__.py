@@ -23,13 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
+from .arcs import arcs_costs, arcs_costs_and_grad
 from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
+from .emissions import emitted_arcs, joint_normaliser, shaped
 from .registration import register
 from .scores import computed
 from .transducer import (
+    next_labels,
     transducer_align,
     transducer_costs,
     transducer_costs_and_grad,
@@ -38,12 +42,19 @@ from .transducer import (
 )
 
 __all__ = [
+    "arcs_costs",
+    "arcs_costs_and_grad",
     "best_permutation",
     "ctc_align",
     "ctc_costs",
     "ctc_forward",
     "ctc_posterior",
     "edit_counts",
+    "emitted_arcs",
+    "fuses",
+    "joint_normaliser",
+    "next_labels",
+    "shaped",
     "transducer_align",
     "transducer_costs",
     "transducer_costs_and_grad",
@@ -110,6 +121,65 @@ def _check_batch(batch: int, targets: Tensor, of: str, per_item: Mapping[str, Te
 
 _register_lattice("ctc", "log_probs")
 _register_lattice("transducer", "logits")
+
+
+_ARCS = "int[] blank_durations, int[] label_durations, bool label_ends"
+_EMISSIONS = (
+    "int[] token, int[] logit, int durations, int hybrid, bool constrained, float sigma, float fastemit_lambda,"
+    " float delay_penalty"
+)
+
+
+def fuses(logits: Tensor) -> bool:
+    """Whether one kernel takes these logits to costs; what is exported has arcs of its own."""
+    return not torch.compiler.is_compiling() and only_native_of(logits) is native
+
+
+def _arcs_loss(arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, *rest: Any) -> tuple[Tensor, Any]:
+    *shape, grad_costs = rest
+    if arcs.dim() != 4 or arcs.shape[3] != len(shape[0]) + len(shape[1]):
+        expected = f"[B, T, U+1, {len(shape[0]) + len(shape[1])}], an arc for each duration"
+        raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected {expected}")
+    if arcs.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"arcs: got {arcs.dtype}, expected float32 or float64")
+    for name, tensor in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
+        if tensor.shape != (arcs.shape[0],):
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{arcs.shape[0]}]")
+    computer = only_native_of(arcs)
+    return computer.arcs(arcs, input_lengths, target_lengths, *shape, grad_costs)
+
+
+register(
+    f"arcs_loss_grad(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS}, Tensor grad_costs)"
+    " -> (Tensor, Tensor)",
+    _arcs_loss,
+    lambda x, *_: (_fake_costs(x), x.new_empty(x.shape)),
+)
+register(
+    f"arcs_loss(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS}) -> Tensor",
+    lambda *given: _arcs_loss(*given, None)[0],
+    _fake_costs,
+    gradient="arcs_loss_grad",
+)
+
+
+def _emissions_loss(*given: Any) -> tuple[Tensor, Any]:
+    _check_shapes("emissions", "logits", *given[:4], 0, given[-1])
+    return native.emissions(*given)
+
+
+_LOGITS = "Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths"
+register(
+    f"emissions_loss_grad({_LOGITS}, {_ARCS}, {_EMISSIONS}, Tensor grad_costs) -> (Tensor, Tensor)",
+    _emissions_loss,
+    lambda x, *_: (_fake_costs(x), x.new_empty(x.shape)),
+)
+register(
+    f"emissions_loss({_LOGITS}, {_ARCS}, {_EMISSIONS}) -> Tensor",
+    lambda *given: _emissions_loss(*given, None)[0],
+    _fake_costs,
+    gradient="emissions_loss_grad",
+)
 
 
 def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:

@@ -1,0 +1,171 @@
+"""Transducers whose arcs last several frames: tokens with durations (TDT), and big blanks."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_choice
+from ..settings import settings_repr
+from .arcs import emitted_costs, reduced
+from .transducer import transducer_lengths
+
+__all__ = ["MultiBlankTransducerLoss", "TDTLoss"]
+
+
+class TDTLoss(nn.Module):
+    """The negative log-likelihood of label sequences under a token-and-duration transducer (TDT).
+
+        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+        arcs, for each duration d: a blank from (t, u) to (t + d, u) where d > 0, and label u + 1 from (t, u) to
+        (t + d, u + 1), before frame T; each has the probability of its token times that of d
+
+    Xu et al. 2023, "Efficient Sequence Transduction by Jointly Predicting Tokens and Durations",
+    https://arxiv.org/abs/2304.06795, as NeMo and transformers train it. The last arc is a blank to frame T.
+
+    Args:
+        blank_index: the class of the blank.
+        durations: in frames, in the order of their logits.
+        sigma: off the log-probability of each token, labels and blanks (logit under-normalisation, section 3.3).
+        fastemit_lambda: FastEmit: by how much more the tokens of labels count in the gradient; the cost stays.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
+            mean over items.
+
+    The call takes `logits` `[B, T, U+1, V + D]` (tokens and, behind them, durations, each normalised inside),
+    `targets` `[B, U]` (integers without the blank; padding is not read), and the lengths `input_lens` and
+    `target_lens` `[B]`, relative (to T in (0, 1], to U in [0, 1]) or integers in frames and labels.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below V,
+            or no duration is above zero.
+
+    Examples:
+        >>> import torch
+        >>> loss = TDTLoss(blank_index=0, durations=(0, 1), reduction="sum")
+        >>> ones = torch.tensor([1.0])
+        >>> loss(torch.zeros(1, 2, 2, 4 + 2), torch.tensor([[3]]), ones, ones)
+        tensor(4.1589)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        durations: tuple[int, ...] = (0, 1, 2, 3, 4),
+        sigma: float = 0.0,
+        fastemit_lambda: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.durations = tuple(durations)
+        self.sigma = sigma
+        self.fastemit_lambda = fastemit_lambda
+        self.reduction = check_choice("reduction", reduction)
+        self.custom_ops = False
+        lasting = [i for i, d in enumerate(self.durations) if d > 0]
+        self._blank_durations = [self.durations[i] for i in lasting]
+        self._label_durations = list(self.durations)
+        self._token = [blank_index] * len(lasting) + [-1] * len(self.durations)
+        self._logit = lasting + list(range(len(self.durations)))
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        costs = emitted_costs(
+            logits,
+            targets,
+            frames,
+            labels,
+            self._blank_durations,
+            self._label_durations,
+            False,
+            self._token,
+            self._logit,
+            len(self._label_durations),
+            -1,
+            False,
+            self.sigma,
+            self.fastemit_lambda,
+            0.0,
+            self.custom_ops,
+        )
+        return reduced(costs, self.reduction)
+
+
+class MultiBlankTransducerLoss(nn.Module):
+    """The negative log-likelihood of label sequences under a transducer with big blanks.
+
+        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+        arcs: a blank from (t, u) to (t + 1, u), the i-th big blank to (t + d_i, u), label u + 1 to (t, u + 1)
+
+    Xu et al. 2022, "Multi-blank Transducers for Speech Recognition", https://arxiv.org/abs/2211.03541, as NeMo
+    trains it.
+
+    Args:
+        blank_index: the class of the blank; the i-th big blank, from 0, is class `blank_index - 1 - i`.
+        big_blank_durations: of the big blanks, in frames.
+        sigma: off the log-probability of each token (logit under-normalisation).
+        fastemit_lambda: FastEmit: by how much more labels count in the gradient; the cost stays.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
+            mean over items.
+
+    The call takes what `TransducerLoss` takes; no label is a big blank.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, or a label is a blank or not below V.
+
+    Examples:
+        >>> import torch
+        >>> loss = MultiBlankTransducerLoss(blank_index=1, big_blank_durations=(2,), reduction="sum")
+        >>> ones = torch.tensor([1.0])
+        >>> loss(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), ones, ones)
+        tensor(2.3671)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        blank_index: int = 2,
+        big_blank_durations: tuple[int, ...] = (2, 4),
+        sigma: float = 0.0,
+        fastemit_lambda: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.big_blank_durations = tuple(big_blank_durations)
+        self.sigma = sigma
+        self.fastemit_lambda = fastemit_lambda
+        self.reduction = check_choice("reduction", reduction)
+        self.custom_ops = False
+        self._blank_durations = [1, *self.big_blank_durations]
+        self._token = [blank_index - i for i in range(len(self._blank_durations))] + [-1]
+        self._logit = [-1] * len(self._token)
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        costs = emitted_costs(
+            logits,
+            targets,
+            frames,
+            labels,
+            self._blank_durations,
+            [0],
+            False,
+            self._token,
+            self._logit,
+            0,
+            -1,
+            False,
+            self.sigma,
+            self.fastemit_lambda,
+            0.0,
+            self.custom_ops,
+        )
+        return reduced(costs, self.reduction)

@@ -1,0 +1,76 @@
+"""The hybrid autoregressive transducer (HAT): whether to emit, and what, are two decisions."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_choice
+from ..settings import settings_repr
+from .arcs import emitted_costs, reduced
+from .transducer import transducer_lengths
+
+__all__ = ["HATLoss"]
+
+
+class HATLoss(nn.Module):
+    """The negative log-likelihood of label sequences under a hybrid autoregressive transducer.
+
+        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+        blank from (t, u) to (t + 1, u): sigmoid(z_blank)
+        label from (t, u) to (t, u + 1): (1 - sigmoid(z_blank)) · softmax(z without z_blank)
+
+    Variani et al. 2020, "Hybrid Autoregressive Transducer", https://arxiv.org/abs/2003.07705, equations 3 to 5.
+    The labels' softmax is a language model of its own, which can be subtracted when another is added.
+
+    Args:
+        blank_index: the class of the blank.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
+            mean over items.
+
+    The call takes what `TransducerLoss` takes.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
+            or not below V.
+
+    Examples:
+        >>> import torch
+        >>> loss = HATLoss(blank_index=0, reduction="sum")
+        >>> ones = torch.tensor([1.0])
+        >>> loss(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), ones, ones)
+        tensor(2.4849)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(self, blank_index: int = 0, reduction: str = "mean") -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.reduction = check_choice("reduction", reduction)
+        self.custom_ops = False
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        blank = self.blank_index
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, blank)
+        costs = emitted_costs(
+            logits,
+            targets,
+            frames,
+            labels,
+            [1],
+            [0],
+            False,
+            [blank, -1],
+            [-1, -1],
+            0,
+            blank,
+            False,
+            0.0,
+            0.0,
+            0.0,
+            self.custom_ops,
+        )
+        return reduced(costs, self.reduction)

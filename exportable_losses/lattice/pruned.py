@@ -1,0 +1,299 @@
+"""Transducers without the joint `[B, T, U, V]`: the simple loss, the ranges it gives, and the loss within them.
+
+Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training", https://arxiv.org/abs/2206.13236, as
+fast_rnnt and icefall train them.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..checks import check_choice
+from ..lengths import absolute_length
+from ..ops.scores import widened
+from ..settings import settings_repr
+from .arcs import arcs_costs, reduced
+
+__all__ = ["PruneRanges", "PrunedTransducerLoss", "SimpleTransducerLoss"]
+
+TOPOLOGIES = ("regular", "modified", "constrained")
+
+
+def simple_arcs(
+    am: Tensor,
+    lm: Tensor,
+    targets: Tensor,
+    frames: Tensor,
+    labels: Tensor,
+    blank_index: int,
+    lm_only_scale: float,
+    am_only_scale: float,
+    delay_penalty: float,
+    constrained: bool,
+) -> Tensor:
+    """The blank and the label that leave each node `[B, T, U+1, 2]`, whose logits are am(t) + lm(u)."""
+    t = torch.arange(am.shape[1], device=am.device)
+    u = torch.arange(lm.shape[1], device=am.device)
+    am = widened(am).masked_fill((t >= frames.unsqueeze(1)).unsqueeze(2), 0.0)
+    lm = widened(lm).masked_fill((u > labels.unsqueeze(1)).unsqueeze(2), 0.0)
+    label = ops.next_labels(targets, labels, blank_index)
+    of_label = label.unsqueeze(1).expand(-1, am.shape[1], -1)
+    am_label, am_blank = am.gather(2, of_label), am[..., blank_index].unsqueeze(2)
+    lm_label = lm.gather(2, label.unsqueeze(2)).squeeze(2).unsqueeze(1)
+    lm_blank = lm[..., blank_index].unsqueeze(1)
+    norm = ops.joint_normaliser(am, lm)
+    emit, stay = am_label + lm_label - norm, am_blank + lm_blank - norm
+    both = 1.0 - lm_only_scale - am_only_scale
+    if lm_only_scale != 0.0 or am_only_scale != 0.0:
+        emit, stay = both * emit, both * stay
+    lm_norm = lm.logsumexp(2).unsqueeze(1)
+    if lm_only_scale != 0.0:
+        emit = emit + lm_only_scale * (lm_label - lm_norm)
+        stay = stay + lm_only_scale * (lm_blank - lm_norm)
+    if am_only_scale != 0.0:
+        # what the labels say on average, over the item's own rows
+        own = (u <= labels.unsqueeze(1)).to(lm.dtype)
+        prior = (lm.softmax(2) * own.unsqueeze(2)).sum(1) / own.sum(1, keepdim=True)
+        prior = prior.log()
+        am_norm = (am + prior.unsqueeze(1)).logsumexp(2).unsqueeze(2)
+        emit = emit + am_only_scale * (am_label + prior.gather(1, label).unsqueeze(1) - am_norm)
+        stay = stay + am_only_scale * (am_blank + prior[:, blank_index, None, None] - am_norm)
+    emit = ops.shaped(emit, stay.expand_as(emit), frames, constrained, delay_penalty)
+    return torch.stack([stay.expand_as(emit), emit], 3)
+
+
+class SimpleTransducerLoss(nn.Module):
+    """The transducer's loss with logits am(t) + lm(u), which are never added up for all t, u and classes.
+
+        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
+        p(k | t, u) = exp(am(t, k) + lm(u, k)) / (exp(am(t)) · exp(lm(u)))
+
+    Kuang et al. 2022, section 3.2, https://arxiv.org/abs/2206.13236. With scales above zero it is the smoothed
+    loss of section 3.3, as fast_rnnt computes it.
+
+    Args:
+        blank_index: the class of the blank.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
+            mean over items.
+        lm_only_scale: how much of each arc's logarithm comes from softmax(lm(u)) alone.
+        am_only_scale: how much from am(t) alone, beside the mean of softmax(lm(u)) over the item's rows.
+        delay_penalty: added to the arc of a label for each frame that it comes before the middle of its item.
+        topology: ``regular``; ``modified``, where a label takes a frame; ``constrained``, where it takes the
+            blank behind it as well.
+
+    The call takes `am` `[B, T, V]`, `lm` `[B, U+1, V]`, `targets` `[B, U]` (integers without the blank; padding is
+    not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to U in [0, 1]) or
+    integers in frames and labels.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
+            or not below V.
+
+    Examples:
+        >>> import torch
+        >>> loss = SimpleTransducerLoss(blank_index=0, reduction="sum")
+        >>> ones = torch.tensor([1.0])
+        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4), torch.tensor([[3]]), ones, ones)
+        tensor(3.4657)
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        reduction: str = "mean",
+        lm_only_scale: float = 0.0,
+        am_only_scale: float = 0.0,
+        delay_penalty: float = 0.0,
+        topology: str = "regular",
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.reduction = check_choice("reduction", reduction)
+        self.lm_only_scale = lm_only_scale
+        self.am_only_scale = am_only_scale
+        self.delay_penalty = delay_penalty
+        self.topology = topology
+        self.custom_ops = False
+
+    def forward(
+        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> Tensor:
+        frames = absolute_length(input_lens, am.shape[1])
+        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        arcs = simple_arcs(
+            am,
+            lm,
+            targets,
+            frames,
+            labels,
+            self.blank_index,
+            self.lm_only_scale,
+            self.am_only_scale,
+            self.delay_penalty,
+            self.topology == "constrained",
+        )
+        duration = 0 if self.topology == "regular" else 1
+        return reduced(arcs_costs(arcs, frames, labels, [1], [duration], True, self.custom_ops), self.reduction)
+
+
+class PruneRanges(nn.Module):
+    """The labels that a transducer may be at in each frame: where the simple loss's paths mostly are.
+
+        range(t) = the `prune_range` numbers of labels that together hold most of the paths at frame t, moved so
+        that they never go back, and that no label is skipped
+
+    Kuang et al. 2022, section 3.4, https://arxiv.org/abs/2206.13236. No gradient flows.
+
+    Args:
+        prune_range: R, how many numbers of labels; all of them if a target has fewer.
+        blank_index: the class of the blank.
+        lm_only_scale: as in `SimpleTransducerLoss`.
+        am_only_scale: as in `SimpleTransducerLoss`.
+        delay_penalty: as in `SimpleTransducerLoss`.
+        topology: as in `SimpleTransducerLoss`.
+
+    The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive numbers u.
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        prune_range: int = 5,
+        blank_index: int = 0,
+        lm_only_scale: float = 0.0,
+        am_only_scale: float = 0.0,
+        delay_penalty: float = 0.0,
+        topology: str = "regular",
+    ) -> None:
+        super().__init__()
+        self.prune_range = prune_range
+        self.blank_index = blank_index
+        self.lm_only_scale = lm_only_scale
+        self.am_only_scale = am_only_scale
+        self.delay_penalty = delay_penalty
+        self.topology = topology
+        self.custom_ops = False
+
+    def forward(
+        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> Tensor:
+        frames = absolute_length(input_lens, am.shape[1])
+        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        arcs = simple_arcs(
+            am.detach(),
+            lm.detach(),
+            targets,
+            frames,
+            labels,
+            self.blank_index,
+            self.lm_only_scale,
+            self.am_only_scale,
+            self.delay_penalty,
+            self.topology == "constrained",
+        )
+        duration = 0 if self.topology == "regular" else 1
+        ones = torch.ones_like(arcs[:, 0, 0, 0])
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                grad = torch.ops.exportable_losses.arcs_loss_grad(
+                    arcs, frames, labels, [1], [duration], True, ones
+                )[1]
+            else:
+                grad = ops.arcs_costs_and_grad(arcs, frames, labels, [1], [duration], True, ones)[1]
+        else:
+            grad = torch.ops.exportable_losses.arcs_loss_grad(
+                arcs, frames, labels, [1], [duration], True, ones
+            )[1]
+        most = self.prune_range - 1 if self.topology == "regular" else 1
+        return ranges_of(-grad, frames, labels, self.prune_range, most)
+
+
+def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: int, most: int) -> Tensor:
+    """The ranges `[B, T, R]` of arcs `[B, T, U+1, 2]` that are taken so often; `most` labels a frame at most.
+
+    A window holds what is in it by blanks, and what enters it by a label does not count.
+    """
+    nodes, size = occupation.shape[2], min(prune_range, occupation.shape[2])
+    stays = torch.nn.functional.pad(occupation[..., 0].cumsum(2), [1, 0])
+    entered = torch.nn.functional.pad(occupation[..., 1], [1, 0])[:, :, : nodes - size + 1]
+    first = (stays[:, :, size:] - stays[:, :, : nodes - size + 1] - entered).argmax(2)
+    t = torch.arange(occupation.shape[1], device=occupation.device)
+    last = (labels - size + 1).clamp(min=0).unsqueeze(1)  # the item ends there, and padding stays
+    first = torch.where(t < (frames - 1).unsqueeze(1), first, last)
+    first = never_back(first)
+    first = most * t - never_back(most * t - first).clamp(min=0)
+    return first.unsqueeze(2) + torch.arange(size, device=occupation.device)
+
+
+def never_back(first: Tensor) -> Tensor:
+    """The largest numbers below `first` `[B, T]` that do not fall with time."""
+    return first.flip([1]).cummin(1)[0].flip([1])
+
+
+class PrunedTransducerLoss(nn.Module):
+    """The transducer's loss where each frame has the logits of a few numbers of labels alone.
+
+        cost = -ln sum over the paths within the ranges, from (0, 0) to (T, U), of the product of the probabilities
+        of their arcs
+
+    Kuang et al. 2022, section 3.4, https://arxiv.org/abs/2206.13236.
+
+    Args:
+        blank_index: the class of the blank.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
+            mean over items.
+        delay_penalty: as in `SimpleTransducerLoss`.
+        topology: as in `SimpleTransducerLoss`.
+
+    The call takes `logits` `[B, T, R, V]`, `ranges` `[B, T, R]` as `PruneRanges` gives them, `targets` `[B, U]`, and
+    the lengths `input_lens` and `target_lens` `[B]`.
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        reduction: str = "mean",
+        delay_penalty: float = 0.0,
+        topology: str = "regular",
+    ) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.reduction = check_choice("reduction", reduction)
+        self.delay_penalty = delay_penalty
+        self.topology = topology
+        self.custom_ops = False
+
+    def forward(
+        self, logits: Tensor, ranges: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> Tensor:
+        frames = absolute_length(input_lens, logits.shape[1])
+        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        t = torch.arange(logits.shape[1], device=logits.device)
+        outside = (t >= frames.unsqueeze(1)).unsqueeze(2) | (ranges > labels[:, None, None])
+        log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
+        label = ops.next_labels(targets, labels, self.blank_index)
+        label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, ranges)
+        emit = log_probs.gather(3, label.unsqueeze(3)).squeeze(3)
+        never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, targets.shape[1] + 1)
+        stay = never.scatter(2, ranges, log_probs[..., self.blank_index])
+        emit = ops.shaped(
+            never.scatter(2, ranges, emit), stay, frames, self.topology == "constrained", self.delay_penalty
+        )
+        duration = 0 if self.topology == "regular" else 1
+        costs = arcs_costs(
+            torch.stack([stay, emit], 3), frames, labels, [1], [duration], True, self.custom_ops
+        )
+        return reduced(costs, self.reduction)
