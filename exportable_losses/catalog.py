@@ -13,7 +13,7 @@ Examples:
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -43,7 +43,7 @@ from .settings import settings_of as settings_of
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
-_SIZES |= {"P": 10, "Q": 15, "K": 16}
+_SIZES |= {"P": 10, "Q": 15, "K": 16, "R": 3}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class Entry:
     name: str
     type: type[nn.Module]
     contract: Contract
+
+    def fitted(self, settings: Mapping[str, Any]) -> "Entry":
+        """The entry with the contract of a module that has these settings."""
+        return replace(self, contract=self.contract.fitted(settings))
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -183,8 +187,9 @@ def _by_module() -> dict[str, Entry]:
 
 
 def find(module: nn.Module) -> Entry | None:
-    """The entry of a module, or None."""
-    return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
+    """The entry of a module, fitted to its settings, or None."""
+    found = next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
+    return found and found.fitted(settings_of(module))
 
 
 @cache
@@ -221,6 +226,9 @@ def _random(
         if entry.lengths:  # labels of a lattice: anything but the blank
             return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
         return torch.randint(classes, shape, generator=generator)
+    if kind == "range":
+        first = torch.arange(shape[1]) * (_size(entry.below, chosen) + 1 - shape[2]) // max(shape[1] - 1, 1)
+        return (first.unsqueeze(1) + torch.arange(shape[2])).repeat(shape[0], 1, 1)
     if kind == "token":  # of few kinds, so that some are equal
         return torch.randint(4, shape, generator=generator)
     if kind == "count":
@@ -306,12 +314,12 @@ _ENTRIES: dict[str, Entry] = {
         Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN),
         Entry("TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN),
-        Entry("TDTLoss", durations.TDTLoss, transducer.TRANSDUCER),
+        Entry("TDTLoss", durations.TDTLoss, durations.TDT),
         Entry("MultiBlankTransducerLoss", durations.MultiBlankTransducerLoss, transducer.TRANSDUCER),
         Entry("HATLoss", hybrid.HATLoss, transducer.TRANSDUCER),
-        Entry("SimpleTransducerLoss", pruned.SimpleTransducerLoss, transducer.TRANSDUCER),
-        Entry("PruneRanges", pruned.PruneRanges, transducer.TRANSDUCER),
-        Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, transducer.TRANSDUCER),
+        Entry("SimpleTransducerLoss", pruned.SimpleTransducerLoss, pruned.SIMPLE),
+        Entry("PruneRanges", pruned.PruneRanges, pruned.RANGES),
+        Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, pruned.PRUNED),
         Entry("EditDistance", edits.EditDistance, edits.EDITS),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE),
     )

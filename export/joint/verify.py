@@ -130,7 +130,7 @@ class _Apart:
 
     def others(self, scores: Mapping[str, np.ndarray], seed: int) -> dict[str, Tensor]:
         """Random inputs of the loss that the model does not compute, by their names in the joint graph."""
-        entry = catalog.get(self.given.about["row"])
+        entry = catalog.get(self.given.about["row"]).fitted(self.given.about["settings"])
         sizes = self.contract.sizes({name: array.shape for name, array in scores.items()})
         for letter, size in sizes.items():
             said = self.given.sizes.get(letter, size)

@@ -1,16 +1,36 @@
 """Transducers whose arcs last several frames: tokens with durations (TDT), and big blanks."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
+from ..checks import check_choice, check_inputs
+from ..contract import Input
 from ..settings import settings_repr
 from .arcs import emitted_costs, reduced
-from .transducer import transducer_lengths
+from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["MultiBlankTransducerLoss", "TDTLoss"]
+
+
+# the five durations of the default; `fitted` to those of a module
+TDT = replace(TRANSDUCER, inputs=(Input("logits", "B T U+1 V+5"), *TRANSDUCER.inputs[1:]))
+
+
+def check_durations(name: str, durations: Sequence[int], least: int) -> tuple[int, ...]:
+    """The durations of arcs, in frames.
+
+    Raises:
+        ValueError: one is smaller than `least`, given twice, or no integer.
+    """
+    found = tuple(durations)
+    integers = all(isinstance(d, int) and not isinstance(d, bool) and d >= least for d in found)
+    if not found or not integers or len(set(found)) < len(found):
+        raise ValueError(f"{name}: got {found}, expected different integers of at least {least}")
+    return found
 
 
 class TDTLoss(nn.Module):
@@ -61,7 +81,9 @@ class TDTLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
-        self.durations = tuple(durations)
+        self.durations = check_durations("durations", durations, least=0)
+        if max(self.durations) == 0:
+            raise ValueError(f"durations: got {self.durations}, expected one above 0, for blanks")
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
@@ -73,7 +95,13 @@ class TDTLoss(nn.Module):
         self._logit = lasting + list(range(len(self.durations)))
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        if not torch.jit.is_scripting():
+            check_inputs(
+                TDT.fitted({"durations": self.durations}),
+                {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+                blank_index=self.blank_index,
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         costs = emitted_costs(
             logits,
             targets,
@@ -139,7 +167,7 @@ class MultiBlankTransducerLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
-        self.big_blank_durations = tuple(big_blank_durations)
+        self.big_blank_durations = check_durations("big_blank_durations", big_blank_durations, least=1)
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
@@ -149,7 +177,14 @@ class MultiBlankTransducerLoss(nn.Module):
         self._logit = [-1] * len(self._token)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        if not torch.jit.is_scripting():
+            check_inputs(
+                TRANSDUCER,
+                {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+                blank_index=self.blank_index,
+                big_blank_durations=self.big_blank_durations,
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         costs = emitted_costs(
             logits,
             targets,

@@ -10,15 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..checks import check_choice
-from ..lengths import absolute_length
+from ..checks import check_choice, check_inputs
 from ..ops.scores import widened
+from ..contract import Contract, Input, Total
 from ..settings import settings_repr
 from .arcs import arcs_costs, reduced
+from .transducer import TOPOLOGIES, TRANSDUCER, absolute_lengths
 
 __all__ = ["PruneRanges", "PrunedTransducerLoss", "SimpleTransducerLoss"]
 
-TOPOLOGIES = ("regular", "modified", "constrained")
+_LABELS = TRANSDUCER.inputs[1:]
+SIMPLE = Contract(
+    (Input("am", "B T V"), Input("lm", "B U+1 V"), *_LABELS),
+    differentiable=("am", "lm"),
+    totals=(Total("loss"),),
+)
+RANGES = Contract(SIMPLE.inputs, ("ranges",))
+PRUNED = Contract(
+    (Input("logits", "B T R V"), Input("ranges", "B T R", "range", below="U"), *_LABELS),
+    differentiable=("logits",),
+    totals=(Total("loss"),),
+)
 
 
 def simple_arcs(
@@ -62,6 +74,16 @@ def simple_arcs(
         stay = stay + am_only_scale * (am_blank + prior[:, blank_index, None, None] - am_norm)
     emit = ops.shaped(emit, stay.expand_as(emit), frames, constrained, delay_penalty)
     return torch.stack([stay.expand_as(emit), emit], 3)
+
+
+def simple_lengths(
+    am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
+    if not torch.jit.is_scripting():
+        given = {"am": am, "lm": lm, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
+        check_inputs(SIMPLE, given, blank_index=blank_index)
+    return absolute_lengths(am.shape[1], targets, input_lens, target_lens)
 
 
 class SimpleTransducerLoss(nn.Module):
@@ -118,14 +140,13 @@ class SimpleTransducerLoss(nn.Module):
         self.lm_only_scale = lm_only_scale
         self.am_only_scale = am_only_scale
         self.delay_penalty = delay_penalty
-        self.topology = topology
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
 
     def forward(
         self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> Tensor:
-        frames = absolute_length(input_lens, am.shape[1])
-        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, self.blank_index)
         arcs = simple_arcs(
             am,
             lm,
@@ -180,14 +201,13 @@ class PruneRanges(nn.Module):
         self.lm_only_scale = lm_only_scale
         self.am_only_scale = am_only_scale
         self.delay_penalty = delay_penalty
-        self.topology = topology
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
 
     def forward(
         self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> Tensor:
-        frames = absolute_length(input_lens, am.shape[1])
-        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, self.blank_index)
         arcs = simple_arcs(
             am.detach(),
             lm.detach(),
@@ -220,12 +240,17 @@ class PruneRanges(nn.Module):
 def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: int, most: int) -> Tensor:
     """The ranges `[B, T, R]` of arcs `[B, T, U+1, 2]` that are taken so often; `most` labels a frame at most.
 
-    A window holds what is in it by blanks, and what enters it by a label does not count.
+    A window holds the paths that leave the frame in it by a blank, but for those that have entered it in this frame. All
+    leave it somewhere, so that the window which holds most is that which misses least; what it misses has digits
+    where what it holds is almost all.
     """
     nodes, size = occupation.shape[2], min(prune_range, occupation.shape[2])
-    stays = torch.nn.functional.pad(occupation[..., 0].cumsum(2), [1, 0])
-    entered = torch.nn.functional.pad(occupation[..., 1], [1, 0])[:, :, : nodes - size + 1]
-    first = (stays[:, :, size:] - stays[:, :, : nodes - size + 1] - entered).argmax(2)
+    windows = nodes - size + 1
+    stays = occupation[..., 0]
+    below = torch.nn.functional.pad(stays, [1, 0]).cumsum(2)[:, :, :windows]
+    above = torch.nn.functional.pad(stays.flip([2]), [1, 0]).cumsum(2).flip([2])[:, :, size:]
+    entered = torch.nn.functional.pad(occupation[..., 1], [1, 0])[:, :, :windows]
+    first = (below + above + entered).argmin(2)
     t = torch.arange(occupation.shape[1], device=occupation.device)
     last = (labels - size + 1).clamp(min=0).unsqueeze(1)  # the item ends there, and padding stays
     first = torch.where(t < (frames - 1).unsqueeze(1), first, last)
@@ -273,14 +298,25 @@ class PrunedTransducerLoss(nn.Module):
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
         self.delay_penalty = delay_penalty
-        self.topology = topology
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
 
     def forward(
         self, logits: Tensor, ranges: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> Tensor:
-        frames = absolute_length(input_lens, logits.shape[1])
-        labels = absolute_length(target_lens, targets.shape[1], least=0)
+        if not torch.jit.is_scripting():
+            check_inputs(
+                PRUNED,
+                {
+                    "logits": logits,
+                    "ranges": ranges,
+                    "targets": targets,
+                    "input_lens": input_lens,
+                    "target_lens": target_lens,
+                },
+                blank_index=self.blank_index,
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         t = torch.arange(logits.shape[1], device=logits.device)
         outside = (t >= frames.unsqueeze(1)).unsqueeze(2) | (ranges > labels[:, None, None])
         log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)

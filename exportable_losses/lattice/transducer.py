@@ -15,6 +15,8 @@ from .arcs import emitted_costs, reduced
 
 __all__ = ["TransducerLoss"]
 
+TOPOLOGIES = ("regular", "modified", "constrained")
+
 TRANSDUCER = Contract(
     (
         Input("logits", "B T U+1 V"),
@@ -30,18 +32,22 @@ TRANSDUCER = Contract(
 def transducer_lengths(
     logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
-    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
     if not torch.jit.is_scripting():
-        given = {
-            "logits": logits,
-            "targets": targets,
-            "input_lens": input_lens,
-            "target_lens": target_lens,
-        }
-        check_inputs(TRANSDUCER, given, blank_index=blank_index)
+        check_inputs(
+            TRANSDUCER,
+            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+            blank_index=blank_index,
+        )
+    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+
+
+def absolute_lengths(
+    frames: int, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64."""
     as_index(targets)  # compiled code checks nothing else
-    frames = absolute_length(input_lens, logits.shape[1])
-    return frames, absolute_length(target_lens, targets.shape[1], least=0)
+    return absolute_length(input_lens, frames), absolute_length(target_lens, targets.shape[1], least=0)
 
 
 class TransducerLoss(nn.Module):
@@ -95,7 +101,7 @@ class TransducerLoss(nn.Module):
         self.normalize = normalize
         self.fastemit_lambda = fastemit_lambda
         self.delay_penalty = delay_penalty
-        self.topology = topology
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
