@@ -242,7 +242,7 @@ def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: i
 
     A window holds the paths that leave the frame in it by a blank, but for those that have entered it in this frame. All
     leave it somewhere, so that the window which holds most is that which misses least; what it misses has digits
-    where what it holds is almost all.
+    where what it holds is almost all. Of windows that are as good in float64, fast_rnnt takes the first.
     """
     nodes, size = occupation.shape[2], min(prune_range, occupation.shape[2])
     windows = nodes - size + 1
@@ -250,7 +250,8 @@ def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: i
     below = torch.nn.functional.pad(stays, [1, 0]).cumsum(2)[:, :, :windows]
     above = torch.nn.functional.pad(stays.flip([2]), [1, 0]).cumsum(2).flip([2])[:, :, size:]
     entered = torch.nn.functional.pad(occupation[..., 1], [1, 0])[:, :, :windows]
-    first = (below + above + entered).argmin(2)
+    missed = below + above + entered
+    first = (missed <= missed.amin(2, keepdim=True) + 1e-16).long().argmax(2)
     t = torch.arange(occupation.shape[1], device=occupation.device)
     last = (labels - size + 1).clamp(min=0).unsqueeze(1)  # the item ends there, and padding stays
     first = torch.where(t < (frames - 1).unsqueeze(1), first, last)
