@@ -221,7 +221,7 @@ class PruneRanges(nn.Module):
             self.topology == "constrained",
         )
         duration = 0 if self.topology == "regular" else 1
-        ones = torch.ones_like(arcs[:, 0, 0, 0])
+        ones = torch.ones(arcs.shape[0], dtype=arcs.dtype, device=arcs.device)
         if torch.jit.is_scripting():
             if self.custom_ops:
                 grad = torch.ops.exportable_losses.arcs_loss_grad(

@@ -71,7 +71,8 @@ def arcs_costs_and_grad(
     entering = by_target(leaving, steps, labels)
     diagonals, ends = entering.shape[1], (input_lengths + target_lengths).unsqueeze(1)
     place = target_lengths.unsqueeze(1)
-    alphas, scales = [start(arcs, max(steps))], [torch.zeros_like(arcs[:, 0, 0, 0])]
+    first = start(arcs, max(steps))
+    alphas, scales = [first], [torch.zeros_like(first[:, 0, 0])]
     for n in range(1, diagonals):
         alpha, scale = forward(alphas[-1], entering[:, n], steps, labels)
         alphas.append(alpha)
@@ -119,9 +120,9 @@ def by_diagonal(arcs: Tensor) -> Tensor:
     """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that the arcs leave."""
     u = torch.arange(arcs.shape[2], device=arcs.device)
     t = torch.arange(arcs.shape[1] + arcs.shape[2], device=arcs.device).unsqueeze(1) - u
-    at = t.clamp(0, arcs.shape[1] - 1)[..., None].expand(arcs.shape[0], -1, -1, arcs.shape[3])
-    inside = ((t >= 0) & (t < arcs.shape[1])).unsqueeze(2)
-    return torch.where(inside, arcs.gather(1, at), log_zero())
+    frame = torch.where(t < 0, arcs.shape[1], t.clamp(max=arcs.shape[1]))  # of those outside, one that is impossible
+    padded = torch.nn.functional.pad(arcs, [0, 0, 0, 0, 0, 1], value=log_zero())
+    return padded.gather(1, frame.unsqueeze(2).expand(arcs.shape[0], -1, -1, arcs.shape[3]))
 
 
 def by_frame(diagonals: Tensor, frames: int) -> Tensor:

@@ -16,6 +16,8 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from onnx.inliner import inline_local_functions
 
 from ..protos import all_nodes, subgraphs
+from .arcs import ArcsCosts, ArcsForward, ArcsLoss, ArcsOf, ArcsSteps
+from .arcs_grad import ArcsLossGrad
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_align import CTCAlign
@@ -35,6 +37,12 @@ OPSET = 18  # what the bodies are written in
 _BODIES = {
     body.name: body
     for body in (
+        ArcsCosts,
+        ArcsForward,
+        ArcsLoss,
+        ArcsLossGrad,
+        ArcsOf,
+        ArcsSteps,
         BestPermutation,
         CTCAlign,
         CTCBothWays,
