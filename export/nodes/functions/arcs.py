@@ -43,10 +43,10 @@ def ArcsOf(arcs, t, u, durations, right, input_lengths, target_lengths, label_en
 
 @script(ours, default_opset=op)
 def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, label_ends: int):
-    """The forward recursion over diagonals n = t + u from 0 to T + U.
+    """The forward recursion over diagonals n = t + u, from 0 to one behind T + U, so that there is a step, always.
 
-    Of each diagonal alpha of its nodes [T+U+1, B, 1+U+1], an impossible one before them, less the largest of the
-    last few diagonals each time; what was taken off at each [T+U+1, B, 1]; and alpha of each item's end [B, 1].
+    Of each diagonal alpha of its nodes [T+U+2, B, 1+U+1], an impossible one before them, less the largest of the
+    last few diagonals each time; what was taken off at each [T+U+2, B, 1]; and alpha of each item's end [B, 1].
     """
     never = op.CastLike(op.Constant(value_float=float("-inf")), arcs)
     steps, right = ArcsSteps(durations, blanks=blanks)
@@ -56,7 +56,7 @@ def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, lab
 
     # arc k that enters place u of diagonal n has left (n - u - d, u) or (n - u - d, u - 1)
     u = op.Unsqueeze(op.Range(0, places, 1), [0])
-    n = op.Unsqueeze(op.Range(1, frames + places, 1), [1, 2])
+    n = op.Unsqueeze(op.Range(1, frames + places + 1, 1), [1, 2])
     left = u - op.Unsqueeze(right, [1])
     t = n - u - op.Unsqueeze(durations, [1])
     entering = ArcsOf(

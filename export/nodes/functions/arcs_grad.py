@@ -29,7 +29,7 @@ def ArcsLossGrad(arcs, durations, input_lengths, target_lengths, grad_costs, bla
 
     # the arcs that leave place u of diagonal n, at t = n - u
     u = op.Unsqueeze(op.Range(0, places, 1), [0])
-    n = op.Unsqueeze(op.Range(0, frames + places, 1), [1, 2])
+    n = op.Unsqueeze(op.Range(0, frames + places + 1, 1), [1, 2])
     each = op.Expand(op.CastLike(0, durations), op.Shape(op.Unsqueeze(durations, [1])))
     leaving = ArcsOf(
         arcs, n - u + each, u + each, durations, right, input_lengths, target_lengths, label_ends=label_ends
@@ -80,7 +80,7 @@ def ArcsLossGrad(arcs, durations, input_lengths, target_lengths, grad_costs, bla
     by_item = op.Flatten(op.Transpose(taken, perm=[1, 0, 3, 2]), axis=1)
     time = op.Unsqueeze(op.Range(0, frames, 1), [1, 2])
     place = op.Unsqueeze(op.Range(0, places, 1), [1])
-    from_end = frames + places - 1 - time - place
+    from_end = frames + places - time - place
     index = (from_end * places + place) * kinds + op.Range(0, kinds, 1)
     occupation = op.Gather(by_item, index, axis=1)
     finite = op.Unsqueeze(op.Not(op.IsInf(costs)), [1, 2, 3])
