@@ -9,6 +9,16 @@ _FLOATS = ["tensor(float)", "tensor(double)"]
 _LATTICE_INPUTS = ("targets", "input_lengths", "target_lengths")
 
 
+def arcs() -> tuple[Op, Op]:
+    """The operator of the costs of a lattice whose arcs are given, and that of their gradient."""
+    inputs = {"arcs": "T", **dict.fromkeys(("durations", "input_lengths", "target_lengths"), "tensor(int64)")}
+    attributes = ("blanks", "label_ends")
+    return (
+        node("ArcsLoss", inputs, {"costs": "T"}, attributes),
+        node("ArcsLossGrad", {**inputs, "grad_costs": "T"}, {"costs": "T", "grad": "T"}, attributes),
+    )
+
+
 def node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
     """An operator of our domain; types are ``T`` for floats or an ONNX type."""
     schema = onnx.defs.OpSchema(

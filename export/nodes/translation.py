@@ -31,6 +31,25 @@ def _on_lattice(node: Op) -> Callable[..., Any]:
     return translate
 
 
+def _on_arcs(node: Op) -> Callable[..., Any]:
+    """What translates an operator on the arcs of a lattice to `node`, for which durations are a tensor."""
+
+    def translate(
+        arcs: Any,
+        input_lengths: Any,
+        target_lengths: Any,
+        blank_durations: Sequence[int],
+        label_durations: Sequence[int],
+        label_ends: bool,
+        *more: Any,
+    ) -> Any:
+        durations = _constant([*blank_durations, *label_durations], ir.DataType.INT64)
+        attributes = {"blanks": len(blank_durations), "label_ends": int(label_ends)}
+        return node(arcs, durations, input_lengths, target_lengths, *more, **attributes)
+
+    return translate
+
+
 def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice's costs and that of their gradient."""
     node, node_grad = operators.lattice(name, scores)
@@ -223,8 +242,11 @@ def translations() -> dict[Any, Callable[..., Any]]:
     state = {"alpha": "T", "offset": "T"}
     walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
     ours, aten = torch.ops.exportable_losses, torch.ops.aten
+    arcs_loss, arcs_loss_grad = operators.arcs()
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
+        ours.arcs_loss.default: _on_arcs(arcs_loss),
+        ours.arcs_loss_grad.default: _on_arcs(arcs_loss_grad),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.ctc_posterior.default: _on_lattice(
             operators.on_lattice("CTCPosterior", "log_probs", occupation)
