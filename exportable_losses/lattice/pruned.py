@@ -261,8 +261,16 @@ def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: i
 
 
 def never_back(first: Tensor) -> Tensor:
-    """The largest numbers below `first` `[B, T]` that do not fall with time."""
-    return first.flip([1]).cummin(1)[0].flip([1])
+    """The largest numbers of at most `first` `[B, T]` that do not fall with time: each the least of those from it on.
+
+    It doubles how far it looks, for exporters know no cumulative minimum; two million frames are far enough.
+    """
+    t = torch.arange(first.shape[1], device=first.device)
+    ahead = 1
+    for _ in range(21):
+        first = torch.minimum(first, first[:, (t + ahead).clamp(max=first.shape[1] - 1)])
+        ahead *= 2
+    return first
 
 
 class PrunedTransducerLoss(nn.Module):
