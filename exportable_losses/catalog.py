@@ -13,7 +13,7 @@ Examples:
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ from . import (
 )
 from .contract import Contract, Input
 from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, streaming, transducer
+from .legal import blanks
 from .lengths import frame_mask
 from .settings import parameters_of
 from .settings import settings_of as settings_of
@@ -43,7 +44,7 @@ from .settings import settings_of as settings_of
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
-_SIZES |= {"P": 10, "Q": 15, "K": 16, "R": 3}
+_SIZES |= {"P": 10, "Q": 15, "K": 16, "R": 6}
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,17 @@ class Entry:
         name: SpeechBrain's name; the name of the module if SpeechBrain has no such row.
         type: the class of the module.
         contract: the inputs and outputs.
+        given: the settings of the module that it was `fitted` to.
     """
 
     name: str
     type: type[nn.Module]
     contract: Contract
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def fitted(self, settings: Mapping[str, Any]) -> "Entry":
         """The entry with the contract of a module that has these settings."""
-        return replace(self, contract=self.contract.fitted(settings))
+        return replace(self, contract=self.contract.fitted(settings), given=settings)
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -126,15 +129,24 @@ class Entry:
         for entry in self.inputs:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
                 chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
+        chosen = self._possible(chosen)
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
         for entry in self.inputs:
             shape = [_size(term, chosen) for term in _terms(entry, chosen)]
-            values = _random(entry, shape, chosen, blank_index, generator)
+            values = _random(entry, shape, chosen, self._blanks(blank_index), generator)
             counted = {chosen[letter] for letter in entry.of.split() if absolute}
             of_one_size = len(counted) == 1 and None not in counted
             drawn[entry.name] = _absolute(entry, values, chosen) if of_one_size else values
         return drawn
+
+    def _possible(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """`sizes`, with ranges that are no wider than there are numbers of labels."""
+        ranged = any(entry.legal == "range" for entry in self.inputs)
+        return {**sizes, "R": min(sizes["R"], sizes["U"] + 1)} if ranged and "R" in sizes else {**sizes}
+
+    def _blanks(self, blank_index: int) -> range:
+        return blanks({**self.settings, **self.given, "blank_index": blank_index})
 
     def example_as(
         self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
@@ -147,12 +159,14 @@ class Entry:
             seed: the same seed gives the same tensors.
             blank_index: the class that no label has.
         """
+        sizes = self._possible(sizes)
         letters = self.contract.letters({name: tensor.dim() for name, tensor in like.items()})
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
         for entry in (entry for entry in self.inputs if entry.name in like):
             shape = [_size(term, sizes) for term in letters[entry.name]]
-            values, dtype = _random(entry, shape, sizes, blank_index, generator), like[entry.name].dtype
+            values = _random(entry, shape, sizes, self._blanks(blank_index), generator)
+            dtype = like[entry.name].dtype
             if values.is_floating_point() and not dtype.is_floating_point:
                 samples = (100 * values).round()  # as a file has them
                 values = _absolute(entry, values, sizes) if entry.of else samples
@@ -217,14 +231,14 @@ def _random(
     entry: Input,
     shape: list[int],
     chosen: Mapping[str, int | None],
-    blank_index: int,
+    blanks: range,
     generator: torch.Generator,
 ) -> Tensor:
     kind = entry.legal
     if kind == "index":
         classes = _size(entry.below, chosen)
-        if entry.lengths:  # labels of a lattice: anything but the blank
-            return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
+        if entry.lengths:  # labels of a lattice: anything but a blank
+            return (torch.randint(classes - len(blanks), shape, generator=generator) + blanks.stop) % classes
         return torch.randint(classes, shape, generator=generator)
     if kind == "range":
         first = torch.arange(shape[1]) * (_size(entry.below, chosen) + 1 - shape[2]) // max(shape[1] - 1, 1)

@@ -37,18 +37,16 @@ def arcs_costs(
         label_durations: of the label arcs.
         label_ends: whether a label's arc may lead to frame T.
     """
-    steps, labels = _steps(blank_durations, label_durations), len(label_durations)
+    steps, labels = steps_of(blank_durations, label_durations), len(label_durations)
     arcs = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
     entering = by_target(by_diagonal(arcs), steps, labels)
     alpha = start(arcs, max(steps))
-    lost = torch.zeros_like(alpha[:, 0, 0])
-    cost = torch.full_like(lost, float("inf"))
+    rows, scales = [alpha[:, 0]], [torch.zeros_like(alpha[:, 0, 0])]
     for n in range(1, entering.shape[1]):
         alpha, scale = forward(alpha, entering[:, n], steps, labels)
-        lost = lost - scale
-        total = lost - alpha[:, 0].gather(1, target_lengths.unsqueeze(1)).squeeze(1)
-        cost = torch.where(input_lengths + target_lengths == n, total, cost)
-    return torch.where(cost > -log_zero() / 10, float("inf"), cost)
+        rows.append(alpha[:, 0])
+        scales.append(scale)
+    return costs_of(torch.stack(rows, 1), torch.stack(scales, 1), input_lengths, target_lengths)
 
 
 def arcs_costs_and_grad(
@@ -65,37 +63,26 @@ def arcs_costs_and_grad(
     That of an arc is minus its occupation: how probable it is that a path takes it. Alpha, beta and the arc
     multiply to it, where beta has lost what alpha has lost behind the arc, and the total's logarithm.
     """
-    steps, labels = _steps(blank_durations, label_durations), len(label_durations)
+    steps, labels = steps_of(blank_durations, label_durations), len(label_durations)
     allowed = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
     leaving = by_diagonal(allowed)
     entering = by_target(leaving, steps, labels)
-    diagonals, ends = entering.shape[1], (input_lengths + target_lengths).unsqueeze(1)
-    place = target_lengths.unsqueeze(1)
     first = start(arcs, max(steps))
-    alphas, scales = [first], [torch.zeros_like(first[:, 0, 0])]
-    for n in range(1, diagonals):
-        alpha, scale = forward(alphas[-1], entering[:, n], steps, labels)
-        alphas.append(alpha)
+    alpha, rows, scales = first, [first[:, 0]], [torch.zeros_like(first[:, 0, 0])]
+    for n in range(1, entering.shape[1]):
+        alpha, scale = forward(alpha, entering[:, n], steps, labels)
+        rows.append(alpha[:, 0])
         scales.append(scale)
-    alpha, scale = torch.stack([each[:, 0] for each in alphas], 1), torch.stack(scales, 1)
-    end = alpha.gather(1, ends.unsqueeze(2).expand(-1, -1, alpha.shape[2])).squeeze(1).gather(1, place)
-    within = torch.arange(diagonals, device=arcs.device) <= ends
-    costs = -end.squeeze(1) - scale.masked_fill(~within, 0.0).sum(1)
-    costs = torch.where(costs > -log_zero() / 10, float("inf"), costs)
-    last = torch.where(torch.arange(alpha.shape[2], device=arcs.device) == place, -end, log_zero())
-    beta = torch.full_like(alphas[0], log_zero())
-    taken = torch.empty_like(leaving)
-    for n in range(diagonals - 1, -1, -1):
-        if n + 1 < diagonals:
-            beta = beta - scale[:, n + 1, None, None]
-        through = leaving[:, n] + followed(beta, steps, labels)
-        taken[:, n] = (alpha[:, n].unsqueeze(2) + through).exp()
-        here = torch.where(ends == n, last, through.logsumexp(2))
-        beta = torch.cat([here.unsqueeze(1), beta[:, :-1]], 1)
-    occupation = by_frame(taken, arcs.shape[1])
-    nowhere = behind(arcs[..., 0], input_lengths, target_lengths) | costs.isinf()[:, None, None]
-    weight = grad_costs[:, None, None, None]
-    return costs, -(occupation.masked_fill(nowhere.unsqueeze(3), 0.0) * weight)
+    alphas, lost = torch.stack(rows, 1), torch.stack(scales, 1)
+    costs = costs_of(alphas, lost, input_lengths, target_lengths)
+    last = ends_of(alphas, input_lengths, target_lengths)
+    beta, taken = torch.full_like(first, log_zero()), torch.empty_like(leaving)
+    following = torch.nn.functional.pad(lost[:, 1:], [0, 1])
+    for n in range(leaving.shape[1] - 1, -1, -1):
+        beta, taken[:, n] = backward(
+            beta, leaving[:, n], alphas[:, n], last[:, n], following[:, n], steps, labels
+        )
+    return costs, gradient_of(taken, costs, arcs, input_lengths, target_lengths, grad_costs)
 
 
 def legal(
@@ -144,30 +131,88 @@ def by_target(leaving: Tensor, steps: list[int], labels: int) -> Tensor:
 
 def start(arcs: Tensor, diagonals: int) -> Tensor:
     """The last diagonals before the first step: all probability is at (0, 0). `[B, diagonals, U+1]`."""
-    first = torch.full([arcs.shape[0], diagonals, arcs.shape[2]], log_zero(), dtype=arcs.dtype, device=arcs.device)
-    first[:, 0, 0] = 0.0
-    return first
+    u = torch.arange(arcs.shape[2], device=arcs.device)
+    first = (torch.arange(diagonals, device=arcs.device).unsqueeze(1) == 0) & (u == 0)
+    return torch.where(first, 0.0, log_zero()).to(arcs.dtype).repeat(arcs.shape[0], 1, 1)
 
 
 def forward(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> tuple[Tensor, Tensor]:
-    """The last diagonals one step on, less their largest, and that `[B]`."""
-    before = alpha[:, [step - 1 for step in steps]]
-    blanks, emitting = before[:, : len(steps) - labels], before[:, len(steps) - labels :]
-    emitting = torch.nn.functional.pad(emitting[:, :, :-1], [1, 0], value=log_zero())
-    here = (torch.cat([blanks, emitting], 1) + entering).logsumexp(1)
+    """The last diagonals `[B, diagonals, U+1]` one step on, less their largest, and that `[B]`."""
+    reached = []
+    for k, step in enumerate(steps):
+        before = alpha[:, step - 1]
+        if k >= len(steps) - labels:
+            before = torch.nn.functional.pad(before[:, :-1], [1, 0], value=log_zero())
+        reached.append(before + entering[:, k])
+    here = torch.stack(reached, 1).logsumexp(1)
     alpha = torch.cat([here.unsqueeze(1), alpha[:, :-1]], 1)
     scale = alpha.amax([1, 2])
     return alpha - scale[:, None, None], scale
 
 
-def followed(beta: Tensor, steps: list[int], labels: int) -> Tensor:
-    """Beta of the node that each arc leads to `[B, U+1, K]`, of the diagonals behind `[B, diagonals, U+1]`."""
-    behind = beta[:, [step - 1 for step in steps]]
-    blanks, emitting = behind[:, : len(steps) - labels], behind[:, len(steps) - labels :]
-    emitting = torch.nn.functional.pad(emitting[:, :, 1:], [0, 1], value=log_zero())
-    return torch.cat([blanks, emitting], 1).transpose(1, 2)
+def backward(
+    beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor, steps: list[int], labels: int
+) -> tuple[Tensor, Tensor]:
+    """The diagonals behind `[B, diagonals, U+1]` one step back, and how often each arc is taken `[B, U+1, K]`.
+
+    Args:
+        beta: of the diagonals behind this one.
+        leaving: the arcs of this diagonal `[B, U+1, K]`.
+        alpha: of this diagonal `[B, U+1]`.
+        last: beta of items that end on this diagonal `[B, U+1]`.
+        scale: what alpha of the next diagonal has lost `[B]`.
+        steps: how many diagonals each arc leads on.
+        labels: how many of the arcs are labels.
+    """
+    beta = beta - scale[:, None, None]
+    followed = []
+    for k, step in enumerate(steps):
+        behind = beta[:, step - 1]
+        if k >= len(steps) - labels:
+            behind = torch.nn.functional.pad(behind[:, 1:], [0, 1], value=log_zero())
+        followed.append(behind)
+    through = leaving + torch.stack(followed, 2)
+    taken = (alpha.unsqueeze(2) + through).exp()
+    here = torch.maximum(through.logsumexp(2), last)
+    return torch.cat([here.unsqueeze(1), beta[:, :-1]], 1), taken
 
 
-def _steps(blank_durations: list[int], label_durations: list[int]) -> list[int]:
+def costs_of(alphas: Tensor, scales: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """The costs `[B]` of what `forward` gives: where each item ends, alpha and all that it has lost."""
+    ends = (input_lengths + target_lengths).unsqueeze(1)
+    within = torch.arange(scales.shape[1], device=scales.device) <= ends
+    costs = -_at_end(alphas, ends, target_lengths) - scales.masked_fill(~within, 0.0).sum(1)
+    return torch.where(costs > -log_zero() / 10, float("inf"), costs)
+
+
+def ends_of(alphas: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """Beta where the items end `[B, diagonals, U+1]`, less the logarithm of the total."""
+    ends = (input_lengths + target_lengths).unsqueeze(1)
+    n = torch.arange(alphas.shape[1], device=alphas.device)
+    u = torch.arange(alphas.shape[2], device=alphas.device)
+    there = (n == ends).unsqueeze(2) & (u == target_lengths.unsqueeze(1)).unsqueeze(1)
+    return torch.where(there, -_at_end(alphas, ends, target_lengths)[:, None, None], log_zero())
+
+
+def _at_end(alphas: Tensor, ends: Tensor, target_lengths: Tensor) -> Tensor:
+    row = alphas.gather(1, ends.unsqueeze(2).expand(-1, -1, alphas.shape[2])).squeeze(1)
+    return row.gather(1, target_lengths.unsqueeze(1)).squeeze(1)
+
+
+def gradient_of(
+    taken: Tensor,
+    costs: Tensor,
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    grad_costs: Tensor,
+) -> Tensor:
+    """The gradient in the arcs, of how often each is taken by diagonal `[B, T+U+1, U+1, K]`."""
+    nowhere = behind(arcs[..., 0], input_lengths, target_lengths) | costs.isinf()[:, None, None]
+    occupation = by_frame(taken, arcs.shape[1]).masked_fill(nowhere.unsqueeze(3), 0.0)
+    return -(occupation * grad_costs[:, None, None, None])
+
+
+def steps_of(blank_durations: list[int], label_durations: list[int]) -> list[int]:
     """How many diagonals each arc leads on."""
     return blank_durations + [d + 1 for d in label_durations]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
 
+from . import arcs as lattice
 from . import ctc, edits, transducer
 from .scores import widened
 
@@ -22,6 +23,8 @@ def table() -> dict[Any, Callable[..., Any]]:
     """From each operator to its program, as `torch.export.ExportedProgram.run_decompositions` takes it."""
     ours = torch.ops.exportable_losses
     return {
+        ours.arcs_loss.default: arcs_costs,
+        ours.arcs_loss_grad.default: arcs_costs_and_grad,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),
@@ -62,6 +65,75 @@ def _scan(
     open_sizes = (size for size in sizes if isinstance(size, torch.SymInt))
     done = scan_op(body, list(carried), list(sequences), (*constants, *open_sizes))
     return list(done[: len(carried)]), list(done[len(carried) :])
+
+
+def arcs_costs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> Tensor:
+    """`arcs.arcs_costs`."""
+    shape = (blank_durations, label_durations, label_ends)
+    _, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
+    return lattice.costs_of(alphas, scales, input_lengths, target_lengths)
+
+
+def arcs_costs_and_grad(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`arcs.arcs_costs_and_grad`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
+    costs = lattice.costs_of(alphas, scales, input_lengths, target_lengths)
+
+    def step(beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor) -> Sequence[Tensor]:
+        return lattice.backward(beta, leaving, alpha, last, scale, steps, labels)
+
+    sequences = (
+        leaving,
+        alphas,
+        lattice.ends_of(alphas, input_lengths, target_lengths),
+        torch.nn.functional.pad(scales[:, 1:], [0, 1]),
+    )
+    behind = torch.full_like(lattice.start(arcs, max(steps)), transducer.log_zero())
+    reversed_ = [each.transpose(0, 1).flip(0) for each in sequences]
+    _, (taken,) = _scan(step, [behind], reversed_, sizes=arcs.shape[:3])
+    taken = taken.flip(0).transpose(0, 1)
+    return costs, lattice.gradient_of(taken, costs, arcs, input_lengths, target_lengths, grad_costs)
+
+
+def _arcs_forward(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The arcs by diagonal, alpha of each `[B, T+U+1, U+1]`, and what it has lost there `[B, T+U+1]`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
+    entering = lattice.by_target(leaving, steps, labels)
+
+    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
+        alpha, scale = lattice.forward(alpha, entering, steps, labels)
+        return alpha, alpha[:, 0].clone(), scale
+
+    first = lattice.start(arcs, max(steps))
+    _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=arcs.shape[:3])
+    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
+    return leaving, alphas, torch.nn.functional.pad(scales.t(), [1, 0])
 
 
 def ctc_costs(
