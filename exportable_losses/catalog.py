@@ -55,7 +55,7 @@ class Entry:
         name: SpeechBrain's name; the name of the module if SpeechBrain has no such row.
         type: the class of the module.
         contract: the inputs and outputs.
-        given: the settings of the module that it was `fitted` to.
+        given: the settings of the module that it was `fitted` to, of those that say what the inputs are.
     """
 
     name: str
@@ -65,7 +65,8 @@ class Entry:
 
     def fitted(self, settings: Mapping[str, Any]) -> "Entry":
         """The entry with the contract of a module that has these settings."""
-        return replace(self, contract=self.contract.fitted(settings), given=settings)
+        given = {name: settings[name] for name in ("durations", "big_blank_durations") if name in settings}
+        return replace(self, contract=self.contract.fitted(given), given=given) if given else self
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -107,13 +108,14 @@ class Entry:
         return self.contract.differentiable
 
     def example_inputs(
-        self, seed: int = 0, *, blank_index: int = 0, absolute: bool = False, **sizes: int | None
+        self, seed: int = 0, *, blank_index: int | None = None, absolute: bool = False, **sizes: int | None
     ) -> dict[str, Tensor]:
         """Random valid inputs of any size.
 
         Args:
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label has; the number of classes grows to include it.
+            blank_index: the class that no label has, the module's default if it is None; the number of classes
+                grows to include it.
             absolute: whether lengths are integers, in frames or labels, where they count one size.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 
@@ -128,7 +130,7 @@ class Entry:
             raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {known}")
         for entry in self.inputs:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
-                chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
+                chosen[entry.below] = max(chosen[entry.below] or 0, self._blanks(blank_index).stop)
         chosen = self._possible(chosen)
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
@@ -145,11 +147,17 @@ class Entry:
         ranged = any(entry.legal == "range" for entry in self.inputs)
         return {**sizes, "R": min(sizes["R"], sizes["U"] + 1)} if ranged and "R" in sizes else {**sizes}
 
-    def _blanks(self, blank_index: int) -> range:
-        return blanks({**self.settings, **self.given, "blank_index": blank_index})
+    def _blanks(self, blank_index: int | None) -> range:
+        known = {"blank_index": 0, **self.settings, **self.given}
+        return blanks(known if blank_index is None else {**known, "blank_index": blank_index})
 
     def example_as(
-        self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
+        self,
+        like: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        seed: int = 0,
+        *,
+        blank_index: int | None = None,
     ) -> dict[str, Tensor]:
         """Random valid inputs with the names, ranks and dtypes of `like`.
 
@@ -157,7 +165,7 @@ class Entry:
             like: some of the inputs, by name.
             sizes: one for each letter in their dimensions.
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label has.
+            blank_index: the class that no label has, the module's default if it is None.
         """
         sizes = self._possible(sizes)
         letters = self.contract.letters({name: tensor.dim() for name, tensor in like.items()})

@@ -50,7 +50,7 @@ class BadInput:
 
     def legal(self) -> Inputs:
         """Inputs that the row takes."""
-        blank_index = self.settings.get("blank_index", 0)
+        blank_index = self.settings.get("blank_index")
         return catalog.get(self.row).example_inputs(blank_index=blank_index, **self.sizes)
 
     def illegal(self) -> Inputs:

@@ -62,7 +62,7 @@ def prepare(
     settings = settings or {}
     entry = catalog.get(row).fitted(settings)
     module = entry.module(**settings)
-    blank = settings.get("blank_index", 0)
+    blank = settings.get("blank_index")
     inputs = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes or {})
     try:
         outputs = module(**inputs)

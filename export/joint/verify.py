@@ -148,7 +148,7 @@ class _Apart:
             name: torch.from_numpy(np.zeros([1] * len(dims), self.loss.dtype(name)))
             for name, dims in self.dims.items()
         }
-        blank = self.given.about["settings"].get("blank_index", 0)
+        blank = self.given.about["settings"].get("blank_index")
         drawn = entry.example_as(like, sizes, seed, blank_index=blank)
         return {called: drawn[name] for name, called in self.names.inputs.items()}
 

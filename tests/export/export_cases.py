@@ -77,7 +77,7 @@ class Case:
         if not sizes:  # the catalog's own, but those of `same`
             chosen |= {other: SHORT[other] for other in self.same.values()}
         chosen |= dict.fromkeys(self.dropped)
-        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **chosen)
+        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index"), **chosen)
         return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
 
     def graph(self) -> Path:

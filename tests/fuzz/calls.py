@@ -267,7 +267,7 @@ def check_alignments(call: Call, truth: Outputs) -> None:
     if case.row not in ("ctc_loss", "transducer_loss") or set(call.frames) != {"input_lens", "target_lens"}:
         return
     scores = plain["log_probs" if case.row == "ctc_loss" else "logits"]
-    blank = case.settings.get("blank_index", 0)
+    blank = case.settings.get("blank_index")
     frames, labels = call.frames["input_lens"].tolist(), call.frames["target_lens"].tolist()
     costs = []
     for item, target, t, u in zip(scores, plain["targets"].tolist(), frames, labels, strict=True):
