@@ -55,7 +55,10 @@ def simple_arcs(
     am_label, am_blank = am.gather(2, of_label), am[..., blank_index].unsqueeze(2)
     lm_label = lm.gather(2, label.unsqueeze(2)).squeeze(2).unsqueeze(1)
     lm_blank = lm[..., blank_index].unsqueeze(1)
-    norm = ops.joint_normaliser(am, lm)
+    if torch.jit.is_scripting() or torch.compiler.is_compiling():
+        norm = ops.joint_normaliser_everywhere(am, lm)
+    else:
+        norm = torch.ops.exportable_losses.joint_normaliser(am, lm)
     emit, stay = am_label + lm_label - norm, am_blank + lm_blank - norm
     both = 1.0 - lm_only_scale - am_only_scale
     if lm_only_scale != 0.0 or am_only_scale != 0.0:
@@ -327,7 +330,9 @@ class PrunedTransducerLoss(nn.Module):
             )
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         t = torch.arange(logits.shape[1], device=logits.device)
-        outside = (t >= frames.unsqueeze(1)).unsqueeze(2) | (ranges > labels[:, None, None])
+        padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
+        ranges = torch.where(padding, torch.arange(ranges.shape[2], device=ranges.device), ranges.long())
+        outside = padding | (ranges > labels[:, None, None])
         log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
         label = ops.next_labels(targets, labels, self.blank_index)
         label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, ranges)

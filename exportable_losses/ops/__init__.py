@@ -29,7 +29,8 @@ from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
-from .emissions import emitted_arcs, joint_normaliser, shaped
+from .emissions import emitted_arcs, shaped
+from .joint import joint_normaliser, joint_normaliser_everywhere, joint_normaliser_grad
 from .registration import register
 from .scores import computed
 from .transducer import (
@@ -52,7 +53,7 @@ __all__ = [
     "edit_counts",
     "emitted_arcs",
     "fuses",
-    "joint_normaliser",
+    "joint_normaliser_everywhere",
     "next_labels",
     "shaped",
     "transducer_align",
@@ -179,6 +180,20 @@ register(
     lambda *given: _emissions_loss(*given, None)[0],
     _fake_costs,
     gradient="emissions_loss_grad",
+)
+
+
+register(
+    "joint_normaliser_grad(Tensor am, Tensor lm, Tensor grad) -> (Tensor, Tensor)",
+    joint_normaliser_grad,
+    lambda am, lm, grad: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
+)
+register(
+    "joint_normaliser(Tensor am, Tensor lm) -> Tensor",
+    joint_normaliser,
+    lambda am, lm: am.new_empty((*am.shape[:2], lm.shape[1])),
+    gradient="joint_normaliser_grad",
+    differentiable=2,
 )
 
 

@@ -68,13 +68,6 @@ def emitted_arcs(
     return torch.stack(arcs, 3)
 
 
-def joint_normaliser(am: Tensor, lm: Tensor) -> Tensor:
-    """ln sum over k of exp(am(t, k) + lm(u, k)) `[B, T, U+1]`, by a product of matrices."""
-    top, base = am.amax(2, keepdim=True), lm.amax(2, keepdim=True)
-    with_no_autocast = torch.matmul((am - top).exp(), (lm - base).exp().transpose(1, 2))
-    return with_no_autocast.log() + top + base.transpose(1, 2)
-
-
 def shaped(
     label: Tensor, blank: Tensor, input_lengths: Tensor, constrained: bool, delay_penalty: float
 ) -> Tensor:

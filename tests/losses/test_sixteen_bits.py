@@ -26,7 +26,7 @@ EXACT = {"rtol": 0.0, "atol": 0.0, "equal_nan": True}
 # a product is a sum there, a script may add up in another order, and kernels that read 16 bits have an
 # exponential of their own for them
 ROUNDED = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
-KERNELS = {"ctc_loss", "ctc_loss_kd", "transducer_loss"}
+KERNELS = {"ctc_loss", "ctc_loss_kd", "transducer_loss", "TDTLoss", "MultiBlankTransducerLoss", "HATLoss"}
 
 
 def tolerance(row: str) -> dict[str, Any]:
