@@ -122,7 +122,7 @@ def _of_the_contract(entry: Entry) -> Iterator[BadInput]:
     for value in entry.inputs:
         if (entry.name, value.name) in _NOT_READ:
             continue
-        for wrong, number, expected in _illegal_numbers(value, legal):
+        for wrong, number, expected in _illegal_numbers(entry, value, legal):
             message = rf"{value.name}: got {wrong} at \[0.*\], expected {expected}"
             yield BadInput(entry.name, f"{value.name} {wrong}", put(value.name, number), message)
         if value.dtype == "float32" and not value.bounded:
@@ -149,7 +149,7 @@ def _of_the_contract(entry: Entry) -> Iterator[BadInput]:
         yield from _lengths_too_different(entry)
 
 
-def _illegal_numbers(value: Input, legal: Inputs) -> Iterator[tuple[str, float, str]]:
+def _illegal_numbers(entry: Entry, value: Input, legal: Inputs) -> Iterator[tuple[str, float, str]]:
     """What is wrong (as it is printed), the number, and what the message expects."""
     if value.legal.startswith("relative_length"):
         expected = r"relative lengths in [\(\[]0, 1\]"
@@ -160,8 +160,7 @@ def _illegal_numbers(value: Input, legal: Inputs) -> Iterator[tuple[str, float, 
         size = legal["source"].shape[0]
         yield from ((str(x), x, rf"integer lengths in \[0, {size}\]") for x in (-1, size + 1))
     if value.legal == "index":
-        scores = next(x for x in legal.values() if x.dim() > legal[value.name].dim())
-        classes = scores.shape[-1]
+        classes = entry.contract.sizes({name: tuple(x.shape) for name, x in legal.items()})[value.below]
         yield from ((str(x), x, rf"an index in \[0, {classes - 1}\]") for x in (-1, classes))
 
 
