@@ -1,0 +1,178 @@
+"""The lattice of arcs, by every computer and as a script, against every path there is."""
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from computer_cases import SETS, native_on
+from enumeration import arcs_by_enumeration
+from torch import Tensor
+
+from exportable_losses import ops
+from exportable_losses.ops import arcs as lattice
+from exportable_losses.ops import native, plain, scans
+
+
+class Shape(NamedTuple):
+    blanks: tuple[int, ...]
+    labels: tuple[int, ...]
+    label_ends: bool
+
+
+SHAPES = {
+    "regular": Shape((1,), (0,), False),
+    "modified": Shape((1,), (1,), True),
+    "TDT": Shape((1, 2, 4), (0, 1, 2, 4), False),
+    "TDT without zero": Shape((1, 2), (1, 2), False),
+    "multi-blank": Shape((1, 2, 3), (0,), False),
+    "long steps": Shape((2,), (3,), True),
+    "longer than any item": Shape((1, 9), (0, 9), False),
+}
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5}
+
+
+def drawn(shape: Shape, frames: int, labels: int, batch: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Arcs with some that are impossible, NaN behind each item's lengths, and the lengths."""
+    draw = torch.Generator().manual_seed(frames + labels)
+    kinds = len(shape.blanks) + len(shape.labels)
+    arcs = torch.randn(batch, frames, labels + 1, kinds, generator=draw, dtype=torch.float64) - 1
+    arcs[torch.rand(arcs.shape, generator=draw) < 0.1] = -torch.inf
+    t = torch.randint(1, frames + 1, (batch,), generator=draw)
+    u = torch.randint(0, labels + 1, (batch,), generator=draw)
+    t[0], u[0], u[1] = frames, labels, 0
+    for item, (inside, below) in enumerate(zip(t.tolist(), u.tolist(), strict=True)):
+        arcs[item, inside:] = torch.nan
+        arcs[item, :, below + 1 :] = torch.nan
+        arcs[item, :, below, len(shape.blanks) :] = torch.nan  # no label leaves there
+    return arcs, t, u
+
+
+def expected(shape: Shape, arcs: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    costs, occupations = [], torch.zeros_like(arcs)
+    for item, (frames, labels) in enumerate(zip(t.tolist(), u.tolist(), strict=True)):
+        cost, taken = arcs_by_enumeration(arcs[item, :frames, : labels + 1], labels, *shape)
+        occupations[item, :frames, : labels + 1] = taken
+        costs.append(cost)
+    return torch.stack(costs), occupations
+
+
+class Scans:
+    """The programs that torch.export keeps, as a computer."""
+
+    @staticmethod
+    def arcs(*given: Any) -> tuple[Tensor, Tensor | None]:
+        if given[-1] is None:
+            return scans.arcs_costs(*given[:-1]), None
+        return scans.arcs_costs_and_grad(*given)
+
+
+COMPUTERS = {"torch": plain, "scan": Scans}
+SIZES = [(5, 3), (1, 2), (1, 0), (2, 4), (4, 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("computer", ["torch", "scan", *SETS])
+def test_every_path(computer: str, name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    shape = SHAPES[name]
+    with native_on(computer, tmp_path) if computer in SETS else contextlib.nullcontext():
+        for frames, labels in SIZES:
+            every_path(COMPUTERS.get(computer, native), shape, frames, labels, dtype)
+
+
+def every_path(computer: Any, shape: Shape, frames: int, labels: int, dtype: torch.dtype) -> None:
+    arcs, t, u = drawn(shape, frames, labels)
+    costs, occupations = expected(shape, arcs, t, u)
+    weights = torch.linspace(0.5, 2, len(costs), dtype=torch.float64)
+    given = (arcs.to(dtype), t, u, list(shape.blanks), list(shape.labels), shape.label_ends)
+    alone, none = computer.arcs(*given, None)
+    found, grad = computer.arcs(*given, weights.to(dtype))
+    close = {"rtol": DTYPES[dtype], "atol": DTYPES[dtype]}
+    assert none is None
+    torch.testing.assert_close(alone.double(), costs, **close)
+    torch.testing.assert_close(found.double(), costs, **close)
+    torch.testing.assert_close(grad.double(), -occupations * weights[:, None, None, None], **close)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_scripts_and_their_gradients(name: str) -> None:
+    shape = SHAPES[name]
+    scripted = torch.jit.script(lattice.arcs_costs)
+    for frames, labels in SIZES:
+        arcs, t, u = drawn(shape, frames, labels)
+        costs, occupations = expected(shape, arcs, t, u)
+        leaf = arcs.clone().requires_grad_()
+        found = scripted(leaf, t, u, list(shape.blanks), list(shape.labels), shape.label_ends)
+        torch.testing.assert_close(found, costs, rtol=1e-12, atol=1e-12)
+        (grad,) = torch.autograd.grad(found[costs.isfinite()].sum(), leaf)
+        torch.testing.assert_close(grad, -occupations, rtol=1e-12, atol=1e-12)
+
+
+def test_digits_stay_over_thousands_of_frames() -> None:
+    """In float32 the recursion loses none with length: its gradient is that of float64."""
+    arcs = torch.randn(1, 6000, 4, 2, generator=torch.Generator().manual_seed(0)) - 1.5
+    t, u = torch.tensor([6000]), torch.tensor([3])
+    given, one = (t, u, [1], [0], False), torch.ones(1)
+    for computer in (plain, native):
+        if computer is native and native.unavailable(arcs):
+            continue
+        _, grad = computer.arcs(arcs, *given, one)
+        _, wanted = plain.arcs(arcs.double(), *given, one.double())
+        torch.testing.assert_close(grad.double(), wanted, rtol=0, atol=2e-5)
+
+
+def test_the_operator_refuses_what_does_not_fit() -> None:
+    arcs, lengths = torch.zeros(2, 3, 2, 2), torch.tensor([3, 2])
+    operator = torch.ops.exportable_losses.arcs_loss
+    for wrong, message in (
+        (
+            (arcs[..., :1], lengths, lengths - 2, [1], [0], False),
+            r"arcs: got shape .*, expected \[B, T, U\+1, 2\]",
+        ),
+        (
+            (arcs, lengths[:1], lengths - 2, [1], [0], False),
+            r"input_lengths: got shape \[1\], expected \[2\]",
+        ),
+        ((arcs.half(), lengths, lengths - 2, [1], [0], False), r"arcs: got torch.float16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            operator(*wrong)
+    if not native.unavailable(arcs):
+        for durations, message in (
+            ([0], r"duration: got 0 for arc 0, expected a number in \[1,"),
+            ([-1], r"duration: got -1"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                native.arcs(arcs, lengths, lengths - 2, durations, [0], False, None)
+        with pytest.raises(ValueError, match=r"input_lengths: got 4 for item 0"):
+            native.arcs(arcs, lengths + 1, lengths - 2, [1], [0], False, None)
+
+
+def test_the_normaliser_of_a_joint_where_its_product_underflows() -> None:
+    """am and lm are near their tops at classes that the other thinks impossible."""
+    am = torch.tensor([[[0.0, -300.0, -250.0], [1.0, 0.5, 0.0]]]).requires_grad_()
+    lm = torch.tensor([[[-280.0, 0.0, -290.0], [0.0, 1.0, 2.0], [-1e4, -1e4, 0.0]]]).requires_grad_()
+    whole = (am.double().unsqueeze(2) + lm.double().unsqueeze(1)).logsumexp(3)
+    weights = torch.arange(1.0, 7.0).reshape(1, 2, 3)
+    wanted = torch.autograd.grad((whole * weights).sum(), [am, lm])
+    norm = torch.ops.exportable_losses.joint_normaliser(am, lm)
+    torch.testing.assert_close(norm.double(), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.autograd.grad((norm * weights).sum(), [am, lm]), wanted)
+    torch.testing.assert_close(ops.joint_normaliser_everywhere(am, lm).double(), whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "frames", "labels"), list(itertools.product([0, 1], [0, 2], [0, 1])))
+def test_nothing_at_all(batch: int, frames: int, labels: int) -> None:
+    arcs = torch.zeros(batch, frames, labels + 1, 2)
+    t, u = torch.full((batch,), frames), torch.full((batch,), labels)
+    for computer in (plain, native):
+        if computer is native and native.unavailable(arcs):
+            continue
+        costs, grad = computer.arcs(arcs, t, u, [1], [0], False, torch.ones(batch))
+        if batch and not frames:
+            assert costs.tolist() == [0.0 if not labels else float("inf")]
+        assert grad is not None
+        assert grad.shape == arcs.shape
