@@ -1,5 +1,7 @@
-// From a row of logits to the arcs that leave a node of a transducer's lattice, and from their occupations to the
-// gradient of the row, for one instruction set.
+// From the rows of logits of a frame to the arcs that leave the nodes (t, 0..U) of a transducer's lattice, and from
+// their occupations to the gradient of a row, for one instruction set.
+//
+// What is computed of each node is a handful of exponentials, so that the nodes of a frame are computed side by side.
 #pragma once
 
 #include <algorithm>
@@ -19,10 +21,6 @@ namespace ISA {
 template <class Real>
 struct Normaliser {
   Real top, sum;
-  Wide<Real> operator()(Real x) const {
-    const Wide<Real> p = exp_wide(x - top);
-    return {p.mantissa / sum, p.exponent};
-  }
 };
 
 template <class Score>
@@ -41,125 +39,152 @@ inline Normaliser<Computed<Score>> normaliser_without(const Score* row, std::int
   return {top, row_sum_exp(row, c, top) + row_sum_exp(behind, n - c - 1, top)};
 }
 
-// exp(x) / (1 + exp(x)) and its complement are the two of {x, 0}.
-template <class Real>
-inline Normaliser<Real> of_sigmoid(Real x) {
-  const Real top = std::max(x, Real(0));
-  return {top, exp_negative(x - top) + exp_negative(-top)};
+// The tokens of a row, or, hybrid (Variani et al. 2020), those of them that are no blank.
+template <class Score>
+inline Normaliser<Computed<Score>> tokens_of(const Score* row, std::int64_t number, const Emissions& of) {
+  return of.hybrid < 0 ? normaliser(row, number) : normaliser_without(row, number, of.hybrid);
 }
+
+// Numbers of unbounded range for the nodes of a frame.
+template <class Real>
+struct Wides {
+  std::vector<Real> m, e;
+
+  explicit Wides(std::int64_t n = 0) : m(n), e(n) {}
+  void set(std::int64_t i, Wide<Real> x) { m[i] = x.mantissa, e[i] = x.exponent; }
+  Wide<Real> operator[](std::int64_t i) const { return {m[i], e[i]}; }
+};
 
 template <class Real>
 inline Wide<Real> times(Wide<Real> a, Wide<Real> b) {
   return multiply<Real, false>(a, b);
 }
 
-// The probabilities of a node's durations. There are a handful, so that all are computed as one vector.
+// to = exp(x - top) / sum, for n nodes.
 template <class Real>
-class Durations {
- public:
-  explicit Durations(std::int64_t n)
-      : n_(n), padded_((n + lanes - 1) / lanes * lanes), x_(padded_, -std::numeric_limits<Real>::infinity()),
-        m_(padded_), e_(padded_) {}
-
-  template <class Score>
-  void read(const Score* row) {
-    Real top = -std::numeric_limits<Real>::infinity(), sum = 0;
-    for (std::int64_t i = 0; i < n_; ++i) x_[i] = widened(row[i]), top = x_[i] > top ? x_[i] : top;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < padded_; ++i) {
-      const Wide<Real> p = exp_wide(x_[i] - top);
-      m_[i] = p.mantissa, e_[i] = p.exponent;
-      sum += p.mantissa * scale(p.exponent);
-    }
-    for (std::int64_t i = 0; i < padded_; ++i) m_[i] /= sum;
+inline void exponentials(const Real* x, const Real* top, const Real* sum, std::int64_t n, Real* m, Real* e) {
+#pragma GCC ivdep
+  for (std::int64_t u = 0; u < n; ++u) {
+    const Wide<Real> p = exp_wide(x[u] - top[u]);
+    m[u] = p.mantissa / sum[u], e[u] = p.exponent;
   }
-  Wide<Real> operator[](std::int64_t i) const { return {m_[i], e_[i]}; }
+}
 
-  // Their gradients, times how often the node is left.
-  void slopes(Real times, Real* to) {
-    for (std::int64_t i = 0; i < padded_; ++i) x_[i] = times * m_[i] * scale(e_[i]);
-    std::copy_n(x_.data(), n_, to);
-    std::fill_n(x_.data() + n_, padded_ - n_, -std::numeric_limits<Real>::infinity());
-  }
-
- private:
-  static constexpr std::int64_t lanes = 64 / sizeof(Real);
-  std::int64_t n_, padded_;
-  std::vector<Real> x_, m_, e_;
-};
-
-// The row of one node: V logits of tokens, and D of durations behind them.
+// The probabilities of the tokens and of the durations of the nodes of one frame, each of them for all nodes in a row.
 template <class Score>
-class LogitRow {
+class Frame {
  public:
   using Real = Computed<Score>;
 
-  LogitRow(const Score* row, std::int64_t classes, const Emissions& of, Normaliser<Real> tokens)
-      : row_(row), of_(of), number_(classes - of.durations), tokens_(tokens) {}
-  LogitRow(const Score* row, std::int64_t classes, const Emissions& of)
-      : LogitRow(row, classes, of,
-            of.hybrid < 0 ? normaliser(row, classes - of.durations)
-                          : normaliser_without(row, classes - of.durations, of.hybrid)) {}
-
-  const Normaliser<Real>& tokens() const { return tokens_; }
-
-  // A token's probability: of all tokens, or, hybrid (Variani et al. 2020), of a sigmoid for the blank and among the
-  // others for a label.
-  Wide<Real> token(std::int64_t c) const {
-    if (of_.hybrid < 0) return tokens_(at(c));
-    const Real blank = at(of_.hybrid);
-    const Normaliser<Real> sigmoid = of_sigmoid(blank);
-    return c == of_.hybrid ? sigmoid(blank) : times(sigmoid(Real(0)), tokens_(at(c)));
-  }
-
-  // Calls set(k, arc) for each of the node's arcs, without a label for none of one.
-  template <class Set>
-  void arcs(std::int64_t label, Durations<Real>& durations, const Set& set) const {
-    if (of_.durations) durations.read(row_ + number_);
-    Wide<Real> token_of{};
-    for (std::int64_t k = 0; k < of_.shape.kinds; ++k) {
-      const std::int64_t c = of_.token[k] < 0 ? label : of_.token[k], d = of_.logit[k];
-      if (c < 0) return;  // labels come last
-      if (k == 0 || of_.token[k] != of_.token[k - 1]) token_of = token(c);
-      set(k, d < 0 ? token_of : times(token_of, durations[d]));
+  Frame(std::int64_t classes, std::int64_t width, const Emissions& of)
+      : of_(of), number_(classes - of.durations), classes_(classes), width_(width) {
+    for (std::int64_t k = 0; k < of.shape.kinds; ++k) {  // arcs of one token stand side by side
+      if (k == 0 || of.token[k] != of.token[k - 1]) tokens_.push_back(of.token[k]);
+      token_of_.push_back(static_cast<std::int64_t>(tokens_.size()) - 1);
     }
+    top_.resize(width), sum_.resize(width);
+    const auto tokens = static_cast<std::int64_t>(tokens_.size());
+    x_.resize(width * std::max(tokens, of.durations));
+    token_ = Wides<Real>(width * tokens), lasting_ = Wides<Real>(width * of.durations);
   }
 
-  // The gradient, where taken(k) is the weighted occupation of arc k. FastEmit (Yu et al. 2021) gives labels more of it,
-  // and their durations none.
+  Normaliser<Real> tokens(std::int64_t u) const { return {top_[u], sum_[u]}; }
+
+  // Reads the rows of u = 0..labels.
+  void read(const Score* rows, const std::int64_t* targets, std::int64_t labels) {
+    const std::int64_t n = labels + 1;
+    for (std::int64_t u = 0; u < n; ++u) {
+      const Score* row = rows + u * classes_;
+      if (u < labels) prefetch_row(row + classes_, classes_);
+      const Normaliser<Real> all = tokens_of(row, number_, of_);
+      top_[u] = all.top, sum_[u] = all.sum;
+      for (std::size_t i = 0; i < tokens_.size(); ++i) {
+        const std::int64_t c = tokens_[i] >= 0 ? tokens_[i] : u < labels ? targets[u] : -1;
+        x_[i * width_ + u] = c < 0 ? -std::numeric_limits<Real>::infinity() : widened(row[c]);
+      }
+    }
+    for (std::size_t i = 0; i < tokens_.size(); ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * width_;
+      exponentials(&x_[at], top_.data(), sum_.data(), n, &token_.m[at], &token_.e[at]);
+    }
+    if (of_.hybrid >= 0) decide(n);
+    read_durations(rows, n);
+  }
+
+  // Reads the durations of n rows.
+  void read_durations(const Score* rows, std::int64_t n) {
+    if (of_.durations == 0) return;
+    std::vector<Real> top(n, -std::numeric_limits<Real>::infinity()), sum(n, Real(0));
+    for (std::int64_t u = 0; u < n; ++u)
+      for (std::int64_t i = 0; i < of_.durations; ++i) x_[i * width_ + u] = widened(rows[u * classes_ + number_ + i]);
+    for (std::int64_t i = 0; i < of_.durations; ++i)
+      for (std::int64_t u = 0; u < n; ++u) top[u] = x_[i * width_ + u] > top[u] ? x_[i * width_ + u] : top[u];
+    const std::vector<Real> ones(n, Real(1));
+    for (std::int64_t i = 0; i < of_.durations; ++i) {
+      Real *m = &lasting_.m[i * width_], *e = &lasting_.e[i * width_];
+      exponentials(&x_[i * width_], top.data(), ones.data(), n, m, e);
+#pragma GCC ivdep
+      for (std::int64_t u = 0; u < n; ++u) sum[u] += m[u] * scale(e[u]);
+    }
+    for (std::int64_t i = 0; i < of_.durations; ++i)
+      for (std::int64_t u = 0; u < n; ++u) lasting_.m[i * width_ + u] /= sum[u];
+  }
+
+  // The arc k of node u.
+  Wide<Real> arc(std::int64_t k, std::int64_t u) const {
+    const Wide<Real> token = token_[token_of_[k] * width_ + u];
+    return of_.logit[k] < 0 ? token : times(token, lasting_[of_.logit[k] * width_ + u]);
+  }
+  // The blank that every shape has, the first.
+  Wide<Real> blank(std::int64_t u) const { return token_[u]; }
+
+  // The gradient of the row of node u, of which the durations have been read, where taken(k) is the weighted occupation
+  // of arc k, and `extra` that of the blank by other nodes' arcs. FastEmit (Yu et al. 2021) gives labels more of it, and
+  // their durations none.
   template <class Taken>
-  void gradient(std::int64_t label, Durations<Real>& durations, const Taken& taken, Real extra_blank, Real* to) const {
-    Real on_blanks = extra_blank, on_label = 0, on_durations = 0;
+  void gradient(const Score* row, Normaliser<Real> all, std::int64_t label, std::int64_t u, const Taken& taken,
+                Real extra, Real* to) const {
+    Real on_blanks = extra, on_label = 0, on_durations = 0;
     for (std::int64_t k = 0; k < of_.shape.kinds; ++k) {
       (of_.token[k] < 0 ? on_label : on_blanks) += taken(k);
       if (of_.logit[k] >= 0) on_durations += taken(k);
     }
     on_label *= Real(1 + of_.fastemit_lambda);
-    row_slopes(row_, number_, tokens_.top, (of_.hybrid < 0 ? on_blanks + on_label : on_label) / tokens_.sum, to);
-    if (of_.hybrid >= 0) {
-      const Real blank = at(of_.hybrid);
-      to[of_.hybrid] = (on_blanks + on_label) * share(of_sigmoid(blank)(blank), {Real(1), Real(0)});
+    row_slopes(row, number_, all.top, (of_.hybrid < 0 ? on_blanks + on_label : on_label) / all.sum, to);
+    if (of_.hybrid >= 0) {  // of a sigmoid
+      const Real blank = widened(row[of_.hybrid]), top = std::max(blank, Real(0));
+      const Real kept = exp_negative(blank - top), left = exp_negative(-top);
+      to[of_.hybrid] = (on_blanks + on_label) * (kept / (kept + left));
     }
-    Real* to_durations = to + number_;
-    if (of_.durations) {
-      durations.read(row_ + number_);
-      durations.slopes(on_durations, to_durations);
-    }
+    for (std::int64_t i = 0; i < of_.durations; ++i)
+      to[number_ + i] = on_durations * share(lasting_[i * width_ + u], {Real(1), Real(0)});
     for (std::int64_t k = 0; k < of_.shape.kinds; ++k) {
       if (of_.token[k] >= 0) to[of_.token[k]] -= taken(k);
-      if (of_.logit[k] >= 0) to_durations[of_.logit[k]] -= taken(k);
+      if (of_.logit[k] >= 0) to[number_ + of_.logit[k]] -= taken(k);
     }
-    to[of_.token[0]] -= extra_blank;
+    to[of_.token[0]] -= extra;
     if (label >= 0) to[label] -= on_label;
   }
 
  private:
-  Real at(std::int64_t c) const { return widened(row_[c]); }
+  // Whether a node emits is its blank's own decision, a sigmoid's.
+  void decide(std::int64_t n) {
+    const auto last = static_cast<std::int64_t>(tokens_.size()) - 1;
+#pragma GCC ivdep
+    for (std::int64_t u = 0; u < n; ++u) {
+      const Real blank = x_[u], top = blank > 0 ? blank : Real(0);
+      const Wide<Real> stay = exp_wide(blank - top), emit = exp_wide(-top);
+      const Real sum = stay.mantissa * scale(stay.exponent) + emit.mantissa * scale(emit.exponent);
+      token_.set(u, {stay.mantissa / sum, stay.exponent});
+      token_.set(last * width_ + u, times(token_[last * width_ + u], {emit.mantissa / sum, emit.exponent}));
+    }
+  }
 
-  const Score* row_;
   const Emissions& of_;
-  std::int64_t number_;
-  Normaliser<Real> tokens_;
+  std::int64_t number_, classes_, width_;
+  std::vector<std::int64_t> tokens_, token_of_;  // the tokens, and which of them each arc has
+  std::vector<Real> x_, top_, sum_;
+  Wides<Real> token_, lasting_;
 };
 
 }  // namespace ISA

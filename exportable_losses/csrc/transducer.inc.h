@@ -32,40 +32,40 @@ struct Grid {
 // The arcs of the nodes (t, 0..U) of one frame.
 template <class Score>
 void read_frame(const Batch<Score>& batch, const Emissions& of, std::int64_t item, std::int64_t t,
-                Grid<Computed<Score>>& grid) {
+                Frame<Score>& frame, Grid<Computed<Score>>& grid) {
   using Real = Computed<Score>;
   Arcs<Real>& arcs = grid.arcs;
   const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
   const std::int64_t* targets = batch.targets + item * batch.target_stride;
   const double early = of.delay_penalty * (double(arcs.frames - 1) / 2 - double(t));
   const Wide<Real> on_blank = exp_wide(Real(-of.sigma)), on_label = exp_wide(Real(early - of.sigma));
-  Durations<Real> durations(of.durations);
-  for (std::int64_t u = 0; u <= arcs.labels; ++u, row += batch.classes) {
-    if (u < arcs.labels) prefetch_row(row + batch.classes, batch.classes);
-    const LogitRow<Score> node(row, batch.classes, of);
-    if (!grid.tokens.empty()) grid.tokens[t * arcs.width() + u] = node.tokens();
-    node.arcs(u < arcs.labels ? targets[u] : -1, durations, [&](std::int64_t k, Wide<Real> arc) {
-      if (arcs.leads(t, u, k, of.shape.duration[k], of.shape.label_ends))
-        arcs.set(t, u, k, times(arc, arcs.is_label(k) ? on_label : on_blank));
-    });
-    if (of.constrained && u > 0)
-      for (std::int64_t k = arcs.blanks; k < arcs.kinds(); ++k)
-        arcs.set(t, u - 1, k, times(arcs.get(t, u - 1, k), times(node.token(of.token[0]), on_blank)));
+  frame.read(row, targets, arcs.labels);
+  if (!grid.tokens.empty())
+    for (std::int64_t u = 0; u <= arcs.labels; ++u) grid.tokens[t * arcs.width() + u] = frame.tokens(u);
+  for (std::int64_t k = 0; k < arcs.kinds(); ++k) {
+    const std::int64_t d = of.shape.duration[k];
+    if (!arcs.leads(t, 0, k, d, of.shape.label_ends)) continue;
+    const Wide<Real> factor = arcs.is_label(k) ? on_label : on_blank;
+    for (std::int64_t u = 0; u < arcs.width() - arcs.is_label(k); ++u) {
+      const Wide<Real> arc = times(frame.arc(k, u), factor);
+      const bool takes_blank = of.constrained && arcs.is_label(k);
+      arcs.set(t, u, k, takes_blank ? times(arc, times(frame.blank(u + 1), on_blank)) : arc);
+    }
   }
 }
 
 // The gradient of the nodes (t, 0..U) of one frame, and zero for those the item does not have.
 template <class Score>
 void gradient_frame(const Batch<Score>& batch, const Emissions& of, std::int64_t item, std::int64_t t,
-                    const Grid<Computed<Score>>& grid, Computed<Score> weight, Score* grad) {
+                    const Grid<Computed<Score>>& grid, Computed<Score> weight, Frame<Score>& frame, Score* grad) {
   using Real = Computed<Score>;
   constexpr bool narrower = !std::is_same<Score, Real>::value;
   std::vector<Real> wide_slopes(narrower ? batch.classes : 0);
-  Durations<Real> durations(of.durations);
   const Arcs<Real>& arcs = grid.arcs;
   const std::int64_t classes = batch.classes;
   const std::int64_t* targets = batch.targets + item * batch.target_stride;
   const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
+  if (t < arcs.frames) frame.read_durations(row, arcs.width());
   for (std::int64_t u = 0; u <= batch.labels; ++u, row += classes, grad += classes) {
     if (t >= arcs.frames || u > arcs.labels) {
       std::fill(grad, grad + classes, Score{});
@@ -77,8 +77,7 @@ void gradient_frame(const Batch<Score>& batch, const Emissions& of, std::int64_t
     Real* slopes = wide_slopes.data();
     if constexpr (!narrower) slopes = grad;
     const auto taken = [&](std::int64_t k) { return weight * arcs.occupation(t, u, k); };
-    LogitRow<Score>(row, classes, of, grid.tokens[t * arcs.width() + u])
-          .gradient(u < arcs.labels ? targets[u] : -1, durations, taken, before, slopes);
+    frame.gradient(row, grid.tokens[t * arcs.width() + u], u < arcs.labels ? targets[u] : -1, u, taken, before, slopes);
     if constexpr (narrower) narrow(slopes, classes, grad);
   }
 }
@@ -94,18 +93,19 @@ void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Sc
   auto for_frames = [&](const auto& work) {  // over items and frames alike, so that one item is enough
     parallel(batch.batch * chunks, [&](std::int64_t i) {
       const std::int64_t b = i / chunks, first = i % chunks * chunk;
-      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t) work(b, t);
+      Frame<Score> frame(batch.classes, batch.labels + 1, of);
+      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t) work(b, t, frame);
     });
   };
-  for_frames([&](std::int64_t b, std::int64_t t) {
-    if (t < grids[b].arcs.frames) read_frame(batch, of, b, t, grids[b]);
+  for_frames([&](std::int64_t b, std::int64_t t, Frame<Score>& frame) {
+    if (t < grids[b].arcs.frames) read_frame(batch, of, b, t, frame, grids[b]);
   });
   parallel(batch.batch, [&](std::int64_t b) { costs[b] = walk(grids[b].arcs, grad != nullptr); });
   if (grad == nullptr) return;
   const std::int64_t frame_size = (batch.labels + 1) * batch.classes;
-  for_frames([&](std::int64_t b, std::int64_t t) {
+  for_frames([&](std::int64_t b, std::int64_t t, Frame<Score>& frame) {
     const Real weight = grad_costs ? grad_costs[b] : Real(1);
-    gradient_frame(batch, of, b, t, grids[b], weight, grad + (b * batch.frames + t) * frame_size);
+    gradient_frame(batch, of, b, t, grids[b], weight, frame, grad + (b * batch.frames + t) * frame_size);
   });
 }
 
