@@ -327,7 +327,9 @@ def test_a_model_that_takes_no_random_numbers_is_not_verified(probabilities: Pat
     model.graph.node.insert(0, reshape)
     model.graph.node[1].input[0] = "y"
     onnx.save(model, probabilities)
-    with pytest.warns(RuntimeWarning, match=r"^the joint graph is not verified: the model does not run"):
+    with pytest.warns(
+        RuntimeWarning, match=r"^the joint graph is not verified and has no test data: the model does not run"
+    ):
         attach(
             probabilities,
             el.NLLLoss(),
