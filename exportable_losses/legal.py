@@ -97,8 +97,10 @@ def check_lengths(name: str, legal: str, array: np.ndarray, sizes: Sequence[int]
         wrong = ~(((array > 0) if least else (array >= 0)) & (array <= 1))
         refuse(name, array, wrong, LEGAL[legal])
         return
-    most = sizes[0] if sizes else np.iinfo(array.dtype).max
-    refuse(name, array, (array < least) | (array > most), f"integer lengths in [{least}, {most}]")
+    if not sizes:
+        refuse(name, array, array < least, f"integer lengths of at least {least}")
+        return
+    refuse(name, array, (array < least) | (array > sizes[0]), f"integer lengths in [{least}, {sizes[0]}]")
 
 
 def illegal(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .program import Tokens, app, example, fail, names_in, wrong_call
+from .program import Tokens, app, example, fail, names_in, spare, wrong_call
 
 
 @app.command("plot", epilog=example("plot posterior.onnx align.onnx --inputs batch.npz --out lattice.png"))
@@ -52,6 +52,7 @@ def plot_command(
         fail(f"--out: got {out.name}, expected a name that ends in {', '.join(SUFFIXES)}.")
     with wrong_call("--tokens"):
         names = None if tokens is None else names_in(tokens)
+    spare("--out", out, *graphs, inputs, *([tokens] if tokens else []))
     sessions = []
     for graph in graphs:
         with wrong_call(str(graph)):

@@ -40,7 +40,17 @@ def wrong_call(
     try:
         yield
     except kinds as error:
-        fail(f"{where}: {str(error).strip().splitlines()[0]}")
+        said = str(error).strip().splitlines()[0]
+        fail(f"{where}: {said}" if where else said)
+
+
+def spare(option: str, path: Path | None, *inputs: Path) -> None:
+    """End the program where a file that an option writes is one that is read."""
+    if path is not None:
+        from exportable_losses.runtime.files import refuse_overwriting
+
+        with wrong_call("", (ValueError,)):
+            refuse_overwriting(option, path, *inputs)
 
 
 def rows_of(names: Sequence[str]) -> list[str]:

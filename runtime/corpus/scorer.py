@@ -338,7 +338,8 @@ class _Model:
         arrays = {name: next(iter(column)) for name, column in item.items()}
         missing = [name for name in self._values if name not in arrays]
         if missing:
-            raise TypeError(f"inputs: {', '.join(missing)} missing, expected {', '.join(self._values)}")
+            got = f"{', '.join(missing)} missing, found {', '.join(arrays) or 'none'}"
+            raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
         feed = {
             name: self._cast(name, arrays[name], dtype_of(value.type))[None]
             for name, value in self._values.items()

@@ -120,7 +120,8 @@ def test_one_graph_that_gives_both(cli, lattice, graphs, batch, drawn, tmp_path)
     name = MODULES[lattice][2]
     dims = ["B", "T", 5] if lattice == "ctc" else ["B", "T", "P", 5]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, dims) for n in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "model", values[:1], values[1:])
+    node = helper.make_node("LogSoftmax" if lattice == "ctc" else "Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "model", values[:1], values[1:])
     opsets = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "model.onnx")
     scores = "log_probs" if lattice == "ctc" else "logits"

@@ -61,8 +61,10 @@ def test_batches_do_not_change_a_bit_of_them(row: str, native: bool, tmp_path: P
 
 
 def test_the_alignment_behind_a_model(tmp_path: Path) -> None:
+    # S is its frames
+    # S is its frames
     text = """<ir_version: 8, opset_import: ["": 18]>
-        m (float[batch, S, 9] scores) => (float[batch, S, 9] y) { y = Identity(scores) }"""  # S is its frames
+        m (float[batch, S, 9] scores) => (float[batch, S, 9] y) { y = LogSoftmax <axis = -1> (scores) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     align, joint = exports.onnx(catalog.get("CTCAlign").module()), tmp_path / "joint.onnx"
     attach(tmp_path / "model.onnx", align, joint, inputs={"log_probs": "y"}, scores="log_probs")
@@ -76,6 +78,7 @@ def test_the_alignment_behind_a_model(tmp_path: Path) -> None:
 
 
 def test_a_size_that_only_the_model_knows_is_whole(tmp_path: Path) -> None:
+    # S is its frames
     text = """<ir_version: 8, opset_import: ["": 18]>
         m (float[batch, U, P, 5] x) => (float[batch, U, P, 5] y) { y = Identity(x) }"""  # U is its frames
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")

@@ -311,7 +311,7 @@ def probabilities(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_joint_graph(probabilities: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fit._BRIDGES["log_probability"], "probs", "")
+    monkeypatch.setitem(fit.BRIDGES["log_probability"], "probs", "")
     given: dict[str, Any] = {"inputs": {"log_probabilities": "probs"}, "scores": "probs"}
     with pytest.raises(VerificationError, match=r"^loss is off by .* in onnxruntime at b=2, t=8"):
         attach(probabilities, el.NLLLoss(), tmp_path / "joint.onnx", **given)
