@@ -57,9 +57,7 @@ def test_a_run_of_something_else_is_not_gone_on_with(graphs: Any, tmp_path: Path
         score_corpus(scorer, paths[:1], out, window_bytes=3000, progress=stop)
     with pytest.raises(ValueError, match="which holds an unfinished run of other data: resume it with the"):
         score_corpus(scorer, paths[1:], out, window_bytes=3000)
-    with pytest.raises(
-        ValueError, match="which holds an unfinished run of another graph: resume it"
-    ):
+    with pytest.raises(ValueError, match="which holds an unfinished run of another graph: resume it"):
         score_corpus(Scorer(graphs["l1_loss"]), paths[:1], out, window_bytes=3000)
     score_corpus(scorer, paths[:1], out, window_bytes=3000)
     with pytest.raises(ValueError, match="which holds a finished run, expected another folder"):
