@@ -72,7 +72,7 @@ def _is_for(stem: str, folder: Path, graphs: Mapping[str, Names | None]) -> bool
     """Whether shared test data are those of a model: of its graph, or of no graph at all."""
     try:
         inputs, outputs = map(set, read_test_data(folder))
-    except ValueError:  # which whoever reads them says
+    except (OSError, ValueError):  # which whoever reads them says
         return True
     fits = {name for name, graph in graphs.items() if graph is not None and graph.fit(inputs, outputs)}
     return stem in fits if stem in graphs else not fits

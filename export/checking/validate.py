@@ -95,8 +95,12 @@ def validate(
                     found.checks.append(Check(row, runner.name, problem=case))
                 else:
                     cases.append(case)
-        for case, got in zip(cases, runner.run(cases), strict=True):
-            found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+        try:
+            for case, got in zip(cases, runner.run(cases), strict=True):
+                found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+        except ImportError as error:  # it is installed, and does not load
+            del found.versions[runner.name]
+            found.absent[runner.name] = f"it does not load: {one_line(error)}"
     found.checks.sort(key=lambda check: check.row.lower())
     return found
 

@@ -2,13 +2,17 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .program import app, example, fail, rows_of, steps, wrong_call
 
 _NAMED = 4  # files, at most, that are named when they are written
+
+
+if TYPE_CHECKING:
+    from ..formats.files import Prepared
 
 
 @app.command("export", epilog=example("export ctc_loss l1_loss --reduction none --out losses"))
@@ -127,6 +131,11 @@ def export_command(
             sized = parse_sizes(sizes or [])
             parsed, absolute = parse_settings(name, given), lengths == "absolute"
             ready.append(prepare(name, parsed, sized, gradients or [], absolute=absolute))
+    relative = [each.entry.name for each in ready if lengths == "absolute" and _has_relative_lengths(each)]
+    if relative:
+        typer.echo(
+            f"Note: lengths stay relative, for they count no one size: {', '.join(relative)}.", err=True
+        )
     failed: list[str] = []
     with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)), warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # torch's, about TorchScript as a whole
@@ -138,3 +147,10 @@ def export_command(
     files = [out / name / f"{name}{SUFFIXES[kind]}" for name in names for kind in FORMATS if kind in kinds]
     written = ", ".join(map(str, files)) if len(files) <= _NAMED else f"{len(names)} rows to {out}"
     typer.echo(f"Wrote {written}.")
+
+
+def _has_relative_lengths(prepared: "Prepared") -> bool:
+    given = prepared.inputs
+    return any(
+        e.is_length and e.name in given and given[e.name].is_floating_point() for e in prepared.entry.inputs
+    )

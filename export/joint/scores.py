@@ -14,7 +14,8 @@ class WrongScores(ValueError):
 def check_scores(scores: str, output: str, array: np.ndarray) -> None:
     """Refuse class scores ``[..., C]`` of a model that cannot be of the kind that `scores` says.
 
-    Rows that are not finite say nothing, and a few rows, of padding say, may be anything.
+    Rows with a NaN or plus infinity say nothing, nor do those whose numbers are all the same: padding has
+    such. A few others may be anything.
 
     Args:
         scores: ``logits``, ``probs`` or ``log_probs``.
@@ -27,7 +28,8 @@ def check_scores(scores: str, output: str, array: np.ndarray) -> None:
     rows = array.astype(np.float64).reshape(-1, array.shape[-1]) if array.ndim and array.size else None
     if rows is None or rows.shape[1] < 2:
         return
-    rows = rows[~(np.isnan(rows) | (rows == np.inf)).any(1)]
+    padding = rows.max(1) == rows.min(1)
+    rows = rows[~(np.isnan(rows) | (rows == np.inf)).any(1) & ~padding]
     if not len(rows):
         return
     kind = _kind(rows)

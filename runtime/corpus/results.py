@@ -35,7 +35,9 @@ from .reading import Window
 
 ITEMS, ASIDE, TOTALS = "items.parquet", "set_aside.parquet", "totals.json"
 _DIGEST = hashlib.sha256().digest_size
-_GROUP = 1 << 16  # rows of a row group of what is written, however the windows were
+# Rows of a row group of what is written, however the windows were: of numbers, and where an item has
+# arrays, of which so many wait in memory.
+_GROUP, _GROUP_OF_ARRAYS = 1 << 16, 1 << 8
 _OTHER = {
     "data": "of other data",
     "environment": "with other versions or on another machine",
@@ -208,17 +210,18 @@ class Results:
 def _table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Adds tables to a Parquet file, which has row groups of one size."""
     waiting: list[pa.Table] = []
+    group = _GROUP_OF_ARRAYS if any(map(pa.types.is_nested, schema.types)) else _GROUP
 
     def write(rows: int) -> None:
         table = pa.concat_tables([schema.empty_table(), *waiting])
-        writer.write_table(table.slice(0, rows), row_group_size=_GROUP)
+        writer.write_table(table.slice(0, rows), row_group_size=group)
         waiting[:] = [table.slice(rows)]
 
     def add(table: pa.Table) -> None:
         waiting.append(table)
         rows = sum(map(len, waiting))
-        if rows >= _GROUP:
-            write(rows - rows % _GROUP)
+        if rows >= group:
+            write(rows - rows % group)
 
     with whole_file(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         yield add

@@ -162,6 +162,7 @@ class Scorer:
         ids: list[str] = []
         aside: dict[int, str] = {}
         parts: list[Items] = []
+        self.batches.casts.rounded.clear()  # what an earlier run of this scorer rounded is not this one's
         for some in self._reader.read(window):
             parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
             ids += map(str, some.ids)

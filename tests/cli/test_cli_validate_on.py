@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+from dataclasses import replace
 from unittest import mock
 
 import building
@@ -304,3 +305,16 @@ def test_a_program_without_its_headers_is_named_whoever_builds_it(said):
     assert (
         cpp._why_not_built("torch_loss", "no space left") == "its program could not be built: no space left"
     )
+
+
+def test_a_runtime_that_does_not_load_leaves_the_others(graphs, monkeypatch):
+    def fails(cases):
+        raise ImportError("libtbb.so: cannot open")
+        yield
+
+    broken = replace(validate.RUNNERS["onnx-reference"], run=fails)
+    monkeypatch.setitem(validate.RUNNERS, "onnx-reference", broken)
+    found = validate.validate(graphs, ["onnx-reference", "onnxruntime"])
+    assert found.absent == {"onnx-reference": "it does not load: libtbb.so: cannot open"}
+    assert list(found.versions) == ["onnxruntime"]
+    assert found.checks

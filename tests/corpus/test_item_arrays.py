@@ -115,3 +115,13 @@ def test_sources_that_were_exchanged(tmp_path: Path) -> None:
     items = [{"source": each, "estimate_source": each[:, ::-1].copy()} for each in sources]
     found = scored(graph, items, tmp_path / "sdr")
     assert [row["permutations"] for row in found] == [[1, 0]] * 3
+
+
+def test_few_arrays_wait_in_memory(tmp_path: Path) -> None:
+    """A group of rows is written before there are many: the arrays of an item may be large."""
+    items = items_of("ctc_loss", 600)
+    np.savez(tmp_path / "a.npz", **{f"{i}.{n}": x for i, item in enumerate(items) for n, x in item.items()})
+    align = exports.onnx(catalog.get("CTCAlign").module())
+    score_corpus(Scorer(align), [tmp_path / "a.npz"], tmp_path / "scores")
+    groups = pq.ParquetFile(tmp_path / "scores" / "items.parquet").metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [256, 256, 88]

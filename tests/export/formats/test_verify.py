@@ -321,6 +321,11 @@ def test_a_wrong_joint_graph(probabilities: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_a_model_that_takes_no_random_numbers_is_not_verified(probabilities: Path, tmp_path: Path) -> None:
+    joint = tmp_path / "alone" / "joint.onnx"
+    given: dict[str, Any] = {"inputs": {"log_probabilities": "probs"}, "scores": "probs"}
+    joint.parent.mkdir()
+    attach(probabilities, el.NLLLoss(), joint, **given)
+    assert (joint.parent / "test_data_set_0").is_dir()
     model = onnx.load(probabilities)
     reshape = helper.make_node("Reshape", ["x", "shape"], ["y"])
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([5, 77, 4]), "shape"))
@@ -330,10 +335,5 @@ def test_a_model_that_takes_no_random_numbers_is_not_verified(probabilities: Pat
     with pytest.warns(
         RuntimeWarning, match=r"^the joint graph is not verified and has no test data: the model does not run"
     ):
-        attach(
-            probabilities,
-            el.NLLLoss(),
-            tmp_path / "joint.onnx",
-            inputs={"log_probabilities": "probs"},
-            scores="probs",
-        )
+        attach(probabilities, el.NLLLoss(), joint, **given)
+    assert [path.name for path in joint.parent.iterdir()] == ["joint.onnx"]  # no data of the graph before

@@ -47,3 +47,12 @@ def test_padding_and_few_bits_are_no_reason() -> None:
         for scores in KINDS:
             check_scores(scores, "y", np.asarray(array))
     check_scores("log_probs", "y", np.array([[0.0, -np.inf]]))
+
+
+@pytest.mark.parametrize("padding", [-np.inf, 0.0])
+def test_rows_of_padding_say_nothing(padding: float) -> None:
+    rows = np.full((10, 4), padding)
+    rows[:3] = np.log([0.1, 0.2, 0.3, 0.4])
+    check_scores("log_probs", "y", rows)
+    with pytest.raises(WrongScores, match="look like 'log_probs'"):
+        check_scores("probs", "y", rows)
