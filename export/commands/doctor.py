@@ -10,9 +10,9 @@ from .program import AsJson, app, example
 
 @app.command("doctor", epilog=example("doctor --json"))
 def doctor_command(as_json: AsJson = False) -> None:
-    """Show what is installed, which libraries load, and which kernels compute.
+    """Show what is installed, whether ONNX Runtime loads the library, and which kernels compute.
 
-    Any part may be missing: the output says what is, and why.
+    Any part may be missing: the output says which.
     """
     from .environment import facts
 

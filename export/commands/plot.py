@@ -44,7 +44,7 @@ def plot_command(
     graph with both. All run on the same inputs. Time runs to the right, tokens upwards.
     """
     from exportable_losses.runtime import plot
-    from exportable_losses.runtime.plot import SUFFIXES
+    from exportable_losses.runtime.plot import SUFFIXES, labels_of
 
     from .sessions import load, read, together
 
@@ -61,7 +61,7 @@ def plot_command(
         arrays = read(inputs)
         outputs = together(sessions, arrays)
     if "targets" in arrays:
-        outputs.setdefault("tokens", arrays["targets"])
+        outputs.setdefault("tokens", labels_of(arrays))
     with wrong_call("plot", (ModuleNotFoundError, ValueError)):
         figure = plot(outputs, item=item, classes=names)
     with wrong_call("--out", (OSError,)):
