@@ -65,6 +65,11 @@ def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> No
         raise ValueError(f"{name}: got {array[where]} at {list(where)}, expected {expected}")
 
 
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are floating point; numpy does not count those of bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def whole(lengths: np.ndarray, size: int) -> np.ndarray:
     """Lengths in frames or labels, as `lengths.absolute_length` has them: int64."""
     if lengths.dtype.kind != "f":

@@ -128,7 +128,7 @@ def _listed(fields: dict[int, list[Any]], kind: int, dtype: np.dtype[Any]) -> np
             bits = np.array([number % (1 << 64) for number in numbers], np.uint64)
             if kind in _BITS:
                 return bits.astype(np.uint16).view(dtype)
-            return (bits if dtype.kind == "u" else bits.view(np.int64)).astype(dtype)
+            return bits.view(np.int64).astype(dtype)
         if field in fields:
             return np.frombuffer(b"".join(fields[field]), of).astype(dtype)
     return np.zeros(0, dtype)

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from .program import AsJson, app, example, rows_of, steps
+from .program import AsJson, app, example, narrow_table, rows_of, steps
 
 _BASELINES = {"eager": "eager module", "ctc_loss": "torch's ctc_loss", "log_softmax": "torch's log_softmax"}
 
@@ -33,15 +32,12 @@ def bench_command(
     if as_json:
         typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
         return
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.caption = (
+    table = narrow_table(
+        ("row", "largest input", "baseline"),
+        ("baseline ms", "onnxruntime ms", "ratio"),
         "medians in milliseconds; eager module: this package's module in eager torch; "
-        "ratio: onnxruntime / baseline"
+        "ratio: onnxruntime / baseline",
     )
-    for heading in ("row", "largest input", "baseline"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("baseline ms", "onnxruntime ms", "ratio"):
-        table.add_column(heading, justify="right", no_wrap=True)
     for timing in timings:
         ratio = f"{timing.ratio:.2f}" if timing.ratio <= 1 else f"[bold red]{timing.ratio:.2f}[/]"
         times = f"{timing.baseline_ms:.3f}", f"{timing.onnxruntime_ms:.3f}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .program import app, example, fail, spare, wrong_call
+from .program import app, example, fail, narrow_table, spare, wrong_call
 
 
 @app.command("validate", epilog=example("validate losses --on all --json runtimes.json"))
@@ -99,12 +99,8 @@ def _count(number: int, what: str) -> str:
 
 def parity_table(checks: Sequence[Any]) -> Table:
     """The checks of `validate`, one per line."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.caption = "the largest difference: absolute, relative, in units in the last place of the largest"
-    for heading in ("row", "runtime", "output"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("abs", "rel", "ulp", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+    caption = "the largest difference: absolute, relative, in units in the last place of the largest"
+    table = narrow_table(("row", "runtime", "output"), ("abs", "rel", "ulp", ""), caption)
     for check in checks:
         numbers = ["-", "-", "-"]
         if check.difference is not None:
