@@ -13,7 +13,8 @@ venv: $(VENV)/dev
 $(VENV)/dev $(VENV)/demo $(VENV)/wheel: $(VENV)/%: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$*]' # Python compiles what is imported
+	# Python compiles what is imported; that rapidocr has not all it asks for, from an earlier make, is meant
+	$(BIN)/python -m pip install --quiet --no-compile --no-warn-conflicts -c constraints.txt -e '.[$*]'
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-deps rapidocr-onnxruntime
 	touch $@
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from exportable_losses.runtime import LossSession
 
+if len(sys.argv) != 2:
+    sys.exit(f"usage: python {sys.argv[0]} ctc_loss.onnx")
 ctc_loss = LossSession(sys.argv[1])
 log_probs = np.full((1, 3, 4), np.log(0.25), np.float32)  # one item, three frames, four classes
 targets, whole = np.array([[1, 2]]), np.ones(1, np.float32)

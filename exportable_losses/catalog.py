@@ -127,7 +127,7 @@ class Entry:
         unknown = sorted(set(sizes) - letters)
         if unknown:
             known = ", ".join(sorted(letters))
-            raise ValueError(f"{self.name}: got a size for {', '.join(unknown)}, expected some of {known}")
+            raise ValueError(f"sizes: got one for {', '.join(unknown)}, expected some of {known}")
         for entry in self.inputs:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
                 chosen[entry.below] = max(chosen[entry.below] or 0, self._blanks(blank_index).stop)

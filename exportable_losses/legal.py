@@ -66,6 +66,11 @@ def refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str) -> No
         raise ValueError(f"{name}: got {array[where]} at {list(where)}, expected {expected}")
 
 
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are floating point; numpy does not count those of bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def whole(lengths: np.ndarray, size: int) -> np.ndarray:
     """Lengths in frames or labels, as `lengths.absolute_length` has them: int64."""
     if lengths.dtype.kind != "f":
@@ -104,8 +109,10 @@ def check_lengths(name: str, legal: str, array: np.ndarray, sizes: Sequence[int]
         wrong = ~(((array > 0) if least else (array >= 0)) & (array <= 1))
         refuse(name, array, wrong, LEGAL[legal])
         return
-    most = sizes[0] if sizes else np.iinfo(array.dtype).max
-    refuse(name, array, (array < least) | (array > most), f"integer lengths in [{least}, {most}]")
+    if not sizes:
+        refuse(name, array, array < least, f"integer lengths of at least {least}")
+        return
+    refuse(name, array, (array < least) | (array > sizes[0]), f"integer lengths in [{least}, {sizes[0]}]")
 
 
 def illegal(

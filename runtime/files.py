@@ -36,6 +36,18 @@ def leads_nowhere(path: str | os.PathLike[str]) -> str:
     return f"a link to {os.readlink(path)}, where there is no file" if dangling else ""
 
 
+def refuse_overwriting(argument: str, path: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Refuse to write to a file that is read, however its path is spelled.
+
+    Raises:
+        ValueError: `path` is one of `inputs`, or a link to it.
+    """
+    for each in inputs:
+        if os.path.exists(path) and os.path.exists(each) and os.path.samefile(path, each):
+            got = f"got {os.fspath(path)}, which is an input too"
+            raise ValueError(f"{argument}: {got}, expected another file")
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` as a whole once the block ends without an error, and not at all before.

@@ -238,6 +238,17 @@ class Loss:
                 arrays[name] = array.swapaxes(0, 1) if name in self.swapped else array
         self.contract.check(arrays, self.settings, refuse_nan=True, known=self.sizes)
 
+    def harmless(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The lengths and labels of `feed`, by the graph's names, as others that any scores take."""
+        label = int(self.settings.get("blank_index", 0) == 0)
+        found = {}
+        for entry in self.contract.inputs:
+            array = feed.get(self.names.get(entry.name, ""))
+            if array is not None and (entry.is_length or entry.legal in ("count", "index")):
+                harmless = label if entry.legal == "index" else int(entry.legal == "relative_length")
+                found[self.names[entry.name]] = np.full_like(array, harmless)
+        return found
+
     def check_types(self, dtypes: Mapping[str, Any]) -> None:
         """Refuse what the loss does not take, by the graph's names: once it is cast, nobody knows.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exportable_losses.legal import is_floating
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -69,8 +71,7 @@ def _difference(output: str, got: np.ndarray, expected: np.ndarray) -> Differenc
         relative = np.where(np.isinf(gap), np.inf, np.where(same, 0.0, gap / np.abs(b)))
     finite = np.abs(b[np.isfinite(b)])
     absolute, relative_most, scale = (float(x.max(initial=0.0)) for x in (gap, relative, finite))
-    known = expected.dtype.kind == "f" or expected.dtype.name == "bfloat16"
-    floating = expected.dtype if known else np.dtype(np.float64)
+    floating = expected.dtype if is_floating(expected.dtype) else np.dtype(np.float64)
     half = floating.itemsize == 2
     ulp = absolute / _last_place(np.asarray(scale).astype(floating))
     return Difference(output, absolute, relative_most, ulp, scale, half=half)

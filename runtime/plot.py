@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from exportable_losses.legal import whole
 from exportable_losses.missing import install
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
@@ -81,6 +82,15 @@ def plot(
         path = nodes(given["starts"][:labels], given["ends"][:labels], frames)
     names = [name if name.strip() else "␣" for name in tokens]
     return _draw(posterior[:frames, : states * labels + 1], names, states, path, given.get("costs"))
+
+
+def labels_of(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The targets of a lattice's `inputs` for `plot`: -1 where there is padding, which may be anything."""
+    targets = inputs["targets"]
+    if "target_lens" not in inputs:
+        return targets
+    labels = whole(inputs["target_lens"], targets.shape[1])
+    return np.where(np.arange(targets.shape[1]) < labels[:, None], targets, -1)
 
 
 def _name(number: int, classes: Sequence[str]) -> str:

@@ -6,12 +6,14 @@ import ctypes
 import functools
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from .metadata import described
 from .native import register
@@ -30,6 +32,7 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
+_REFUSAL = re.compile(r"Status Message: (\w+: got .*)")  # what our operators say, in ONNX Runtime's words
 _BFLOAT16 = 16  # ONNX's number for it
 
 
@@ -110,16 +113,45 @@ class LossSession:
         """Run the graph on the result of `checked`.
 
         Raises:
-            ValueError: the loss does not take what the model returns.
+            ValueError: the loss does not take what the model returns, or an operator its inputs.
         """
-        run = self._session.run if self._numpy_knows else self._run_bfloat16
-        outputs = dict(zip(self.outputs, run(self.outputs, feed), strict=True))
+        try:
+            outputs = self._outputs(feed)
+        except (Fail, InvalidArgument, RuntimeException) as error:  # the operator library checks lengths too
+            self._check_behind_model(feed)
+            said = _REFUSAL.search(str(error))
+            if said is None:
+                raise
+            raise ValueError(said[1]) from error
         for loss in self.losses:
             if loss.computed:  # now that the model has run, the whole of it can be checked
                 loss.check(feed, outputs)
         return outputs
 
-    def _run_bfloat16(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _outputs(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        run = self._session.run if self._numpy_knows else self._run_bfloat16
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = 4  # an error is raised, and not printed as well
+        return dict(zip(self.outputs, run(self.outputs, feed, options), strict=True))
+
+    def _check_behind_model(self, feed: Mapping[str, np.ndarray]) -> None:
+        """Hold the inputs of losses that did not run behind a model to what it gives.
+
+        Raises:
+            ValueError: an input is not what the loss takes.
+        """
+        behind = [loss for loss in self.losses if loss.computed]
+        harmless = {name: array for loss in behind for name, array in loss.harmless(feed).items()}
+        try:
+            outputs = self._outputs({**feed, **harmless}) if harmless else {}
+        except (Fail, InvalidArgument, RuntimeException):  # the model is what does not run, say
+            return
+        for loss in behind if outputs else ():
+            loss.check(feed, outputs)
+
+    def _run_bfloat16(
+        self, names: Sequence[str], feed: Mapping[str, np.ndarray], options: onnxruntime.RunOptions
+    ) -> list[np.ndarray]:
         """`run` for a graph with numbers that numpy does not know by itself."""
         # an OrtValue of theirs knows no strides
         dense = {name: np.require(array, requirements="C") for name, array in feed.items()}
@@ -129,7 +161,7 @@ class LossSession:
             else onnxruntime.OrtValue.ortvalue_from_numpy(array)
             for name, array in dense.items()
         }
-        found = self._session.run_with_ort_values(names, values)
+        found = self._session.run_with_ort_values(names, values, options)
         return [_as_array(value) for value in found]
 
     def dtype(self, name: str) -> np.dtype[Any]:

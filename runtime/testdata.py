@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .graphs import Names, names_of
+from .protobuf import integers, message
 
 SUFFIXES = (".onnx", ".pt", ".pt2", ".pte")
 SHARED = "test_data_set_"  # ONNX's name for it, with a number
@@ -43,10 +46,36 @@ def own(path: Path) -> str:
 
 
 def data_sets(path: Path) -> list[Path]:
-    """The folders of a file's test data: its own where it has some, else those that its folder shares."""
-    beside = sorted(each for each in path.parent.iterdir() if each.is_dir())
-    named = ([each for each in beside if each.name.startswith(begun)] for begun in (own(path), SHARED))
-    return next(filter(None, named), [])
+    """The folders of a file's test data: its own where it has some, else those that its folder shares.
+
+    All formats of a model share ``test_data_set_0``. Where several models in a folder have no test data of
+    their own, it is that of the graph whose inputs and outputs have the same names.
+    """
+    beside = sorted(path.parent.iterdir())
+    folders = [each for each in beside if each.is_dir()]
+    alone = [each for each in folders if each.name.startswith(own(path))]
+    shared = [each for each in folders if each.name.startswith(SHARED)]
+    if alone or not shared:
+        return alone
+    sharing = [
+        each
+        for each in beside
+        if each.suffix in SUFFIXES and not any(data.name.startswith(own(each)) for data in folders)
+    ]
+    graphs = {each.stem: names_of(each) for each in sharing if each.suffix == ".onnx"}
+    if len({each.stem for each in sharing}) == 1 or (path.stem in graphs and graphs[path.stem] is None):
+        return shared  # a graph that cannot be read is found out when it is run
+    return [each for each in shared if _is_for(path.stem, each, graphs)]
+
+
+def _is_for(stem: str, folder: Path, graphs: Mapping[str, Names | None]) -> bool:
+    """Whether shared test data are those of a model: of its graph, or of no graph at all."""
+    try:
+        inputs, outputs = map(set, read_test_data(folder))
+    except (OSError, ValueError):  # which whoever reads them says
+        return True
+    fits = {name for name, graph in graphs.items() if graph is not None and graph.fit(inputs, outputs)}
+    return stem in fits if stem in graphs else not fits
 
 
 def read_test_data(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -69,11 +98,8 @@ def read_tensor(content: bytes) -> tuple[str, np.ndarray]:
     Raises:
         ValueError: it is none, or has no numbers in it.
     """
-    fields: dict[int, list[Any]] = {}
-    for field, value in _fields(content):
-        fields.setdefault(field, []).append(value)
     try:
-        return _tensor(fields)
+        return _tensor(message(content))
     except TypeError as error:  # a field is of another kind
         raise ValueError("got no tensor, expected a TensorProto") from error
 
@@ -83,7 +109,7 @@ def _tensor(fields: dict[int, list[Any]]) -> tuple[str, np.ndarray]:
     if kind != _BFLOAT16 and kind not in _TYPES:
         raise ValueError(f"got a tensor of ONNX's type {kind}, expected numbers")
     name = bytes(fields.get(_NAME, [b""])[-1]).decode()
-    shape = [size for value in fields.get(_DIMS, ()) for size in _integers(value)]
+    shape = [size for value in fields.get(_DIMS, ()) for size in integers(value)]
     dtype = _dtype(kind)
     if _RAW in fields:
         array = np.frombuffer(fields[_RAW][-1], dtype.newbyteorder("<")).astype(dtype)
@@ -98,10 +124,11 @@ def _listed(fields: dict[int, list[Any]], kind: int, dtype: np.dtype[Any]) -> np
     """The numbers of a tensor that has them in a field of their type."""
     for field, of in _LISTS.items():
         if field in fields and of == "varint":
-            numbers = [number for value in fields[field] for number in _integers(value)]
-            return (
-                np.array(numbers).astype(np.uint16).view(dtype) if kind in _BITS else np.array(numbers, dtype)
-            )
+            numbers = [number for value in fields[field] for number in integers(value)]
+            bits = np.array([number % (1 << 64) for number in numbers], np.uint64)
+            if kind in _BITS:
+                return bits.astype(np.uint16).view(dtype)
+            return bits.view(np.int64).astype(dtype)
         if field in fields:
             return np.frombuffer(b"".join(fields[field]), of).astype(dtype)
     return np.zeros(0, dtype)
@@ -111,47 +138,3 @@ def _dtype(kind: int) -> np.dtype[Any]:
     from .session import bfloat16
 
     return bfloat16() if kind == _BFLOAT16 else np.dtype(_TYPES[kind])
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message of protobuf: numbers, and the bytes of all else."""
-    at = 0
-    while at < len(content):
-        key, at = _varint(content, at)
-        if key & 7 == 0:
-            value, at = _varint(content, at)
-            yield key >> 3, value
-            continue
-        if key & 7 == 2:
-            size, at = _varint(content, at)
-        elif key & 7 in (1, 5):
-            size = 8 if key & 7 == 1 else 4
-        else:
-            raise ValueError("got no tensor, expected a TensorProto")
-        if at + size > len(content):
-            raise ValueError("got a tensor that was cut short, expected a whole one")
-        yield key >> 3, content[at : at + size]
-        at += size
-
-
-def _integers(value: int | bytes) -> Iterator[int]:
-    """The integers of a repeated field: one, or several in one piece."""
-    if isinstance(value, int):
-        yield value - (1 << 64) * (value >> 63)
-        return
-    at = 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        yield number - (1 << 64) * (number >> 63)
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A number of protobuf, and where it ends."""
-    number, shift = 0, 0
-    while at < len(content) and shift < 70:
-        byte = content[at]
-        number |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return number & ((1 << 64) - 1), at
-    raise ValueError("got a tensor that was cut short, expected a whole one")

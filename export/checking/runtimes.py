@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from exportable_losses.runtime.files import whole_file
@@ -32,7 +33,14 @@ def to_json(found: Validation) -> dict[str, Any]:
         if check.difference is not None:
             cell["ulp"] = max(cell["ulp"], check.difference.ulp)
             cell["absolute"] = max(cell["absolute"], check.difference.absolute)
-    return {"format": FORMAT, "runtimes": found.versions, "absent": found.absent, "rows": rows}
+    untested = [file.as_posix() for file in found.untested]
+    return {
+        "format": FORMAT,
+        "runtimes": found.versions,
+        "absent": found.absent,
+        "rows": rows,
+        "untested": untested,
+    }
 
 
 def write_json(found: Validation, files: Path, path: Path) -> None:
@@ -102,15 +110,26 @@ def beside(paths: Sequence[Path]) -> dict[str, Any]:
     return {"runtimes": runtimes, "rows": rows}
 
 
-def table(recorded: Mapping[str, Any]) -> Table:
-    """A line for each row, a column for each runtime."""
-    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.caption = "the largest difference in units in the last place of an output's largest number"
-    shown.add_column("row", overflow="fold")
+def tables(recorded: Mapping[str, Any], width: int) -> list[Table]:
+    """A line for each row, a column for each runtime; several tables where one would be too wide."""
+    longest = min(width // 2, max((len(row) for row in recorded["rows"]), default=0))
+    groups: list[list[str]] = [[]]
     for name in recorded["runtimes"]:
-        shown.add_column(name, justify="right")
-    for row, cells in recorded["rows"].items():
-        shown.add_row(row, *(_cell(cells.get(name)) for name in recorded["runtimes"]))
+        if groups[-1] and longest + sum(len(each) + 1 for each in (*groups[-1], name)) > width:
+            groups.append([])
+        groups[-1].append(name)
+    shown = [_table(recorded["rows"], names) for names in groups]
+    shown[-1].caption = "the largest difference in units in the last place of an output's largest number"
+    return shown
+
+
+def _table(rows: Mapping[str, Any], names: Sequence[str]) -> Table:
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("row", overflow="fold")
+    for name in names:
+        shown.add_column(name, justify="right", overflow="fold", min_width=len(name))
+    for row, cells in rows.items():
+        shown.add_row(escape(row), *(_cell(cells.get(name)) for name in names))
     return shown
 
 

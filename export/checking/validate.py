@@ -1,7 +1,7 @@
 """Hold exported files to the test data beside them, on any runtime. Reads the files and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -49,11 +49,13 @@ class Validation:
         absent: why each other one is not.
         checks: one for each output, one with a problem for each file that could not be run; none where
             there are no files.
+        untested: the files that have no test data, which were not run.
     """
 
     versions: dict[str, str]
     absent: dict[str, str]
     checks: list[Check]
+    untested: list[Path] = field(default_factory=list)
 
 
 def validate(
@@ -85,19 +87,26 @@ def validate(
             continue
         cases = []
         for row, file in exported(path, runner.suffix):
-            for case in _cases(row, file):
+            of_file = _cases(row, file)
+            if not of_file and file not in found.untested:
+                found.untested.append(file)
+            for case in of_file:
                 if isinstance(case, str):
                     found.checks.append(Check(row, runner.name, problem=case))
                 else:
                     cases.append(case)
-        for case, got in zip(cases, runner.run(cases), strict=True):
-            found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+        try:
+            for case, got in zip(cases, runner.run(cases), strict=True):
+                found.checks.extend(_compare(case, runner.name, got, rtol, atol))
+        except ImportError as error:  # it is installed, and does not load
+            del found.versions[runner.name]
+            found.absent[runner.name] = f"it does not load: {one_line(error)}"
     found.checks.sort(key=lambda check: check.row.lower())
     return found
 
 
 def _cases(row: str, path: Path) -> list[Case | str]:
-    """A file with each set of its test data, or what is wrong with that."""
+    """A file with each set of its test data, or what is wrong with that; nothing where there is none."""
     cases: list[Case | str] = []
     for data in data_sets(path):
         try:
@@ -108,13 +117,14 @@ def _cases(row: str, path: Path) -> list[Case | str]:
         if path.suffix != ".onnx":  # a graph alone has its gradients as outputs
             expected = {name: array for name, array in expected.items() if not name.startswith("grad_")}
         cases.append(Case(row, path, data, inputs, expected))
-    return cases or ["no test data beside it"]
+    return cases
 
 
-def write_junit(checks: Sequence[Check], path: Path) -> None:
-    """Write `checks` as the JUnit XML that build servers read."""
-    failed = [check for check in checks if not check.ok]
-    counts = {"tests": str(len(checks)), "failures": str(len(failed))}
+def write_junit(found: Validation, path: Path) -> None:
+    """Write the JUnit XML that build servers read; files without test data are skipped tests."""
+    checks, failed = found.checks, [check for check in found.checks if not check.ok]
+    skipped = len(found.untested)
+    counts = {"tests": str(len(checks) + skipped), "failures": str(len(failed)), "skipped": str(skipped)}
     suites = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "exportable-losses validate", **counts})
     for check in checks:
@@ -122,6 +132,9 @@ def write_junit(checks: Sequence[Check], path: Path) -> None:
         case = ElementTree.SubElement(suite, "testcase", {"classname": check.runtime, "name": name})
         if not check.ok:
             ElementTree.SubElement(case, "failure", {"message": check.problem})
+    for file in found.untested:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "test data", "name": str(file)})
+        ElementTree.SubElement(case, "skipped", {"message": "no test data beside it"})
     ElementTree.indent(suites)
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)

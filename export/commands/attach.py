@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .program import app, example, fail, pairs, wrong_call
+from .program import app, example, fail, pairs, spare, wrong_call
 
 
 @app.command(
@@ -72,6 +72,7 @@ def attach_command(
 
     from .sessions import read
 
+    spare("--out", out, model, loss, *([inputs_file] if inputs_file else []))
     computed, given = pairs("--input", inputs), None
     if inputs_file is not None:
         with wrong_call("--example"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .program import Pictures, Report, app, example, fail, wrong_call
+from .program import Pictures, Report, app, example, fail, spare, wrong_call
 
 
 @app.command("compare", epilog=example("compare scores/float scores/quantised --tolerance loss=0.05"))
@@ -61,13 +61,26 @@ def compare_command(
     code is 1 if an output is off or a runtime lacks a row.
     """
     if all(path.is_file() for path in runs):
+        of_folders = {
+            "--output": outputs,
+            "--tolerance": tolerance,
+            "--item-tolerance": item_tolerance,
+            "--json": json_file,
+            "--report": report,
+            "--pictures": pictures,
+        }
+        unfit = [name for name, value in of_folders.items() if value]
+        if unfit:
+            fail(f"{', '.join(unfit)}: got files of `validate --json`, expected folders that `score` wrote.")
         _runtimes(runs, allow_missing)
         return
-    from exportable_losses.runtime.corpus.runs import read_run
+    from exportable_losses.runtime.corpus.runs import files_of, read_run
     from exportable_losses.runtime.files import whole_file
 
     from . import comparison
 
+    for option, written in (("--json", json_file), ("--report", report)):
+        spare(option, written, *(file for run in runs for file in files_of(run)))
     with wrong_call("--tolerance"):
         total = comparison.parse_tolerances(tolerance or ())
     with wrong_call("--item-tolerance"):
@@ -100,7 +113,8 @@ def _runtimes(paths: Sequence[Path], allow_missing: bool) -> None:
 
     with wrong_call("compare"):
         recorded = runtimes.beside(paths)
-    Console().print(runtimes.table(recorded))
+    console = Console()
+    console.print(*runtimes.tables(recorded, console.width), sep="\n")
     for name, version in recorded["runtimes"].items():
         typer.echo(f"{name}: {version}")
     wrong = []

@@ -1,6 +1,7 @@
 """What `compare` takes and prints."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def show(comparison: Comparison, worst: int) -> None:
             f"{moves.a:.7g}",
             f"{moves.b:.7g}",
             f"{moves.difference:+.4g}",
-            f"{low:+.4g} to {high:+.4g}",
+            "too few items" if not math.isfinite(high - low) else f"{low:+.4g} to {high:+.4g}",
             f"{moves.moved:,}",
             f"[{_COLOURS[verdict]}]{verdict}[/]" if verdict in _COLOURS else verdict,
         )
@@ -107,12 +108,12 @@ def show(comparison: Comparison, worst: int) -> None:
     if comparison.neither:
         lines.append(f"{comparison.neither:,} set aside in both runs or in the only one that has them")
     lines += [f"Note: {warning}" for warning in comparison.warnings]
-    lines += comparison.reasons
     off = sum(moves.verdict in ("outside", "undecided") for moves in comparison.outputs)
     lines.append(
-        f"{len(comparison.ids):,} items compared, {len(missing) or 'none'} in one run alone; "
+        f"{len(comparison.ids):,} items compared, {len(missing) or 'none'} in only one run; "
         f"{len(comparison.outputs)} output{'s' * (len(comparison.outputs) != 1)}, {off or 'none'} off."
     )
+    lines += [f"Fails: {reason}." for reason in comparison.reasons]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -121,7 +122,7 @@ def _show_worst(console: Console, comparison: Comparison, moves: Moves, worst: i
     places = moves.worst(worst)
     if not places:
         return
-    table = _table(f"{escape(moves.output)} moved most", ("size", "A", "B", "B - A"))
+    table = _table(f"{escape(moves.output)} moved most", (comparison.a.about["size"], "A", "B", "B - A"))
     for i in places:
         a, b = moves.values[:, i]
         numbers = f"{comparison.sizes[i]:,}", f"{a:.7g}", f"{b:.7g}", f"{moves.moves[i]:+.4g}"
@@ -132,6 +133,6 @@ def _show_worst(console: Console, comparison: Comparison, moves: Moves, worst: i
 def _table(text: str, numbers: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(text, overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in numbers:  # an interval may take two lines
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=not heading.endswith("interval"))
     return table

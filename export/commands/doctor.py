@@ -10,9 +10,9 @@ from .program import AsJson, app, example
 
 @app.command("doctor", epilog=example("doctor --json"))
 def doctor_command(as_json: AsJson = False) -> None:
-    """Show what is installed, which libraries load, and which kernels compute.
+    """Show what is installed, whether ONNX Runtime loads the library, and which kernels compute.
 
-    Any part may be missing: the output says what is, and why.
+    Any part may be missing: the output says which.
     """
     from .environment import facts
 
@@ -36,13 +36,13 @@ def doctor_command(as_json: AsJson = False) -> None:
 
 
 def _who_computes(computers: dict[str, Any]) -> dict[str, str]:
-    """The losses that each computer computes now, or why it does not: a line for it and each device."""
+    """What computes each loss now, and which computers are available or why not: a line for each device."""
     lines = {"named": computers["named"]} if computers["named"] else {}
     for device, losses in computers["in use"].items():
         for loss, name in losses.items():
             lines[f"{loss} on {device}"] = name
     for name, devices in computers["available"].items():
-        can = "can, where it is named" if name in computers["only named"] else "can"
+        can = "available, if named" if name in computers["only named"] else "available"
         for device, why in devices.items():
             lines[f"{name} on {device}"] = why or can
     return lines

@@ -74,8 +74,8 @@ def _taken() -> str:
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed"
     except Exception as error:  # whatever it says of a library of another version
-        return f"does not take it: {_first_line(error)}"
-    return "takes it"
+        return f"cannot load it: {_first_line(error)}"
+    return "loads it"
 
 
 def _make_session() -> None:

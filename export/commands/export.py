@@ -1,11 +1,18 @@
 """The command `export`: rows as files."""
 
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .program import app, example, fail, rows_of, steps, wrong_call
+
+_NAMED = 4  # files, at most, that are named when they are written
+
+
+if TYPE_CHECKING:
+    from ..formats.files import Prepared
 
 
 @app.command("export", epilog=example("export ctc_loss l1_loss --reduction none --out losses"))
@@ -23,11 +30,14 @@ def export_command(
         Path, typer.Option(file_okay=False, help="The folder to write to. Each row gets a folder in it.")
     ] = Path("losses"),
     formats: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--format", metavar="FORMAT,...", help="One or more of onnx, torchscript, pt2 and executorch."
+            "--format",
+            metavar="FORMAT,...",
+            help="One or more of onnx, torchscript, pt2 and executorch. Default: onnx,torchscript; with "
+            "--dtype onnx.",
         ),
-    ] = "onnx,torchscript",
+    ] = None,
     reduction: Annotated[
         str | None, typer.Option(metavar="KIND", help="mean, sum, batch, batchmean or none.")
     ] = None,
@@ -81,17 +91,32 @@ def export_command(
     from exportable_losses import catalog
 
     from ..checking.runners import Absent
-    from ..formats.files import DTYPES, FORMATS, parse_settings, parse_sizes, prepare, write
+    from ..formats.files import (
+        DEFAULT,
+        DTYPES,
+        FORMATS,
+        SUFFIXES,
+        parse_settings,
+        parse_sizes,
+        prepare,
+        write,
+    )
     from ..formats.onnx import NEWEST_OPSET
     from ..nodes.functions import OPSET
 
+    if formats is None:
+        formats = "onnx" if dtype is not None else ",".join(DEFAULT)
     kinds = [kind for kind in formats.split(",") if kind]
     if not kinds or set(kinds) - set(FORMATS):
         fail(f"--format: got {formats!r}, expected one or more of {','.join(FORMATS)}.")
     if gradients and "onnx" not in kinds:
         fail(f"--gradients: got --format {formats}, expected onnx in it: only ONNX graphs return gradients.")
-    if dtype is not None and (dtype not in DTYPES or "onnx" not in kinds):
-        fail(f"--dtype: got {dtype} for {formats}, expected {' or '.join(DTYPES)}, and onnx in --format.")
+    if dtype is not None and dtype not in DTYPES:
+        fail(f"--dtype: got {dtype}, expected {' or '.join(DTYPES)}.")
+    if dtype is not None and kinds != ["onnx"]:
+        others = ", ".join(kind for kind in kinds if kind != "onnx")
+        what = f"drop {others} from --format" if "onnx" in kinds else "expected --format onnx"
+        fail(f"--dtype: got --format {formats}, but only ONNX graphs take 16 bits: {what}.")
     if (opset, inline) != (18, False) and "onnx" not in kinds:
         fail(f"--opset, --inline: got --format {formats}, expected onnx in it.")
     if not OPSET <= opset <= NEWEST_OPSET:
@@ -106,10 +131,26 @@ def export_command(
             sized = parse_sizes(sizes or [])
             parsed, absolute = parse_settings(name, given), lengths == "absolute"
             ready.append(prepare(name, parsed, sized, gradients or [], absolute=absolute))
+    relative = [each.entry.name for each in ready if lengths == "absolute" and _has_relative_lengths(each)]
+    if relative:
+        typer.echo(
+            f"Note: lengths stay relative, for they count no one size: {', '.join(relative)}.", err=True
+        )
     failed: list[str] = []
-    with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)):
+    with wrong_call("--out", (OSError,)), wrong_call("--format", (Absent,)), warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):  # torch's, about TorchScript as a whole
+            warnings.filterwarnings("ignore", r".*(torch\.jit|TorchScript)", category)
         for each in steps(ready, "Exporting"):
             failed += write(each, out, kinds, dtype, verify=verify, opset=opset, inline=inline)  # type: ignore[arg-type]
     if failed:
         fail("\n".join([f"these could not be written to {out}; the rest is there:", *failed]), code=1)
-    typer.echo(f"Wrote {len(names)} {'row' if len(names) == 1 else 'rows'} to {out}.")
+    files = [out / name / f"{name}{SUFFIXES[kind]}" for name in names for kind in FORMATS if kind in kinds]
+    written = ", ".join(map(str, files)) if len(files) <= _NAMED else f"{len(names)} rows to {out}"
+    typer.echo(f"Wrote {written}.")
+
+
+def _has_relative_lengths(prepared: "Prepared") -> bool:
+    given = prepared.inputs
+    return any(
+        e.is_length and e.name in given and given[e.name].is_floating_point() for e in prepared.entry.inputs
+    )

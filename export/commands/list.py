@@ -26,9 +26,11 @@ def list_command(
         typer.echo(markdown_table(rows) if markdown else json.dumps(rows, indent=2))
         return
     table = Table(caption="∂ a gradient flows to it   ? optional   * any dimensions", show_lines=True)
-    table.add_column("row, module")
+    # names are what one types: at 80 columns, too, each is on one line
+    longest = max(len(row[name]) for row in rows for name in ("row", "module"))
+    table.add_column("row, module", overflow="fold", min_width=longest)
     table.add_column("inputs → outputs", no_wrap=True)
-    table.add_column("reductions")
+    table.add_column("reductions", overflow="fold", max_width=len("reductions"))
     for row in rows:
         what = f"[bold]{row['row']}[/]\n{row['module']}\n[dim]{escape(row['summary'])}[/]"
         table.add_row(what, _signature(row), ", ".join(row["reductions"]) or "-")

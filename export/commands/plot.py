@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .program import Tokens, app, example, fail, names_in, wrong_call
+from .program import Tokens, app, example, fail, names_in, spare, wrong_call
 
 
 @app.command("plot", epilog=example("plot posterior.onnx align.onnx --inputs batch.npz --out lattice.png"))
@@ -44,7 +44,7 @@ def plot_command(
     graph with both. All run on the same inputs. Time runs to the right, tokens upwards.
     """
     from exportable_losses.runtime import plot
-    from exportable_losses.runtime.plot import SUFFIXES
+    from exportable_losses.runtime.plot import SUFFIXES, labels_of
 
     from .sessions import load, read, together
 
@@ -52,6 +52,7 @@ def plot_command(
         fail(f"--out: got {out.name}, expected a name that ends in {', '.join(SUFFIXES)}.")
     with wrong_call("--tokens"):
         names = None if tokens is None else names_in(tokens)
+    spare("--out", out, *graphs, inputs, *([tokens] if tokens else []))
     sessions = []
     for graph in graphs:
         with wrong_call(str(graph)):
@@ -60,7 +61,7 @@ def plot_command(
         arrays = read(inputs)
         outputs = together(sessions, arrays)
     if "targets" in arrays:
-        outputs.setdefault("tokens", arrays["targets"])
+        outputs.setdefault("tokens", labels_of(arrays))
     with wrong_call("plot", (ModuleNotFoundError, ValueError)):
         figure = plot(outputs, item=item, classes=names)
     with wrong_call("--out", (OSError,)):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 import exportable_losses
 
@@ -40,7 +41,17 @@ def wrong_call(
     try:
         yield
     except kinds as error:
-        fail(f"{where}: {str(error).strip().splitlines()[0]}")
+        said = str(error).strip().splitlines()[0]
+        fail(f"{where}: {said}" if where else said)
+
+
+def spare(option: str, path: Path | None, *inputs: Path) -> None:
+    """End the program where a file that an option writes is one that is read."""
+    if path is not None:
+        from exportable_losses.runtime.files import refuse_overwriting
+
+        with wrong_call("", (ValueError,)):
+            refuse_overwriting(option, path, *inputs)
 
 
 def rows_of(names: Sequence[str]) -> list[str]:
@@ -92,6 +103,16 @@ def _options(
 def names_in(path: Path) -> list[str]:
     """The names in a file, one per line; names may hold what else Python would end a line at."""
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def narrow_table(words: Sequence[str], numbers: Sequence[str], caption: str) -> Table:
+    """A table without lines that cuts no name: columns of words may take several lines, numbers one."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=caption)
+    for heading in words:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]

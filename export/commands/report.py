@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .program import Pictures, app, example, wrong_call
+from .program import Pictures, app, example, spare, wrong_call
 
 
 @app.command("report", epilog=example("report scores/float --out float.html"))
@@ -37,8 +37,9 @@ def report_command(
     The report is one HTML file that needs no network.
     """
     from exportable_losses.runtime.corpus.report import pictures_in, write_report
-    from exportable_losses.runtime.corpus.runs import read_run
+    from exportable_losses.runtime.corpus.runs import files_of, read_run
 
+    spare("--out", out, *files_of(run))
     with wrong_call("report"):
         picture = pictures_in(pictures) if pictures else None
         write_report(read_run(run), out, outputs=outputs or (), worst=worst, picture=picture)

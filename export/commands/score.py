@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from .program import Report, Tokens, app, example, fail, pairs, steps, wrong_call
+from .program import Report, Tokens, app, example, fail, pairs, spare, steps, wrong_call
 
 
 @app.command("score", epilog=example("score ctc_loss.onnx dev/ --out scores"))
@@ -118,6 +119,7 @@ def score_command(
         unfit = [name for name, value in of_corpus.items() if value]
         if unfit:
             fail(f"{', '.join(unfit)}: got --inputs, expected DATA.")
+        spare("--out", out, graph, *inputs)
         _score_batches(graph, inputs, out)
         return
     if out is None:
@@ -131,11 +133,13 @@ def score_command(
         scorer = sessions.scorer(graph, model, names, batch_bytes)
     with wrong_call("DATA"):
         paths = shards(given)
+    read = (graph, model, tokens, *(lattices or ()), *map(Path, paths))
+    spare("--report", report, *(each for each in read if each is not None))
     if report is None and (lattices or tokens):
         fail("--lattice, --tokens: got no --report, expected one.")
     with wrong_call("--report"):  # before hours of work
         write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
-    damaged = _score_corpus(scorer, paths, out, workers=workers, ray=ray, strict=strict)
+    damaged = _score_corpus(scorer, given, out, workers=workers, ray=ray, strict=strict)
     if write is not None:
         with wrong_call("--report"):
             write(out)
@@ -152,19 +156,27 @@ def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> Non
     for path in steps(inputs, "Scoring"):
         with wrong_call(str(path)):
             results[str(path)] = sessions.score(session, path)
-    table = Table("file", "output", "value")
+    table = _table("file", "output", "value")
     for path, outputs in results.items():
         for name, array in outputs.items():
-            table.add_row(path, name, sessions.summary(array))
+            table.add_row(escape(path), escape(name), sessions.summary(array))
     Console().print(table)
     if out is not None:
         with wrong_call("--out"):
             sessions.write_results(results, out)
 
 
+def _table(*headings: str) -> Table:
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
 def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> list[str]:
     """Which files are damaged, and how."""
     from exportable_losses.runtime import score_corpus
+    from exportable_losses.runtime.corpus.names import as_text
 
     # Ray prints what befalls its workers
     with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("Scoring") as status:
@@ -177,13 +189,15 @@ def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> l
             found = score_corpus(scorer, paths, out, progress=show, **how)
         except (OSError, RuntimeError, ValueError) as error:
             fail(str(error), code=1)
-    table = Table("output", "value", "numerator", "denominator")
+    table = _table("output", "value", "numerator", "denominator")
     for name, each in found["totals"].items():
         numbers = (each.get(key) for key in ("value", "numerator", "denominator"))
-        table.add_row(name, *("" if number is None else f"{number:.9g}" for number in numbers))
+        table.add_row(escape(name), *("" if number is None else f"{number:.9g}" for number in numbers))
     Console().print(table)
     for name, (came, taken) in found.get("rounded", {}).items():
         typer.echo(f"Note: {name} is {came} in the data and was rounded to {taken}, as the graph takes it.")
+    if unused := found.get("unused"):
+        typer.echo(f"Note: columns not used: {as_text(unused)}.")
     lost = found["set_aside"]
     why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
     typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")

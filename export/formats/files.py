@@ -1,5 +1,6 @@
 """One folder per row: its graph, its script, and the test data of both."""
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,9 +131,14 @@ def parse_settings(row: str, given: Sequence[str]) -> dict[str, Any]:
     settings = {}
     for item in given:
         name, equals, text = item.partition("=")
-        if not equals or name not in defaults:
-            known = ", ".join(defaults) or "none"
+        known = ", ".join(defaults) or "none"
+        if not equals:
             raise ValueError(f"got the setting {item!r}, expected name=value; its settings: {known}")
+        if name not in defaults:
+            close = [each for each in defaults if name and each.startswith(f"{name}_")]
+            close = close or difflib.get_close_matches(name, defaults)
+            hint = f" (close to it: {', '.join(close)})" if close else ""
+            raise ValueError(f"got the setting {name!r}, expected one of its settings: {known}{hint}")
         settings[name] = _value(name, text, defaults[name])
     return settings
 

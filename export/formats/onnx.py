@@ -290,6 +290,14 @@ def _letters(model: ir.Model) -> dict[str, list[str]]:
     }
 
 
+def _dim(size: int | ir.SymbolicDim, named: Mapping[str, str]) -> int | str | ir.SymbolicDim:
+    """A size by its letters; the exporter writes one that a weight fixes as the digits of a name."""
+    if isinstance(size, int) or size.value is None:
+        return size
+    text = re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(size.value))
+    return int(text) if text.isdigit() else text
+
+
 def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelProto:
     """Name dimensions by their letters and drop what the exporter notes for itself."""
     named: dict[str, str] = {}
@@ -297,18 +305,13 @@ def _tidy(model: ir.Model, letters: Mapping[str, Sequence[str]]) -> onnx.ModelPr
         assert value.name is not None
         assert value.shape is not None
         for size, term in zip(value.shape, letters[value.name], strict=True):
-            if isinstance(size, ir.SymbolicDim):
+            if isinstance(size, ir.SymbolicDim) and not str(size.value).isdigit():
                 named.setdefault(str(size.value), term)
     outputs = (node.outputs for node in model.graph.all_nodes())
     for value in itertools.chain(model.graph.inputs, model.graph.initializers.values(), *outputs):
         value.metadata_props.clear()
         if value.shape is not None:
-            value.shape = ir.Shape(
-                re.sub(r"\w+", lambda m: named.get(m[0], m[0]), str(s.value))
-                if isinstance(s, ir.SymbolicDim) and s.value is not None
-                else s
-                for s in value.shape
-            )
+            value.shape = ir.Shape(_dim(s, named) for s in value.shape)
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None

@@ -51,7 +51,7 @@ def _differ(folder: Path, inputs: Tensors, outputs: Tensors) -> bool:
         return False
     try:
         there = read_test_data(folder)
-    except ValueError:  # it is of no use to another file either
+    except (OSError, ValueError):  # it is of no use to another file either
         return False
     return any(_content(one) != _content(other) for one, other in zip(there, (inputs, outputs), strict=True))
 

@@ -13,6 +13,8 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from exportable_losses import catalog
+from exportable_losses.runtime.files import refuse_overwriting
+from exportable_losses.runtime.graphs import external_data
 from exportable_losses.runtime.metadata import Loss, parsed
 
 from ..formats.metadata import KEY, describe
@@ -68,8 +70,9 @@ def attach(
     Raises:
         FileNotFoundError: a file, or one with external data, does not exist.
         TypeError: the module is not a row of the catalog.
-        ValueError: a file is of another kind, or model and loss do not fit: the model lacks an output, or it
-            has another type, rank or number of classes; or they do not take the example.
+        ValueError: `path` is the model or the loss; a file is of another kind; model and loss do not fit: the
+            model lacks an output, or it has another type, rank or number of classes; they do not take the
+            example; or the model's scores are not of the kind that `scores` says.
 
     Examples:
         A recogniser that gives probabilities ``[batch, time, classes]``::
@@ -79,6 +82,9 @@ def attach(
     for argument, got, kinds in (("scores", scores, Scores), ("layout", layout, Layout)):
         if got not in get_args(kinds):
             raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
+    refuse_overwriting("path", path, model, *external_data(Path(model)).values())
+    if not isinstance(loss, nn.Module):
+        refuse_overwriting("path", path, loss)
     joint = load("model", model)
     with tempfile.TemporaryDirectory() as folder:
         part: str | os.PathLike[str] = Path(folder) / "loss.onnx"
@@ -94,7 +100,7 @@ def attach(
         _describe(joint, about, given, names)
 
         def proven(new: Path) -> tuple[Arrays, Arrays] | None:
-            found, apart = cases_of(model, part, given, names, example)
+            found, apart = cases_of(model, part, given, names, example, check=verify)
             if verify:
                 verify_joint(new, found, apart)
             return _in_order(joint, found[0]) if found else None

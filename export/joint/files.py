@@ -56,7 +56,8 @@ def write(
             for name in copies:
                 os.replace(Path(folder) / name, target.parent / name)
             if test_data is None:  # what an earlier file had is of another graph
-                shutil.rmtree(target.parent / f"{own(target)}0", ignore_errors=True)
+                for place in (f"{own(target)}0", place_of(target, {}, {})):
+                    shutil.rmtree(target.parent / place, ignore_errors=True)
             else:
                 write_test_data(target.parent / place_of(target, *test_data), *test_data)
             os.replace(new, target)

@@ -13,7 +13,7 @@ Dim = int | str  # a number, a name, or nothing known: ""
 
 # What stands between the scores that a model gives and those that a loss takes. Logits that the loss
 # puts through a log-softmax of its own may be log-probabilities as well.
-_BRIDGES: dict[str, dict[str, str]] = {
+BRIDGES: dict[str, dict[str, str]] = {
     "log_probability": {"logits": "LogSoftmax", "probs": "Log", "log_probs": ""},
     "probability": {"logits": "Softmax", "probs": "", "log_probs": "Exp"},
     "logit": {"logits": "", "probs": "Log", "log_probs": ""},
@@ -87,9 +87,9 @@ class Given:
         return (dims_of(self.takes[name]) or [])[:2] in (["B", "T"], ["B", "N"])
 
     def _bridge(self, name: str) -> str:
-        if self.legal[name] in _BRIDGES:
-            return _BRIDGES[self.legal[name]][self.scores]
-        scored = any(self.legal[each] in _BRIDGES for each in self.inputs if each in self.legal)
+        if self.legal[name] in BRIDGES:
+            return BRIDGES[self.legal[name]][self.scores]
+        scored = any(self.legal[each] in BRIDGES for each in self.inputs if each in self.legal)
         if self.scores != "logits" and not scored:
             takes = LEGAL[self.legal[name]]
             raise ValueError(f"scores: got {self.scores!r}, but {name} of the loss takes {takes}")

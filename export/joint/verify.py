@@ -20,8 +20,9 @@ from exportable_losses.runtime import LossSession
 
 from ..formats.errors import one_line
 from ..formats.verify import Case, Run, Tensors, arrays, verified
-from .fit import Dim, Given, dims_of
+from .fit import BRIDGES, Dim, Given, dims_of
 from .join import Names
+from .scores import WrongScores, check_scores
 
 # Frames, or samples, of which a model may need many, as long as there are not too many numbers, or one; and
 # how they are drawn.
@@ -37,6 +38,8 @@ def cases_of(
     given: Given,
     names: Names,
     example: Tensors | None,
+    *,
+    check: bool,
 ) -> tuple[list[Case], Run]:
     """Inputs of the joint graph with the outputs of its two parts, and what computes these.
 
@@ -44,7 +47,8 @@ def cases_of(
     random, of sizes at which the model runs: what it takes nobody knows.
 
     Raises:
-        ValueError: the model or the loss does not take the example.
+        ValueError: the model or the loss does not take the example, or with `check` the model's scores are
+            not of the kind that was said.
 
     Warns:
         RuntimeWarning: there is no case, since the model does not run on what was drawn.
@@ -55,9 +59,9 @@ def cases_of(
         _warn(f"ONNX Runtime does not load the model: {one_line(error)}")
         return [], lambda _: {}
     problems: list[str] = []
-    found = list(itertools.islice(_cases(apart, problems), _ENOUGH))
-    if example is not None:
-        found.insert(0, _case_of(apart, example))
+    first = [] if example is None else [_case_of(apart, example, check)]
+    # what a model makes of random numbers is less than what it makes of an example
+    found = [*first, *itertools.islice(_cases(apart, problems, check and not first), _ENOUGH)]
     if not found:
         _warn(f"the model does not run on random inputs: {problems[-1]}; give an example")
     return found, apart
@@ -78,7 +82,7 @@ def _warn(why: str) -> None:
     warnings.warn(f"{what}: {why}", RuntimeWarning, stacklevel=6)
 
 
-def _case_of(apart: "_Apart", example: Tensors) -> Case:
+def _case_of(apart: "_Apart", example: Tensors, check: bool) -> Case:
     called = {name: (apart.model, name) for name in apart.model.inputs}
     called |= {name: (apart.loss, of_loss) for of_loss, name in apart.names.inputs.items()}
     unknown = [name for name in example if name not in called]
@@ -91,9 +95,13 @@ def _case_of(apart: "_Apart", example: Tensors) -> Case:
         for name, array in arrays(example).items():
             part, of_part = called[name]
             inputs[name] = torch.from_numpy(part.cast(of_part, array))
-        scores = apart.scores(apart.model.run(arrays({name: inputs[name] for name in apart.model.inputs})))
-        inputs = {**apart.others(scores, seed=0), **inputs}
+        outputs = apart.model.run(arrays({name: inputs[name] for name in apart.model.inputs}))
+        if check:
+            apart.check_scores(outputs)
+        inputs = {**apart.others(apart.scores(outputs), seed=0), **inputs}
         return Case(inputs, apart(inputs), {})
+    except WrongScores:
+        raise
     except Exception as error:  # whatever the model and the loss say of it
         raise ValueError(f"example: {one_line(error)}") from error
 
@@ -128,6 +136,16 @@ class _Apart:
             found[name] = _between(x, self.given.scores, self.given.legal[name]).contiguous().numpy()
         return found
 
+    def check_scores(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Hold what the model gave as class scores to what was said of them.
+
+        Raises:
+            WrongScores: they are of another kind.
+        """
+        for name, output in self.given.inputs.items():
+            if self.given.legal[name] in BRIDGES:
+                check_scores(self.given.scores, output, outputs[output])
+
     def others(self, scores: Mapping[str, np.ndarray], seed: int) -> dict[str, Tensor]:
         """Random inputs of the loss that the model does not compute, by their names in the joint graph."""
         entry = catalog.get(self.given.about["row"]).fitted(self.given.about["settings"])
@@ -161,7 +179,7 @@ def _between(x: Tensor, scores: str, legal: str) -> Tensor:
     return log_probs.exp() if legal == "probability" else log_probs
 
 
-def _cases(apart: _Apart, problems: list[str]) -> Iterator[Case]:
+def _cases(apart: _Apart, problems: list[str], check: bool) -> Iterator[Case]:
     """Cases of several sizes that the model and the loss take; why there are no others goes to `problems`."""
     for seed, (long, draw) in enumerate(itertools.product(_LONG, _DRAW)):
         batch = 2 + _LONG.index(long) % 2
@@ -174,8 +192,12 @@ def _cases(apart: _Apart, problems: list[str]) -> Iterator[Case]:
                 if value.name in apart.model.inputs
             }
             outputs = apart.model.run(arrays(inputs))
+            if check:
+                apart.check_scores(outputs)
             inputs |= apart.others(apart.scores(outputs), seed)
             yield Case(inputs, apart(inputs), sizes)
+        except WrongScores:
+            raise
         except Exception as error:  # a model may need any sizes and any numbers
             problems.append(one_line(error))
 

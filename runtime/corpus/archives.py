@@ -23,7 +23,7 @@ import numpy as np
 from ..npy import array_of, check_size, member
 from .columns import Column
 from .damage import unreadable
-from .rows import GROUP_BYTES, Rows
+from .rows import GROUP_BYTES, ID, Rows
 
 _SUFFIX = ".npy"
 _LINKS = 40  # that lead from one to the next, as Linux has it
@@ -70,7 +70,7 @@ class Archive:
         broken: str,
     ) -> None:
         self._data, self._inputs, self.broken = data, () if ids_only else inputs, broken
-        self._items = _items(members, inputs)
+        self._items, self.names = _items(members, inputs)
         if broken:
             _set_aside_parts(self._items)
         self.groups = _together(item.bytes for item in self._items)
@@ -104,11 +104,17 @@ class Archive:
         return arrays, ""
 
 
-def _items(members: Iterable[tuple[str, int, Any]], inputs: Sequence[str]) -> list[_Item]:
-    """The items that members make. One without any input is an item too: it is set aside, not lost."""
+def _items(
+    members: Iterable[tuple[str, int, Any]], inputs: Sequence[str]
+) -> tuple[list[_Item], Sequence[str]]:
+    """The items that members make, and what these are named after an id.
+
+    An item without any input is one too: it is set aside, not lost.
+    """
     items: list[_Item] = []
     latest: dict[str, _Item] = {}
     others: list[tuple[str, str]] = []
+    unread: dict[str, None] = {}
     for path, size, where in members:
         folder, slash, base = posixpath.normpath(path).rpartition("/")
         stem = base.removesuffix(_SUFFIX)
@@ -129,11 +135,15 @@ def _items(members: Iterable[tuple[str, int, Any]], inputs: Sequence[str]) -> li
         item.members[name] = where
         item.bytes += size
     for folder, stem in others:
-        keys = [folder + stem[:at] for at, letter in enumerate(stem) if letter == "."]
-        if not any(key in latest for key in keys):
-            latest[keys[-1]] = _Item(*_readable(keys[-1]))
-            items.append(latest[keys[-1]])
-    return items
+        dots = [at for at, letter in enumerate(stem) if letter == "."]
+        known = [at for at in dots if folder + stem[:at] in latest]
+        at = (known or dots)[-1]
+        unread[stem[at + 1 :]] = None
+        if not known:
+            key = folder + stem[:at]
+            latest[key] = _Item(*_readable(key))
+            items.append(latest[key])
+    return items, [ID, *set().union(*(item.members for item in items)), *unread]
 
 
 def _names(stem: str, inputs: Sequence[str]) -> list[str]:

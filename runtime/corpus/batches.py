@@ -8,7 +8,7 @@ batch while none of them ever meets another's size: its value is the same in eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ _NONE = np.empty(0, np.uint8)
 # Steps of the grid between a number and twice it, as a power of two: for the first size that is padded,
 # the frames, which hold the most, and for the others, the labels.
 _STEPS = (2, 1)
+_UNITS = {"T": " frames", "S": " labels", "U": " labels"}  # of what a letter counts
 
 
 def grid_size(size: ArrayLike, steps: int) -> np.ndarray:
@@ -205,8 +206,7 @@ class Batches:
         unknown = sorted(set(columns) - set(self._axes))
         missing = [name for name in self._axes if name not in columns and name not in self._lengths]
         if unknown or missing:
-            got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
-            raise TypeError(f"inputs: {got}, expected {', '.join(self._axes)}")
+            raise TypeError(f"inputs: {self._misfit(columns, unknown, missing)}")
         given = {
             name: numbers(entry, name, columns[name]) if name in columns else np.ones(len(rows))
             for name, entry in self._lengths.items()
@@ -227,7 +227,7 @@ class Batches:
         for name, length in given.items():
             letters = [each for each in self._lengths[name].of.split() if each in sizes]
             whole = [sizes[each] for each in letters]  # what no letter stands for only a model knows
-            sizes |= {each: counted(name, length, sizes[each]) for each in letters}
+            sizes |= {each: counted(name, length, sizes[each], _UNITS.get(each, "")) for each in letters}
             if len(letters) == 1 and letters[0] in grid:
                 whole = [grid[letters[0]]]
                 length = sizes[letters[0]]
@@ -238,6 +238,14 @@ class Batches:
         size = sizes[next(iter(self._padded))] if self._padded else first
         weights, of_arrays = self._weights(len(rows), sizes, arrays), self._arrays.shapes(len(rows), sizes)
         return Items(rows, arrays, lengths, padded, size, weights, of_arrays)
+
+    def _misfit(self, given: Iterable[str], unknown: Sequence[str], missing: Sequence[str]) -> str:
+        """Which columns came, and which are expected."""
+        found = f"found {', '.join(given) or 'none'}"
+        got = f"got {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing, {found}"
+        needed = ", ".join(name for name in self._axes if name not in self._lengths)
+        optional = f"; optional: {', '.join(self._lengths)}" if self._lengths else ""
+        return f"{got}, expected {needed}{optional}"
 
     def _cast(self, name: str, column: Column) -> Column:
         """Arrays in the dtype that the graph takes."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exportable_losses.legal import refuse
+from exportable_losses.legal import is_floating, refuse
 
 from ..session import cast
 
@@ -27,14 +27,10 @@ class Casts:
             TypeError: one of another dtype would.
             ValueError: a number is too large.
         """
-        if array.dtype != np.float64 or wanted == np.float64 or not _floating(wanted):
+        if array.dtype != np.float64 or wanted == np.float64 or not is_floating(wanted):
             return cast(name, array, wanted)
         with np.errstate(over="ignore"):
             found = array.astype(wanted)
         refuse(name, array, np.isinf(found) & np.isfinite(array), f"a number that {wanted} holds")
         self.rounded[name] = (array.dtype.name, wanted.name)
         return found
-
-
-def _floating(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or dtype.name == "bfloat16"

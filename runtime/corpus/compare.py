@@ -70,7 +70,7 @@ class Moves:
 
     @property
     def one_sided(self) -> int:
-        """How many items are infinite or no number in one run alone."""
+        """How many items are infinite or not a number in only one run."""
         return int(np.isinf(self.moves).sum())
 
     @property
@@ -95,13 +95,13 @@ class Moves:
         """Why the verdict is ``outside`` or ``undecided``."""
         found = []
         if self.one_sided:
-            found.append(f"{_items(self.one_sided)} infinite or no number in one run alone")
+            found.append(f"{_items(self.one_sided)} infinite or not a number in only one run")
         if self.item_tolerance is not None and self.moved:
             found.append(f"{_items(self.moved)} moved by more than {self.item_tolerance:g}")
         if self.tolerance is not None and not abs(self.difference) <= self.tolerance:
             found.append(f"the total moved by {self.difference:+.6g}, more than {self.tolerance:g}")
         elif self.verdict == "undecided" and math.isinf(self.interval[1]):
-            found.append(f"{_items(len(self.moves))} that moved alike, too few to tell of others")
+            found.append(f"{_items(len(self.moves))}, too few for an interval")
         elif self.verdict == "undecided":
             low, high = self.interval
             found.append(f"the interval of {low:+.6g} to {high:+.6g} reaches beyond {self.tolerance:g}")
@@ -157,7 +157,7 @@ class Comparison:
         """Why it is not `ok`; empty where it is."""
         found = [reason for moves in self.outputs for reason in moves.reasons]
         if self.missing and not self.allow_missing:
-            found.append(f"{_items(len(self.missing))} scored in one run alone")
+            found.append(f"{_items(len(self.missing))} scored in only one run")
         return found
 
     def to_json(self, worst: int = 20) -> dict[str, Any]:

@@ -30,9 +30,8 @@ from .columns import column_of
 from .damage import unreadable
 from .footer import row_groups
 from .messages import check_file, check_stream
-from .rows import GROUP_BYTES, Rows, Shard
+from .rows import GROUP_BYTES, ID, Rows, Shard
 
-ID = "id"
 _MAGIC = b"ARROW1"
 _LEAST, _MOST = 1 << 20, 8  # rows that a file may have at least; and for each byte, at most
 
@@ -125,6 +124,7 @@ class _Sequence:
     divisible = False
     broken = ""
     groups: list[tuple[int, int]]
+    names: Sequence[str] = ()
     _inputs: Sequence[str]
     _at: tuple[int, int] | None = None  # the group and the row where the next batch begins
     _coming: Iterator[pa.RecordBatch]
@@ -166,7 +166,8 @@ class _Parquet(_Sequence):
         )
         self.groups = row_groups(file)
         self._inputs = inputs
-        self._columns = [name for name in self._file.schema_arrow.names if name in (ID, *inputs)]
+        self.names = self._file.schema_arrow.names
+        self._columns = [name for name in self.names if name in (ID, *inputs)]
 
     def batches(self, group: int) -> Iterator[pa.RecordBatch]:
         rows, size = self.groups[group]
@@ -182,7 +183,9 @@ class _ArrowStream(_Sequence):
         rows = row_bytes = 0
         with contextlib.ExitStack() as own:
             try:
-                first = next(iter(pa.ipc.open_stream(_mapped(path, own))), None)
+                stream = pa.ipc.open_stream(_mapped(path, own))
+                self.names = stream.schema.names
+                first = next(iter(stream), None)
                 row_bytes, options = _sizes(first)
                 for batch in pa.ipc.open_stream(_mapped(path, own), options=options):
                     rows += len(batch)
@@ -206,6 +209,7 @@ class _ArrowFile:
         self._stack = stack.enter_context(contextlib.ExitStack())
         with contextlib.ExitStack() as own:
             whole = pa.ipc.open_file(_mapped(path, own))
+            self.names = whole.schema.names
             row_bytes, options = _sizes(whole.get_batch(0) if whole.num_record_batches else None)
             reader = pa.ipc.open_file(_mapped(path, own), options=options)
             rows = [len(reader.get_batch(i)) for i in range(reader.num_record_batches)]

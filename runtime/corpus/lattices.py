@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..plot import plot
+from ..plot import labels_of, plot
 from ..session import LossSession
 from .reading import Places, Reader
 from .scorer import Scorer
@@ -67,7 +67,7 @@ class Lattices:
         for graph in self._graphs:
             outputs |= graph(**{name: feed[name] for name in graph.inputs})
         if "targets" in feed:
-            outputs.setdefault("tokens", feed["targets"])
+            outputs.setdefault("tokens", labels_of(feed))
         file = io.BytesIO()
         figure = plot(outputs, classes=self._tokens if "tokens" in outputs else None)
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})  # the same bytes each time

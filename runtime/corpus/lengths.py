@@ -46,8 +46,8 @@ def numbers(entry: Input, name: str, column: Column) -> np.ndarray:
     return np.concatenate(list(column.flat())).astype(np.float64 if dtype.kind == "f" else np.int64)
 
 
-def counted(name: str, length: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """How much of `size` a length is.
+def counted(name: str, length: np.ndarray, size: np.ndarray, unit: str = "") -> np.ndarray:
+    """How much of `size` a length is; `unit` is what it counts, for messages.
 
     An eager call rounds a relative length. Here each item has a size of its own, and what is no whole number
     of it is relative to another: to the longest of a batch, say.
@@ -60,6 +60,8 @@ def counted(name: str, length: np.ndarray, size: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # infinite ones
         fits = (frames >= 0) & (frames <= size) & (np.abs(exact - frames) <= some + share * size)
     for row in np.flatnonzero(~fits):
-        got = f"got {length[row]:g} of {size[row]}"
-        raise ValueError(f"{name}: {got}, expected a whole number of at most {size[row]}")
+        got = f"{length[row]:g} of {size[row]}{unit}"
+        if length.dtype.kind == "f" and 0 <= exact[row] < np.inf:
+            got += f", which is {exact[row]:g}"
+        raise ValueError(f"{name}: got {got}, expected a whole number from 0 to {size[row]}")
     return frames.astype(np.int64)

@@ -13,16 +13,19 @@ import glob
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..files import check_regular, leads_nowhere
 from .damage import unreadable
 from .formats import KINDS, filesystems, is_url, open_shard
+from .names import unused_columns
 from .rows import Rows, Shard
 
 WINDOW_BYTES = 256 << 20
+_WRITTEN = ("items.parquet", "set_aside.parquet")  # of a run, with a suffix that data have
 _SAMPLES, _SAMPLE = 64, 64 << 10  # blocks, bytes: what a fingerprint looks at of a file
 
 
@@ -39,6 +42,8 @@ class Window:
         rows: how many it has.
         run: windows of one run are best read one after the other, by one reader.
         lost: why there is nothing to be read: then the window stands for what of the shard is lost.
+        unused: with the first window of a shard, the columns that nothing reads, each with the name of a
+            missing one that it is close to, if there is one.
     """
 
     shard: int
@@ -49,6 +54,7 @@ class Window:
     rows: int
     run: int
     lost: str = ""
+    unused: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def shards(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -83,6 +89,30 @@ def _listed(path: str) -> list[str]:
     if os.path.isdir(path):
         return sorted(os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files)
     return [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+
+
+def refuse_among(data: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+    """Refuse a folder for results that is read: the tables in it would be taken for data.
+
+    Args:
+        data: what names the shards, as of `shards`.
+        out: the folder for the results.
+
+    Raises:
+        ValueError: `out` is in a folder of `data`, or a pattern or a file of `data` is in `out`.
+    """
+    folder = Path(os.path.realpath(out))
+    for path in [os.fspath(path) for path in data]:
+        if is_url(path):
+            continue
+        if os.path.isdir(path):
+            among = folder.is_relative_to(os.path.realpath(path))
+        elif os.path.exists(path):
+            among = any(Path(os.path.realpath(path)) == folder / name for name in _WRITTEN)
+        else:
+            among = any(Path(os.path.realpath(file)).parent == folder for file in _listed(path))
+        if among:
+            raise ValueError(f"out: got {os.fspath(out)}, where the data {path} are, expected another folder")
 
 
 def names(paths: Sequence[str]) -> list[str]:
@@ -135,8 +165,9 @@ def windows(
                 broken = unreadable(error)
             else:
                 broken = shard.broken
+                unused = unused_columns(shard.names, columns)
                 for rows, run in cut(shard.groups, window_bytes, shard.divisible):
-                    yield Window(number, path, name, index, start, rows, run)
+                    yield Window(number, path, name, index, start, rows, run, unused={} if index else unused)
                     start, index = start + rows, index + 1
         if broken:
             yield Window(number, path, name, index, start, 1, -1, broken)

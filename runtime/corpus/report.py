@@ -14,10 +14,11 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from ..files import whole_file
+from ..files import refuse_overwriting, whole_file
 from . import plots
 from .compare import Comparison, Moves
-from .runs import Run
+from .names import as_text
+from .runs import Run, files_of
 
 Picture = Callable[[str], "str | bytes | None"]
 
@@ -63,6 +64,7 @@ def write_report(
         if name not in known:
             raise ValueError(f"output: got {name}, expected one of {', '.join(known)}")
     drawn = [_output(run, name, worst, picture) for name in outputs or known[:1]]
+    refuse_overwriting("path", path, *files_of(run.path))
     _write(path, "run", run=_about(run), outputs=drawn, totals=_totals(run), set_aside=_set_aside(run))
 
 
@@ -85,6 +87,8 @@ def write_comparison(
         picture: as of `write_report`.
     """
     given = [comparisons] if isinstance(comparisons, Comparison) else comparisons
+    for each in given:
+        refuse_overwriting("path", path, *files_of(each.a.path), *files_of(each.b.path))
     _write(path, "comparison", pairs=[_pair(i, each, worst, picture) for i, each in enumerate(given)])
 
 
@@ -140,6 +144,7 @@ def _about(run: Run) -> dict[str, Any]:
         f"{name} rounded": f"from {came} to {taken}"
         for name, (came, taken) in about.get("rounded", {}).items()
     }
+    notes = {**rounded, **({"columns not used": as_text(about["unused"])} if about.get("unused") else {})}
     return {
         "row": about["graph"]["row"],
         "path": str(run.path),
@@ -148,7 +153,7 @@ def _about(run: Run) -> dict[str, Any]:
         "files": [(what, file["file"], file["sha256"]) for what, file in files],
         "data": about["data"],
         "settings": about["graph"]["settings"],
-        "environment": {"graph written by": about["graph"]["version"], **about["environment"], **rounded},
+        "environment": {"graph written by": about["graph"]["version"], **about["environment"], **notes},
     }
 
 
@@ -221,6 +226,7 @@ def _moves(
     ]
     return {
         "moves": moves,
+        "interval": moves.interval if all(map(math.isfinite, moves.interval)) else None,
         "label": label,
         "unit": _unit(comparison.a, moves.output),
         "size_label": _size_label(comparison.a),

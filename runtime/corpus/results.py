@@ -30,11 +30,19 @@ import pyarrow.parquet as pq
 
 from ..files import whole_file
 from .lock import Lock
+from .names import as_text
 from .reading import Window
 
 ITEMS, ASIDE, TOTALS = "items.parquet", "set_aside.parquet", "totals.json"
 _DIGEST = hashlib.sha256().digest_size
-_GROUP = 1 << 16  # rows of a row group of what is written, however the windows were
+# Rows of a row group of what is written, however the windows were: of numbers, and where an item has
+# arrays, of which so many wait in memory.
+_GROUP, _GROUP_OF_ARRAYS = 1 << 16, 1 << 8
+_OTHER = {
+    "data": "of other data",
+    "environment": "with other versions or on another machine",
+    "graph": "of another graph",
+}
 _SECOND = "id: got it a second time, expected one item of each"
 
 
@@ -64,9 +72,13 @@ class Results:
         self._lock = Lock(self._state / "lock", f"out: got {folder}")
         try:
             self._refuse_finished()  # by whoever had the lock
-            if self._about.exists():
-                _check_same(self._folder, _read_about(self._folder, self._about), json.loads(as_json(run)))
-            else:
+            now = json.loads(as_json(run))
+            before = _read_about(self._folder, self._about) if self._about.exists() else None
+            if before is not None and before != now and self._scored_any():
+                _refuse_another(self._folder, before, now)
+            if before != now:
+                if before is not None:  # what is kept of a run that scored nothing is of no use to this one
+                    self._forget_parts()
                 with whole_file(self._about) as file:
                     file.write(as_json(run))
         except BaseException:
@@ -77,6 +89,14 @@ class Results:
         if (self._folder / TOTALS).exists() and not self._about.exists():
             self._forget_state()  # of a run that was killed when nothing else was left to do
             raise ValueError(f"out: got {self._folder}, which holds a finished run, expected another folder")
+
+    def _scored_any(self) -> bool:
+        """Whether anything was scored that would be lost."""
+        return any(table["reason"].null_count for table in self.parts(["reason"]))
+
+    def _forget_parts(self) -> None:
+        for part in self._state.glob("part-*"):
+            part.unlink()
 
     def _forget_state(self) -> None:
         with contextlib.suppress(OSError):  # what is not ours stays
@@ -116,22 +136,31 @@ class Results:
         """What was kept."""
         return _read_part(self._part(window), columns)
 
-    def parts(self) -> Iterator[pa.Table]:
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All that was kept; what is damaged is so no longer, and `has` says so."""
         for path in sorted(self._state.glob("part-*.table")):
             try:
-                table = _read_part(path)
+                table = _read_part(path, columns)
             except ValueError:
                 path.unlink()
             else:
                 yield table
 
-    def nothing(self, lost: int) -> str:
-        """What to say where there are no items."""
+    def nothing(self, lost: int, paths: Sequence[str], unused: Mapping[str, str]) -> str:
+        """What to say where there are no items.
+
+        Args:
+            lost: how many were set aside.
+            paths: of the shards.
+            unused: the columns that nothing has read.
+        """
         if not lost:
-            return "data: got no items, expected one at least"
+            archives = any(path.endswith((".npz", ".tar")) for path in paths)
+            members = ": of an archive, members <id>.<input>.npy; for one batch give --inputs" * archives
+            return f"data: got no items, expected one at least{members}"
         first = pq.read_table(self._folder / ASIDE).slice(0, 1).to_pylist()[0]
-        return f"data: none of {lost} items could be scored; {first['id']}: {first['reason']}"
+        columns = f"; columns not used: {as_text(unused)}" if unused else ""
+        return f"data: none of {lost} items could be scored; {first['id']}: {first['reason']}{columns}"
 
     def merge(self, windows: Sequence[Window], schema: pa.Schema) -> Iterator[pa.Table]:
         """Write the tables of all windows as one; gives what is scored of each window on the way.
@@ -172,8 +201,7 @@ class Results:
         """Write the totals and forget the state: last of it what was run, so that what is left is known."""
         with whole_file(self._folder / TOTALS) as file:
             file.write(as_json(totals))
-        for part in self._state.glob("part-*"):
-            part.unlink()
+        self._forget_parts()
         self._about.unlink()
         self._forget_state()
 
@@ -182,17 +210,18 @@ class Results:
 def _table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Adds tables to a Parquet file, which has row groups of one size."""
     waiting: list[pa.Table] = []
+    group = _GROUP_OF_ARRAYS if any(map(pa.types.is_nested, schema.types)) else _GROUP
 
     def write(rows: int) -> None:
         table = pa.concat_tables([schema.empty_table(), *waiting])
-        writer.write_table(table.slice(0, rows), row_group_size=_GROUP)
+        writer.write_table(table.slice(0, rows), row_group_size=group)
         waiting[:] = [table.slice(rows)]
 
     def add(table: pa.Table) -> None:
         waiting.append(table)
         rows = sum(map(len, waiting))
-        if rows >= _GROUP:
-            write(rows - rows % _GROUP)
+        if rows >= group:
+            write(rows - rows % group)
 
     with whole_file(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         yield add
@@ -244,10 +273,9 @@ def _read_about(folder: Path, path: Path) -> Mapping[str, Any]:
     return about
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            raise ValueError(
-                f"out: got {folder}, where a run with another {name} is unfinished, expected that run "
-                "again or another folder"
-            )
+def _refuse_another(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    name = next(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+    raise ValueError(
+        f"out: got {folder}, which holds an unfinished run {_OTHER.get(name, f'with another {name}')}: "
+        "resume it with the same call as before, give another folder, or delete this one"
+    )

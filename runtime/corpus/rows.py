@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .columns import Column
 
+ID = "id"  # the column of names
 GROUP_BYTES = 8 << 20  # what is read at a time
 
 
@@ -33,11 +34,13 @@ class Shard(Protocol):
         groups: rows and bytes of what it is made of: row groups, batches, items.
         divisible: whether a part of a group costs what the part does, and not what the group does.
         broken: why there may be more rows than `groups` has, if so.
+        names: of its columns, those too that are not read.
     """
 
     groups: list[tuple[int, int]]
     divisible: bool
     broken: str
+    names: Sequence[str]
 
     def read(self, group: int, start: int, stop: int) -> Iterator[Rows]:
         """Some rows of a group, some at a time."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .about import about
-from .reading import WINDOW_BYTES, Window, by_run, fingerprint, shards, windows
+from .reading import WINDOW_BYTES, Window, by_run, fingerprint, refuse_among, shards, windows
 from .results import Results
 from .scorer import Scorer, rounded_of
 from .totals import Totals
@@ -62,8 +62,8 @@ def score_corpus(
         says of a shard why it may have more items than were found.
 
     Raises:
-        ValueError: the data or the folder are not valid, no item could be scored, or `strict` is set and one
-            could not.
+        ValueError: the data or the folder are not valid, the folder is among the data, no item could be
+            scored, or `strict` is set and one could not.
         BlockingIOError: another run is writing to the folder.
         OSError: a shard is missing, the disk is full, or no cluster answers. The same call resumes the run.
         RuntimeError: a worker died. The same call resumes the run; Ray starts another worker first.
@@ -78,6 +78,7 @@ def score_corpus(
         raise ValueError(f"workers: got {workers}, expected one or more")
     score = _way(scorer, workers, ray)
     paths = shards(data)
+    refuse_among(data, out)
     what = about(scorer)
     of = [[path, fingerprint(path)] for path in paths]
     with Results(out, {**what, "data": of, "window_bytes": window_bytes}) as results:
@@ -177,6 +178,9 @@ def _finish(
     rows, items, lost = [0] * len(paths), 0, 0
     damaged = {window.shard: window.lost for window in planned if window.lost}
     kept: dict[str, list[np.ndarray]] = {}
+    unused: dict[str, str] = {}
+    for window in planned:
+        unused |= {name: close or unused.get(name, "") for name, close in window.unused.items()}
     rounded: dict[str, list[str]] = {}
     merged = results.merge(planned, scorer.schema)
     for window, table in zip(planned, merged, strict=True):
@@ -189,7 +193,7 @@ def _finish(
         else:
             _add(totals, table)
     if not items:
-        raise ValueError(results.nothing(lost))
+        raise ValueError(results.nothing(lost, paths, unused))
     if scorer.batches.whole:
         outputs = scorer.session(**{name: np.concatenate(arrays) for name, arrays in kept.items()})
         found: Mapping[str, Any] = {name: {"value": float(outputs[name])} for name in scorer.batches.totals}
@@ -203,6 +207,8 @@ def _finish(
     summary = {**what, "format": 1, "data": data, "items": items, "set_aside": lost, "totals": found}
     if rounded:
         summary["rounded"] = rounded
+    if unused:
+        summary["unused"] = unused
     results.finish(summary)
     return summary
 

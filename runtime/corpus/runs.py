@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from exportable_losses.contract import Total
 
+from .results import ASIDE, ITEMS, TOTALS
 from .totals import columns_of
 
 FORMAT = 1
@@ -59,6 +60,11 @@ class Run:
     set_aside: list[SetAside]
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a run has left in its folder."""
+    return [path / name for name in (ITEMS, ASIDE, TOTALS)]
+
+
 def read_run(path: str | Path) -> Run:
     """The run in a folder that ``exportable-losses score --out`` wrote.
 
@@ -71,17 +77,19 @@ def read_run(path: str | Path) -> Run:
         run.columns["loss"].max()
     """
     path = Path(path)
-    if not (path / "totals.json").is_file():
-        unfinished = (path / "state").is_dir()
-        got = "an unfinished run, which the same `score` again would finish" if unfinished else "none"
-        raise ValueError(f"{path}: got {got}, expected the folder of a scored corpus")
+    if not (path / TOTALS).is_file():
+        if (path / "state").is_dir():
+            got = "an unfinished run, which the same `score` again would finish"
+        else:
+            got = f"a folder without {TOTALS}" if path.is_dir() else "a file" if path.exists() else "nothing"
+        raise ValueError(f"{path}: got {got}, expected a folder that `score --out` wrote")
     try:
-        about = json.loads((path / "totals.json").read_text(encoding="utf-8"))
+        about = json.loads((path / TOTALS).read_text(encoding="utf-8"))
         if about.get("format") != FORMAT:
             raise ValueError(f"totals.json: got format {about.get('format')}, expected {FORMAT}")
         # JSON has them by the alphabet, the table as the row does; what does not say how it adds up is of
         # the corpus as a whole
-        order = pq.read_schema(path / "items.parquet").names
+        order = pq.read_schema(path / ITEMS).names
         named = sorted(about["totals"], key=lambda name: order.index(name) if name in order else len(order))
         given = {name: _numbers_of(about["totals"][name]) for name in named}
         about["totals"] = given
@@ -90,9 +98,9 @@ def read_run(path: str | Path) -> Run:
             for name, total in given.items()
         }
         added = {name: total for name, total in totals.items() if total.kind != "whole"}
-        items = _table(path / "items.parquet", ["id", "size", *columns_of(added)])
+        items = _table(path / ITEMS, ["id", "size", *columns_of(added)])
         columns = {name: _numbers(items[name]) for name in items.column_names[2:]}
-        aside = [SetAside(**row) for row in _table(path / "set_aside.parquet").to_pylist()]
+        aside = [SetAside(**row) for row in _table(path / ASIDE).to_pylist()]
         ids = items["id"].to_pylist()
         return Run(path, about, totals, _unique(ids), items["size"].to_numpy(), columns, aside)
     except (

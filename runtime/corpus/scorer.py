@@ -162,6 +162,7 @@ class Scorer:
         ids: list[str] = []
         aside: dict[int, str] = {}
         parts: list[Items] = []
+        self.batches.casts.rounded.clear()  # what an earlier run of this scorer rounded is not this one's
         for some in self._reader.read(window):
             parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
             ids += map(str, some.ids)
@@ -338,7 +339,8 @@ class _Model:
         arrays = {name: next(iter(column)) for name, column in item.items()}
         missing = [name for name in self._values if name not in arrays]
         if missing:
-            raise TypeError(f"inputs: {', '.join(missing)} missing, expected {', '.join(self._values)}")
+            got = f"{', '.join(missing)} missing, found {', '.join(arrays) or 'none'}"
+            raise TypeError(f"inputs: {got}, expected {', '.join(self._values)}")
         feed = {
             name: self._cast(name, arrays[name], dtype_of(value.type))[None]
             for name, value in self._values.items()

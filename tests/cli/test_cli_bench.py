@@ -52,6 +52,8 @@ def test_the_table_shows_ratios_above_and_below_one(cli, monkeypatch):
     assert result.exit_code == 0, result.output
     shown = [line.split() for line in result.stdout.splitlines() if "_loss" in line]
     assert [(line[0], line[-1]) for line in shown] == [("l1_loss", "0.50"), ("mse_loss", "3.00")]
+    assert all(" ".join(line[3:5]) == "eager module" for line in shown)
+    assert result.stdout.splitlines()[0].split()[-5:] == ["baseline", "ms", "onnxruntime", "ms", "ratio"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_prints_by_how_much_and_which_items(cli, run_a, run_b):
     assert ["utterance-0041", "100", "42", "42.51", "+0.51"] in lines
     assert sum(line[0].startswith("utterance") for line in lines if line) == 2
     assert "loss: the total moved by +0.015, more than 0.01" in result.stdout
-    assert "100 items compared, none in one run alone; 1 output, 1 off." in result.stdout
+    assert "100 items compared, none in only one run; 1 output, 1 off." in result.stdout
 
 
 def test_an_undecided_total_fails_and_says_why(cli, run_a, run_b):
@@ -73,7 +73,7 @@ def test_missing_items_fail_unless_they_are_allowed(cli, run_a, tmp_path):
     assert "utterance-0081: B lacks it, a [bold]NaN" in result.stdout
     assert result.stdout.count("B lacks it") == 10
     assert "and 10 more that one run lacks" in result.stdout
-    assert "80 items compared, 20 in one run alone; 1 output, none off." in result.stdout
+    assert "80 items compared, 20 in only one run; 1 output, none off." in result.stdout
     assert cli("compare", run_a, fewer, "--allow-missing").exit_code == 0
 
 
@@ -103,7 +103,7 @@ def test_writes_pages(cli, run_a, run_b, tmp_path):
 def test_what_is_no_run_is_a_wrong_call(cli, run_a, tmp_path):
     for words in (("compare", run_a, tmp_path), ("report", tmp_path, "--out", tmp_path / "page.html")):
         result = cli(*words)
-        assert (result.exit_code, "expected the folder of a scored corpus" in result.stderr) == (2, True)
+        assert (result.exit_code, "expected a folder that `score --out` wrote" in result.stderr) == (2, True)
     assert cli("compare", run_a, tmp_path / "nowhere").exit_code == 2
     assert cli("report", run_a, "--out", tmp_path / "page.html", "--output", "cost").exit_code == 2
 

@@ -44,7 +44,7 @@ def test_the_library_is_the_one_that_computes(doctor):
     if library_path() is None:
         pytest.skip("the package was installed without it")
     found = doctor()
-    assert found["operator library"] == {**native.about(), "onnxruntime": "takes it"}
+    assert found["operator library"] == {**native.about(), "onnxruntime": "loads it"}
     assert found["operator library"]["instruction set"] in ("baseline", "neon", "avx2", "avx512")
     assert found["computers"]["in use"]["cpu"] == dict.fromkeys(("ctc", "transducer", "edits"), "native")
 
@@ -59,6 +59,7 @@ def test_the_table_shows_all_of_it(cli):
         assert f"\n{title}\n" in f"\n{shown}"
     for name in COMPUTERS:
         assert f"{name} on cpu" in shown
+    assert any(line.split() == ["torch", "on", "cpu", "available"] for line in shown.splitlines())
     assert torch.__version__ in shown
     assert "CPUExecutionProvider" in shown
 
@@ -114,14 +115,14 @@ cli.main()
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["versions"][absent] == "not installed"
-    taken = found["operator library"].get("onnxruntime", "takes it")  # where there is a library
+    taken = found["operator library"].get("onnxruntime", "loads it")  # where there is a library
     if absent == "torch":
         assert found["computers"] == {"problem": "torch is not installed"}
     if absent == "onnxruntime":
         assert found["onnxruntime providers"] == {"problem": "onnxruntime is not installed"}
         assert taken == "onnxruntime is not installed"
     else:
-        assert taken == "takes it"
+        assert taken == "loads it"
     if absent == "numba":
         assert "numba is not installed" in found["computers"]["available"]["numba"]["cpu"]
 
@@ -162,7 +163,7 @@ def test_a_library_that_onnxruntime_refuses(doctor, monkeypatch):
 
     monkeypatch.setattr(onnxruntime.SessionOptions, "register_custom_ops_library", refuse)
     said = doctor()["operator library"]["onnxruntime"]
-    wanted = f"does not take it: native: got True, but {library_path()} does not load: wrong version"
+    wanted = f"cannot load it: native: got True, but {library_path()} does not load: wrong version"
     assert said == wanted
 
 

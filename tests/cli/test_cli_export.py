@@ -1,5 +1,7 @@
 """`export` writes what it says, replaces what was there, and refuses nonsense before it writes."""
 
+import warnings
+
 import onnx
 import pytest
 import torch
@@ -89,13 +91,21 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
             ["l1_loss", "--reduction", "median"],
             "l1_loss: reduction: got 'median', expected one of mean, sum,",
         ),
-        (["cal_snr", "--reduction", "sum"], "cal_snr: got the setting 'reduction=sum'"),
-        (["l1_loss", "--set", "beta=1"], "its settings: allowed_len_diff, reduction"),
+        (
+            ["cal_snr", "--reduction", "sum"],
+            "cal_snr: got the setting 'reduction', expected one of its",
+        ),
+        (["l1_loss", "--set", "beta=1"], "'beta', expected one of its settings: allowed_len_diff, reduction"),
+        (
+            ["ctc_loss", "--set", "blank=1"],
+            "ctc_loss: got the setting 'blank', expected one of its settings: blank_index, reduction, "
+            "zero_infinity (close to it: blank_index)",
+        ),
         (["l1_loss", "--set", "allowed_len_diff"], "got the setting 'allowed_len_diff', expected name=value"),
         (["l1_loss", "--set", "allowed_len_diff=many"], "allowed_len_diff: got 'many', expected int"),
         (["PitWrapper", "--set", "base_loss=l1"], "PitWrapper: base_loss: can be set in Python only"),
         (["l1_loss", "--size", "B=two"], "got the size 'B=two', expected something like B=4"),
-        (["l1_loss", "--size", "Q=2"], "l1_loss: got a size for Q"),
+        (["l1_loss", "--size", "Q=2"], "Error: l1_loss: sizes: got one for Q, expected some of"),
         (["nll_loss", "--set", "weight=[1, 2]"], "nll_loss: "),
         (
             ["ctc_loss", "--gradients", "targets"],
@@ -189,12 +199,20 @@ def test_without_executorch_there_is_no_such_format(cli, tmp_path, monkeypatch):
     assert "--format: EXPORTABLE_LOSSES_EXECUTORCH is no Python" in result.stderr
 
 
-@pytest.mark.parametrize("words", [("float8", "onnx"), ("float16", "torchscript,pt2")])
-def test_sixteen_bits_are_for_graphs(cli, tmp_path, words):
-    dtype, formats = words
+_ALONE = "but only ONNX graphs take 16 bits: "
+
+
+@pytest.mark.parametrize(
+    ("dtype", "formats", "message"),
+    [
+        ("float8", "onnx", "got float8, expected float16 or bfloat16."),
+        ("float16", "pt2", f"got --format pt2, {_ALONE}expected --format onnx."),
+        ("float16", "pt2,onnx", f"got --format pt2,onnx, {_ALONE}drop pt2 from --format."),
+    ],
+)
+def test_sixteen_bits_are_for_graphs(cli, tmp_path, dtype, formats, message):
     result = cli("export", "l1_loss", "--dtype", dtype, "--format", formats, "--out", tmp_path / "losses")
-    expected = f"--dtype: got {dtype} for {formats}, expected float16 or bfloat16, and onnx in --format."
-    assert (result.exit_code, result.stderr) == (2, f"Error: {expected}\n")
+    assert (result.exit_code, result.stderr) == (2, f"Error: --dtype: {message}\n")
     assert not (tmp_path / "losses").exists()
 
 
@@ -219,7 +237,7 @@ def test_a_row_has_the_name_of_its_module_too(cli, tmp_path):
 
 def test_a_row_that_is_named_twice_is_written_once(cli, tmp_path):
     result = cli("export", "l1_loss", "l1_loss", "--format", "torchscript", "--out", tmp_path)
-    assert (result.exit_code, result.stdout) == (0, f"Wrote 1 row to {tmp_path}.\n")
+    assert (result.exit_code, result.stdout) == (0, f"Wrote {tmp_path / 'l1_loss' / 'l1_loss.pt'}.\n")
 
 
 def test_settings_are_of_the_types_of_their_defaults():
@@ -232,3 +250,44 @@ def test_settings_are_of_the_types_of_their_defaults():
             files.parse_settings("AngularMargin", [setting])
     with pytest.raises(ValueError, match=r"^easy_margin: got '1', expected bool$"):
         files.parse_settings("AdditiveAngularMargin", ["easy_margin=1"])
+
+
+def test_few_files_are_named_and_many_are_counted(cli, tmp_path):
+    words = ("--format", "torchscript", "--no-verify", "--out", tmp_path)
+    files = [tmp_path / row / f"{row}.pt" for row in ("l1_loss", "mse_loss")]
+    result = cli("export", "l1_loss", "mse_loss", *words)
+    assert result.stdout == f"Wrote {', '.join(map(str, files))}.\n"
+    result = cli("export", "l1_loss", "mse_loss", "bce_loss", "nll_loss", "ce_kd", *words)
+    assert result.stdout == f"Wrote 5 rows to {tmp_path}.\n"
+
+
+def test_with_a_dtype_graphs_are_written_by_default(cli, tmp_path):
+    result = cli("export", "l1_loss", "--dtype", "float16", "--out", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, f"Wrote {tmp_path / 'l1_loss' / 'l1_loss.onnx'}.\n")
+
+
+def test_what_torch_says_of_torchscript_is_not_said_again(cli, tmp_path, monkeypatch):
+    """Its warnings are about TorchScript as a whole, and not about what is exported."""
+    script, kinds = torch.jit.script, (FutureWarning, DeprecationWarning)
+
+    def warns(*args, **settings):
+        for kind in kinds:
+            for message in ("`torch.jit.script` is deprecated.", "TorchScript is no longer developed."):
+                warnings.warn(message, kind, stacklevel=2)
+        warnings.warn("something else", FutureWarning, stacklevel=2)
+        return script(*args, **settings)
+
+    monkeypatch.setattr(torch.jit, "script", warns)
+    with pytest.warns(FutureWarning) as said:
+        result = cli("export", "l1_loss", "--format", "torchscript", "--no-verify", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    found = [str(each.message) for each in said]  # of the first export of a process torch has more to say
+    assert "something else" in found
+    assert not [message for message in found if "is deprecated." in message or "no longer" in message]
+
+
+def test_rows_whose_lengths_count_no_one_size_are_named(cli, tmp_path):
+    words = ("l1_loss", "LogSoftmaxWrapper", "--lengths", "absolute", "--format", "onnx", "--out", tmp_path)
+    result = cli("export", *words)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "Note: lengths stay relative, for they count no one size: LogSoftmaxWrapper.\n"

@@ -115,12 +115,28 @@ def test_the_posterior_alone_with_names(cli, lattice, graphs, batch, drawn, tmp_
     assert not axes.lines
 
 
+def test_padding_of_labels_is_not_shown(cli, lattice, graphs, batch, drawn, tmp_path):
+    """Of an item that cannot be, either, whose posterior says nothing of how many labels it has."""
+    arrays = dict(np.load(batch))
+    # every label is impossible
+    arrays[MODULES[lattice][2]][1, ..., 1:] = -np.inf
+    np.savez(tmp_path / "impossible.npz", **arrays)
+    words = ("--inputs", tmp_path / "impossible.npz", "--item", 1, "--out", tmp_path / "lattice.svg")
+    result = cli("plot", graphs[0], *words)
+    assert result.exit_code == 0, result.output
+    labels = [str(label) for label in arrays["targets"][1, :2]]
+    shown = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert [label for label in shown if label in labels] == labels
+    assert len([label for label in shown if label.isdigit()]) == 2
+
+
 def test_one_graph_that_gives_both(cli, lattice, graphs, batch, drawn, tmp_path):
     # a model whose output is what both take
     name = MODULES[lattice][2]
     dims = ["B", "T", 5] if lattice == "ctc" else ["B", "T", "P", 5]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, dims) for n in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "model", values[:1], values[1:])
+    node = helper.make_node("LogSoftmax" if lattice == "ctc" else "Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "model", values[:1], values[1:])
     opsets = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "model.onnx")
     scores = "log_probs" if lattice == "ctc" else "logits"

@@ -119,7 +119,7 @@ def test_a_constant_changed_inside_a_graph_fails(graphs):
 def test_a_file_alone(cli, losses, suffix):
     path = losses / "ctc_loss" / f"ctc_loss{suffix}"
     result = cli("validate", path)
-    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+    assert (result.exit_code, "1 output checked, none off." in result.stdout) == (0, True), result.output
     (check,) = validate(path).checks
     assert (check.row, check.runtime) == ("ctc_loss", {".onnx": "onnxruntime", ".pt": "torchscript"}[suffix])
     _add(path.parent / "test_data_set_0" / "output_0.pb", 0.001)
@@ -171,11 +171,27 @@ cli.main()
     assert "torchscript is not here: pip install '.[torch]'" in done.stdout
 
 
-def test_missing_test_data_fail(cli, graphs):
+def test_a_file_without_test_data_is_counted_apart(cli, graphs, tmp_path):
     shutil.rmtree(graphs / "ctc_loss" / "test_data_set_0")
-    result = cli("validate", graphs)
-    assert result.exit_code == 1
-    assert "ctc_loss (onnxruntime) file: no test data beside it" in result.stdout
+    without = graphs / "ctc_loss" / "ctc_loss.onnx"
+    result = cli("validate", graphs, "--junit", tmp_path / "found.xml", "--json", tmp_path / "found.json")
+    assert result.exit_code == 0, result.output
+    assert f"{without}: no test data beside it, not checked.\n" in result.stdout
+    assert ", none off; 1 file without test data.\n" in result.stdout
+    assert without.as_posix() in json.loads((tmp_path / "found.json").read_text())["untested"]
+    suites = ElementTree.parse(tmp_path / "found.xml").getroot()
+    assert (suites.get("failures"), suites.get("skipped")) == ("0", "1")
+    assert [case.get("name") for case in suites.iter("testcase") if case.find("skipped") is not None] == [
+        str(without)
+    ]
+    result = cli("validate", without)
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        1,
+        [
+            f"{without}: no test data beside it, not checked.",
+            "0 outputs checked, none off; 1 file without test data.",
+        ],
+    )
 
 
 def test_test_data_without_outputs_fail(graphs):
@@ -228,7 +244,7 @@ def test_a_script_that_needs_this_package_fails(losses):
 def test_programs_of_torch_export(cli, tmp_path):
     assert cli("export", "ctc_loss", "--format", "pt2", "--out", tmp_path).exit_code == 0
     result = cli("validate", tmp_path)
-    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+    assert (result.exit_code, "1 output checked, none off." in result.stdout) == (0, True), result.output
     broken = shutil.copytree(tmp_path / "ctc_loss", tmp_path / "broken") / "broken.pt2"
     broken.write_bytes((broken.parent / "ctc_loss.pt2").read_bytes()[:1000])
     (broken.parent / "ctc_loss.pt2").unlink()

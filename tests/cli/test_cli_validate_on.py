@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+from dataclasses import replace
 from unittest import mock
 
 import building
@@ -144,7 +145,7 @@ def halved(cli, tmp_path_factory, request):
 def test_sixteen_bits(cli, halved, name):
     skip_without(name)
     result = cli("validate", halved, "--on", name)
-    assert (result.exit_code, "1 outputs checked, none off." in result.stdout) == (0, True), result.output
+    assert (result.exit_code, "1 output checked, none off." in result.stdout) == (0, True), result.output
 
 
 def test_the_table_has_a_column_for_each_runtime(cli, losses, tmp_path):
@@ -203,7 +204,7 @@ def test_openvino_is_told_where_it_is_missing(monkeypatch):
 
 def test_without_sources_or_tools_there_are_no_programs(monkeypatch, tmp_path):
     monkeypatch.setattr(cpp, "SOURCES", tmp_path / "nowhere")
-    with pytest.raises(Absent, match="a checkout of the repository"):
+    with pytest.raises(Absent, match=r"there is no .*nowhere: install a clone with pip install -e"):
         cpp._built("onnx_loss", "host")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Absent, match="aarch64-linux-gnu-g\\+\\+ \\(Debian"):
@@ -304,3 +305,16 @@ def test_a_program_without_its_headers_is_named_whoever_builds_it(said):
     assert (
         cpp._why_not_built("torch_loss", "no space left") == "its program could not be built: no space left"
     )
+
+
+def test_a_runtime_that_does_not_load_leaves_the_others(graphs, monkeypatch):
+    def fails(cases):
+        raise ImportError("libtbb.so: cannot open")
+        yield
+
+    broken = replace(validate.RUNNERS["onnx-reference"], run=fails)
+    monkeypatch.setitem(validate.RUNNERS, "onnx-reference", broken)
+    found = validate.validate(graphs, ["onnx-reference", "onnxruntime"])
+    assert found.absent == {"onnx-reference": "it does not load: libtbb.so: cannot open"}
+    assert list(found.versions) == ["onnxruntime"]
+    assert found.checks

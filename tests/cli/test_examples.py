@@ -27,6 +27,11 @@ def test_python(files):
     assert float(done.stdout.strip("[]\n")) == pytest.approx(COST), done.stderr
 
 
+def test_python_without_a_file():
+    done = subprocess.run([sys.executable, EXAMPLES / "loss.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"usage: python {EXAMPLES / 'loss.py'} ctc_loss.onnx\n")
+
+
 def test_adapt(capsys):
     runpy.run_path(str(EXAMPLES / "adapt.py"), run_name="__main__")  # an exit would be an exception
     table = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]

@@ -128,3 +128,21 @@ def test_a_graph_of_64_bits_rounds_nothing(lists: Any, tmp_path: Path) -> None:
     inputs["log_probs"] = inputs["log_probs"].to(torch.float64)
     graph = exports.onnx(catalog.get("ctc_loss").module(reduction="none"), inputs)
     assert "rounded" not in run(graph, write(lists, tmp_path / "dev.parquet"))
+
+
+def test_a_scorer_that_is_used_again_notes_the_run_alone(
+    lists: Any, graphs: dict[str, Path], tmp_path: Path
+) -> None:
+    scorer = Scorer(graphs["ctc_loss"])
+    first = score_corpus(scorer, [write(lists, tmp_path / "wide" / "items.parquet")], tmp_path / "one")
+    assert first["rounded"]
+    wide = pa.Table.from_pylist(lists)
+    narrow = pa.schema(
+        pa.field(f.name, pa.list_(pa.list_(pa.float32()))) if f.name == "log_probs" else f
+        for f in wide.schema
+    )
+    path = tmp_path / "narrow" / "items.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(lists, schema=narrow), path)
+    second = score_corpus(scorer, [path], tmp_path / "two")
+    assert "log_probs" not in second.get("rounded", {})

@@ -61,8 +61,10 @@ def test_batches_do_not_change_a_bit_of_them(row: str, native: bool, tmp_path: P
 
 
 def test_the_alignment_behind_a_model(tmp_path: Path) -> None:
+    # S is its frames
+    # S is its frames
     text = """<ir_version: 8, opset_import: ["": 18]>
-        m (float[batch, S, 9] scores) => (float[batch, S, 9] y) { y = Identity(scores) }"""  # S is its frames
+        m (float[batch, S, 9] scores) => (float[batch, S, 9] y) { y = LogSoftmax <axis = -1> (scores) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     align, joint = exports.onnx(catalog.get("CTCAlign").module()), tmp_path / "joint.onnx"
     attach(tmp_path / "model.onnx", align, joint, inputs={"log_probs": "y"}, scores="log_probs")
@@ -76,6 +78,7 @@ def test_the_alignment_behind_a_model(tmp_path: Path) -> None:
 
 
 def test_a_size_that_only_the_model_knows_is_whole(tmp_path: Path) -> None:
+    # S is its frames
     text = """<ir_version: 8, opset_import: ["": 18]>
         m (float[batch, U, P, 5] x) => (float[batch, U, P, 5] y) { y = Identity(x) }"""  # U is its frames
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
@@ -112,3 +115,13 @@ def test_sources_that_were_exchanged(tmp_path: Path) -> None:
     items = [{"source": each, "estimate_source": each[:, ::-1].copy()} for each in sources]
     found = scored(graph, items, tmp_path / "sdr")
     assert [row["permutations"] for row in found] == [[1, 0]] * 3
+
+
+def test_few_arrays_wait_in_memory(tmp_path: Path) -> None:
+    """A group of rows is written before there are many: the arrays of an item may be large."""
+    items = items_of("ctc_loss", 600)
+    np.savez(tmp_path / "a.npz", **{f"{i}.{n}": x for i, item in enumerate(items) for n, x in item.items()})
+    align = exports.onnx(catalog.get("CTCAlign").module())
+    score_corpus(Scorer(align), [tmp_path / "a.npz"], tmp_path / "scores")
+    groups = pq.ParquetFile(tmp_path / "scores" / "items.parquet").metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [256, 256, 88]

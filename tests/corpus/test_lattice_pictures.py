@@ -111,6 +111,16 @@ def test_a_posterior_alone_knows_the_labels_too(
     assert settings["classes"] == ["", "a", "b"]
 
 
+def test_padding_of_labels_is_not_shown(
+    graphs: dict[str, Path], drawing: list[LossSession], drawn: Any, tmp_path: Path
+) -> None:
+    item = ITEMS[3] | {"targets": np.array([1, 2, 0, 0]), "target_lens": np.array(2)}
+    shard = str(write("npz", tmp_path / "dev", [item], ["padded"]))
+    assert Lattices(Scorer(graphs["ctc_loss"]), [shard], drawing[:1])("padded") is not None
+    ((outputs, _),) = drawn
+    assert [label for label in outputs["tokens"][0].tolist() if label >= 0] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("row", "which", "message"),
     [

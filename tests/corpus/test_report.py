@@ -119,7 +119,7 @@ def test_a_page_has_what_the_run_has(tmp_path: Path) -> None:
     aside = {"broken": "targets: got 70", "torn": "targets: got 70", "lost": "a NaN"}
     page = one_page(tmp_path, values, np.arange(40) + 50, set_aside=aside)
     check_alone_and_legible(page)
-    assert page.table("What the row gives") == [["loss", "20.5", "820", "40"]]
+    assert page.table("The outputs over the whole corpus") == [["loss", "20.5", "820", "40"]]
     assert page.table("loss (nats) of items") == [["1", "2.95", "20.5", "38.05", "40"]]
     worst = page.table("The 20 items with the highest loss (nats)")
     assert worst[0] == ["utterance-0039", "89", "40"]
@@ -175,7 +175,7 @@ def test_the_page_lists_what_one_run_lacks(tmp_path: Path) -> None:
     write_comparison(compare_runs(read_run(a), read_run(b)), tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert page.table("that B lacks") == [["y", "B", "set aside: a NaN"], ["z", "B", "not in its data"]]
-    assert "2 items scored in one run alone" in page.text
+    assert "2 items scored in only one run" in page.text
 
 
 def test_whatever_the_data_say_is_text(tmp_path: Path) -> None:

@@ -262,14 +262,14 @@ def test_what_is_wrong_with_an_item_is_said(graphs: Any, tmp_path: Path) -> None
     last = write("npz", tmp_path / "more", bad[8:], ids[8:])
     found = score_corpus(Scorer(graphs["ctc_loss"]), [path, last], tmp_path / "out")
     assert (found["items"], found["set_aside"]) == (1, 8)
-    said = dict(aside(tmp_path / "out")[:-1])
+    said, frames = dict(aside(tmp_path / "out")[:-1]), [len(item["log_probs"]) for item in good]
     assert [said[id_].partition(", expected")[0] for id_ in IDS[1:8]] == [
         "log_probs: got nan at [0, 2, 3]",
         "targets: got 9 at [0, 1]",
         "targets: got 0 at [0, 0]",
-        f"input_lens: got 1.2 of {len(good[4]['log_probs'])}",
-        f"input_lens: got 0.49 of {len(good[5]['log_probs'])}",
-        f"target_lens: got nan of {len(good[6]['targets'])}",
+        f"input_lens: got 1.2 of {frames[4]} frames, which is {1.2 * frames[4]:g}",
+        f"input_lens: got 0.49 of {frames[5]} frames, which is {0.49 * frames[5]:g}",
+        f"target_lens: got nan of {len(good[6]['targets'])} labels",
         "log_probs: got 2 dimensions",
     ]
     assert aside(tmp_path / "out")[-1] == (IDS[0], "id: got it a second time, expected one item of each")
@@ -291,8 +291,8 @@ def test_what_is_wrong_leaves_what_is_beside_it(graphs: Any, tmp_path: Path) -> 
     assert [(id_, reason.partition(", expected")[0]) for id_, reason in aside(tmp_path / "out")] == [
         (IDS[3], "log_probs: got a null"),
         (IDS[4], "targets: got a null"),
-        (IDS[6], f"input_lens: got -1 of {len(items[6]['log_probs'])}"),
-        (IDS[8], f"input_lens: got inf of {len(items[8]['log_probs'])}"),
+        (IDS[6], f"input_lens: got -1 of {len(items[6]['log_probs'])} frames"),
+        (IDS[8], f"input_lens: got inf of {len(items[8]['log_probs'])} frames"),
         (IDS[9], "targets: got 9 at [0, 1]"),
     ]
     assert found["totals"]["loss"]["value"] == pytest.approx(
@@ -327,7 +327,8 @@ def test_wrong_dtypes_and_missing_columns(graphs: Any, tmp_path: Path) -> None:
     ]
     found = score_corpus(Scorer(graphs["ctc_loss"]), paths, tmp_path / "out")
     wrong = "log_probs: got bool, expected floating point: log-probabilities"
-    missing = "inputs: log_probs missing, expected log_probs, targets, input_lens, target_lens"
+    missing = "inputs: log_probs missing, found targets, expected log_probs, targets"
+    missing += "; optional: input_lens, target_lens"
     no_index = "targets: got bool, expected integers: class indices"
     assert aside(tmp_path / "out") == [
         *((id_, wrong) for id_ in IDS[:2]),

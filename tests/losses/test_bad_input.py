@@ -77,7 +77,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: el.MinDCF(c_miss=0), "c_miss: got 0, expected a positive cost"),
     (lambda: el.MinDCF(c_fa=-1.0), "c_fa: got -1.0, expected a positive cost"),
     (lambda: el.MinDCF(p_target=1.0), r"p_target: got 1.0, expected a probability in \(0, 1\)"),
-    (lambda: catalog.get("l1_loss").example_inputs(Q=3), "l1_loss: got a size for Q, expected some of"),
+    (lambda: catalog.get("l1_loss").example_inputs(Q=3), "sizes: got one for Q, expected some of"),
     (lambda: catalog.get("l1_loss").example_inputs(B=None), "B: got None, expected a size"),
 ]
 

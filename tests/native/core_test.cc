@@ -4,7 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <new>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -294,6 +297,22 @@ void check_edits(std::mt19937& random, const Parallel& parallel) {
   }
 }
 
+// What one of the threads throws comes to the caller, whatever it is.
+template <class Error>
+void check_error(const Error& error) {
+  for (const int threads : {1, 3}) {
+    bool caught = false;
+    try {
+      on_threads(threads)(100, [&](int64_t i) {
+        if (i == 57) throw error;
+      });
+    } catch (const Error& found) {
+      caught = std::string(found.what()) == error.what();
+    }
+    demand(caught, "an error of a thread", threads, 0);
+  }
+}
+
 void check_instruction_sets() {
   auto expect = [](const char* wanted, Isa most, Isa expected) {
     demand(chosen(wanted, most) == expected, "instruction set", double(chosen(wanted, most)), double(expected));
@@ -336,6 +355,8 @@ int main(int arguments, char** argument) {
   }
   check_threads(one_long_item<float>(random), false);
   check_threads(one_long_item<double>(random), false);
+  check_error(std::bad_alloc());
+  check_error(std::runtime_error("it does not go on"));
   check_instruction_sets();
   std::printf("core: %d rounds agree (%s)\n", rounds, instruction_set());
 }

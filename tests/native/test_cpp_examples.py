@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,6 +328,32 @@ def test_how_they_are_used(programs: Path) -> None:
     assert run(programs / "torch_loss").stderr.startswith("usage: torch_loss FILE.pt TEST_DATA [LIBRARY]")
     assert run(programs / "aoti_loss").stderr.startswith("usage: aoti_loss PACKAGE.pt2 TEST_DATA [--write")
     assert run(programs / "onnx_loss").stderr.startswith("usage: onnx_loss GRAPH.onnx [LIBRARY] [TEST_DATA]")
+
+
+# What is built
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the Python of this test is a shell script")
+@pytest.mark.parametrize(("option", "said"), [("ON", "libtorch cannot be used"), ("OFF", None)])
+def test_a_torch_that_stops_cmake(tmp_path: Path, option: str, said: str | None) -> None:
+    """As one for CUDA does where the toolkit is missing: `onnx_loss` is configured all the same."""
+    cmake = building.which("cmake") or pytest.skip("this machine has no cmake")
+    reason = "Your installed Caffe2 version uses CUDA but I cannot find the CUDA libraries."
+    (tmp_path / "Torch").mkdir()
+    (tmp_path / "Torch" / "TorchConfig.cmake").write_text(f'message(FATAL_ERROR "{reason}")\n')
+    (tmp_path / "libonnxruntime.so.1.30.0").touch()
+    python = tmp_path / "python"  # whose torch and onnxruntime are in the folder
+    python.write_text(f"#!/bin/sh\necho {tmp_path}\n")
+    python.chmod(0o755)
+    build = tmp_path / "build"
+    options = {"PYTHON": python, "ONNXRUNTIME_INCLUDE": tmp_path, "WITH_TORCH": option}
+    words = [f"-D{name}={value}" for name, value in options.items()]
+    done = subprocess.run([cmake, "-S", EXAMPLES, "-B", build, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (said or "") in done.stdout
+    assert ("Your installed Caffe2" in done.stdout) == (option == "ON")
+    done = subprocess.run([cmake, "--build", build, "--target", "help"], capture_output=True, text=True)
+    assert re.findall(r"\b(\w+_loss)\b(?![./])", done.stdout) == ["onnx_loss"], done.stdout
 
 
 # What the documentation says

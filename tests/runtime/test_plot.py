@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from exportable_losses.missing import install
 from exportable_losses.runtime import plot
+from exportable_losses.runtime.plot import labels_of
 
 Arrays = dict[str, np.ndarray]
 # One item of a padded batch: two labels, of four states and frames more than it has.
@@ -211,3 +212,12 @@ def test_a_path_has_both_its_ends() -> None:
     for name in ("starts", "ends"):
         assert plot(outputs, item=1).axes[0].lines
         assert not plot({n: array for n, array in outputs.items() if n != name}, item=1).axes[0].lines
+
+
+def test_labels_behind_their_lengths_are_none() -> None:
+    targets = np.array([[3, 1, 7], [2, 5, 0]])
+    relative, absolute = np.array([1 / 3, 1], np.float32), np.array([1, 3])
+    for lengths in (relative, absolute):
+        found = labels_of({"targets": targets, "target_lens": lengths})
+        np.testing.assert_array_equal(found, [[3, -1, -1], [2, 5, 0]])
+    assert labels_of({"targets": targets}) is targets

@@ -26,7 +26,11 @@ ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 def _built(program: str, folder: str, *options: str) -> Path:
     """A program of the examples."""
     if not SOURCES.is_dir():
-        raise Absent("it is built of examples/cpp, in a checkout of the repository")
+        raise Absent(
+            f"it is compiled from examples/cpp of the repository, and there is no {SOURCES}: "
+            "install a clone with pip install -e ., or call python -m exportable_losses.export.cli "
+            "in its folder"
+        )
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if cmake is None:
         raise Absent("pip install cmake")

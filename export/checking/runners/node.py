@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from exportable_losses.runtime.graphs import external_data
+
 from ...formats.errors import Absent, one_line
 from ..web import npm
 from ..web.site import files_of
@@ -70,7 +72,8 @@ def _run(library: Path, cases: Sequence[Case]) -> list[Outputs]:
 
 def _files(case: Case) -> dict[str, Any]:
     inputs = [str(path.resolve()) for path in files_of(case.data, "input")]
-    return {"graph": str(case.path.resolve()), "inputs": inputs}
+    data = [{"path": name, "file": str(file.resolve())} for name, file in external_data(case.path).items()]
+    return {"graph": str(case.path.resolve()), "data": data, "inputs": inputs}
 
 
 WEB = _runner("onnxruntime-web", npm.LIBRARY, "onnxruntime-web, WASM under Node")

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from exportable_losses.runtime.graphs import external_data
+
 from ...formats.errors import one_line
 from . import onnxruntime
 from .face import Case, Outputs, Runner, installed, named
@@ -22,7 +24,10 @@ def convert(graph: Path, folder: Path) -> Path:
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
     shutil.copy(graph, folder)
-    logging.getLogger("ort_format_model").setLevel(logging.WARNING)
+    for name, data in external_data(graph).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data, folder / name)
+    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         try:
             convert_onnx_models_to_ort(folder, optimization_styles=[OptimizationStyle.Fixed])

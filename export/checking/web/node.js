@@ -3,16 +3,17 @@
 
 import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
-import { oneLine, open, tensors } from "./page/graphs.js";
+import { oneLine, open, tensors, weights } from "./page/graphs.js";
 import { encoded } from "./page/tensors.js";
 
 const [library, cases] = process.argv.slice(2);
 const ort = await import(pathToFileURL(library));
 ort.env.wasm.numThreads = 1;
-for (const { graph, inputs } of JSON.parse(await readFile(cases))) {
+for (const { graph, data, inputs } of JSON.parse(await readFile(cases))) {
   let outputs;
   try {
-    const opened = await open(ort, await readFile(graph), await tensors(inputs, readFile));
+    const given = await tensors(inputs, readFile);
+    const opened = await open(ort, await readFile(graph), await weights(data, readFile), given);
     outputs = Object.fromEntries(Object.entries(await opened.run()).map(([name, out]) => [name, encoded(out)]));
     await opened.close();
   } catch (error) {

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from exportable_losses import runtime
+from exportable_losses.runtime.graphs import external_data
 
 from .npm import LIBRARY, WASM
 
@@ -57,7 +58,7 @@ def write_site(graphs: Iterable[Graph], library: Path, folder: Path) -> None:
     (folder / "cases.json").write_text(json.dumps(cases, indent=1) + "\n", encoding="utf-8")
 
 
-def _case(graph: Graph, folder: Path) -> dict[str, str | list[str]]:
+def _case(graph: Graph, folder: Path) -> dict[str, Any]:
     """Its files' addresses, once they are copied."""
     place = Path("graphs") / graph.row
     files = {"graph": [graph.path], "inputs": files_of(graph.data, "input")}
@@ -68,7 +69,11 @@ def _case(graph: Graph, folder: Path) -> dict[str, str | list[str]]:
         for path, name in zip(paths, names, strict=True):
             _copy(path, folder / name)
         addresses[kind] = [quote(name.as_posix()) for name in names]
-    return {"row": graph.row, **addresses, "graph": addresses["graph"][0]}
+    data = []
+    for beside, weights in external_data(graph.path).items():
+        _copy(weights, folder / place / beside)
+        data.append({"path": beside, "file": quote((place / beside).as_posix())})
+    return {"row": graph.row, **addresses, "graph": addresses["graph"][0], "data": data}
 
 
 def files_of(data: Path, kind: str) -> list[Path]:

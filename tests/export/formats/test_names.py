@@ -41,3 +41,23 @@ def test_names_that_the_exporter_gives_too(names: tuple[str, ...], gradients: An
     assert tuple(value.name for value in model.graph.input) == names
     behind = tuple(f"grad_{name}" for name in names) if gradients else ()
     assert tuple(value.name for value in model.graph.output) == (*OUTPUTS, *behind)
+
+
+class Recogniser(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(40, 30)
+
+    def forward(self, features: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        log_probs = self.head(features).log_softmax(-1).transpose(0, 1)
+        return nn.functional.ctc_loss(log_probs, targets, frames, labels)
+
+
+def test_a_size_that_a_weight_fixes_is_a_number(tmp_path: Path) -> None:
+    """The exporter writes it as a name of digits."""
+    batch = {"features": torch.randn(2, 50, 40), "targets": torch.randint(1, 30, (2, 8))}
+    batch |= {"frames": torch.tensor([50, 40]), "labels": torch.tensor([8, 4])}
+    model = to_onnx(Recogniser(), tmp_path / "x.onnx", batch)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param for dim in dims[:2]] == ["features_0", "features_1"]
+    assert dims[2].dim_value == 40

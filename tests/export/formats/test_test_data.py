@@ -76,6 +76,8 @@ def test_a_tensor_with_a_list_of_numbers_is_read_too(dtype):
     array = np.array([[0, 1], [1, 100]]).astype(dtype)
     if dtype not in ("uint64", "uint8", "bool"):
         array[0, 1] = -2
+    if dtype == "uint64":
+        array[0, 1] = 2**64 - 1
     proto = helper.make_tensor("x", helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, array.ravel())
     _, got = read_tensor(proto.SerializeToString())
     assert got.dtype == array.dtype

@@ -311,7 +311,7 @@ def probabilities(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_joint_graph(probabilities: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fit._BRIDGES["log_probability"], "probs", "")
+    monkeypatch.setitem(fit.BRIDGES["log_probability"], "probs", "")
     given: dict[str, Any] = {"inputs": {"log_probabilities": "probs"}, "scores": "probs"}
     with pytest.raises(VerificationError, match=r"^loss is off by .* in onnxruntime at b=2, t=8"):
         attach(probabilities, el.NLLLoss(), tmp_path / "joint.onnx", **given)
@@ -321,17 +321,19 @@ def test_a_wrong_joint_graph(probabilities: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_a_model_that_takes_no_random_numbers_is_not_verified(probabilities: Path, tmp_path: Path) -> None:
+    joint = tmp_path / "alone" / "joint.onnx"
+    given: dict[str, Any] = {"inputs": {"log_probabilities": "probs"}, "scores": "probs"}
+    joint.parent.mkdir()
+    attach(probabilities, el.NLLLoss(), joint, **given)
+    assert (joint.parent / "test_data_set_0").is_dir()
     model = onnx.load(probabilities)
     reshape = helper.make_node("Reshape", ["x", "shape"], ["y"])
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([5, 77, 4]), "shape"))
     model.graph.node.insert(0, reshape)
     model.graph.node[1].input[0] = "y"
     onnx.save(model, probabilities)
-    with pytest.warns(RuntimeWarning, match=r"^the joint graph is not verified: the model does not run"):
-        attach(
-            probabilities,
-            el.NLLLoss(),
-            tmp_path / "joint.onnx",
-            inputs={"log_probabilities": "probs"},
-            scores="probs",
-        )
+    with pytest.warns(
+        RuntimeWarning, match=r"^the joint graph is not verified and has no test data: the model does not run"
+    ):
+        attach(probabilities, el.NLLLoss(), joint, **given)
+    assert [path.name for path in joint.parent.iterdir()] == ["joint.onnx"]  # no data of the graph before

@@ -77,7 +77,9 @@ def test_every_row_behind_a_model_of_its_first_input(row: str, tmp_path: Path) -
     legal = case.entry.inputs[0].legal
     scores = {"log_probability": "log_probs", "probability": "probs"}.get(legal, "logits")
     path = tmp_path / "joint.onnx"
-    attach(save(model, tmp_path / "model.onnx"), loss, path, inputs={first: "given"}, scores=scores)
+    example = {"raw": torch.from_numpy(feed[first])}
+    save(model, tmp_path / "model.onnx")
+    attach(tmp_path / "model.onnx", loss, path, inputs={first: "given"}, scores=scores, example=example)
     onnx.checker.check_model(str(path), full_check=True)
     expected = LossSession(loss)(**feed)
     raw = feed.pop(first)
@@ -114,7 +116,8 @@ def test_probabilities_from_logits_and_log_probabilities(tmp_path: Path) -> None
     save(model, tmp_path / "m.onnx")
     p = feed.pop("predictions")
     for scores in ("logits", "log_probs"):  # the softmax of log-probabilities is the probabilities
-        attach(tmp_path / "m.onnx", loss, tmp_path / "j.onnx", inputs={"predictions": "y"}, scores=scores)
+        path, example = tmp_path / "j.onnx", {"p": torch.from_numpy(p)}
+        attach(tmp_path / "m.onnx", loss, path, inputs={"predictions": "y"}, scores=scores, example=example)
         np.testing.assert_allclose(LossSession(tmp_path / "j.onnx")(p=p, **feed)["loss"], expected, rtol=1e-5)
 
 
@@ -163,8 +166,9 @@ def test_the_blank_may_be_the_last_of_many_classes(classes: Any, tmp_path: Path)
     model = model_of([helper.make_node("Identity", ["x"], ["y"])], [value("x", *kinds)], [value("y", *kinds)])
     save(model, tmp_path / "m.onnx")
     loss, path = el.CTCLoss(blank_index=29, reduction="none"), tmp_path / "j.onnx"
-    attach(tmp_path / "m.onnx", loss, path, inputs={"log_probs": "y"}, scores="log_probs")
     feed = catalog.get("ctc_loss").example_inputs(blank_index=29, C=30)
+    example = {"x": feed["log_probs"]}
+    attach(tmp_path / "m.onnx", loss, path, inputs={"log_probs": "y"}, scores="log_probs", example=example)
     arrays = {name: tensor.numpy() for name, tensor in feed.items()}
     got = LossSession(path)(x=arrays.pop("log_probs"), **arrays)["loss"]
     np.testing.assert_allclose(got, loss(**feed).numpy(), rtol=1e-5)

@@ -119,10 +119,22 @@ def run_ctc(ctc: Path, logits: np.ndarray) -> np.ndarray:
     return LossSession(ctc)(log_probs=log_probs, **LABELS)["loss"]
 
 
-def test_a_model_may_be_replaced_by_the_joint_one(ctc: Path, tmp_path: Path) -> None:
-    path = save_external(recogniser(), tmp_path / "model.onnx")
-    attach(path, ctc, path, inputs={"log_probs": "scores"})
-    np.testing.assert_allclose(LossSession(path)(x=X, **LABELS)["loss"], two_steps(), rtol=1e-5)
+def test_no_input_is_replaced(ctc: Path, tmp_path: Path) -> None:
+    model = save_external(recogniser(), tmp_path / "model.onnx")
+    loss = Path(shutil.copy(ctc, tmp_path / "loss.onnx"))
+    (tmp_path / "link.onnx").symlink_to(model)
+    (tmp_path / "folder").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    for out in (
+        model,
+        loss,
+        tmp_path / "weights.bin",
+        tmp_path / "link.onnx",
+        tmp_path / "folder" / ".." / "model.onnx",
+    ):
+        with pytest.raises(ValueError, match=r"^path: got .*, which is an input too, expected another file"):
+            attach(model, loss, out, inputs={"log_probs": "scores"})
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
 
 
 def test_external_data_by_their_whole_path_are_outside(ctc: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 // The page: runs every graph of cases.json against its test data, shows and saves what came of it.
 
-import { oneLine, open, tensors } from "./graphs.js";
+import { oneLine, open, tensors, weights } from "./graphs.js";
 import { check } from "./parity.js";
 
 const element = (id) => document.getElementById(id);
@@ -46,10 +46,10 @@ async function loadLibrary() {
   library = loaded;
 }
 
-async function runCase({ row, graph, inputs, outputs }) {
+async function runCase({ row, graph, data, inputs, outputs }) {
   try {
     const [file, given, expected] = [await bytes(graph), await tensors(inputs, bytes), await tensors(outputs, bytes)];
-    const opened = await open(library, file, given);
+    const opened = await open(library, file, await weights(data, bytes), given);
     try {
       const got = await opened.run();
       return { row, outputs: got, checks: check(got, expected), milliseconds: await time(opened.run) };
