@@ -416,7 +416,9 @@ class Contract:
         )
 
     def _check_blanks(self, sizes: Mapping[str, int], blanks: range) -> None:
-        classes = sizes.get(self.inputs[0].dims.split()[-1].partition("+")[0])  # scores come first, classes last
+        classes = sizes.get(
+            self.inputs[0].dims.split()[-1].partition("+")[0]
+        )  # scores come first, classes last
         if classes is not None and not len(blanks) - 1 <= blanks[-1] < classes:
             got, least = blanks[-1], len(blanks) - 1
             raise ValueError(f"blank_index: got {got}, expected an index in [{least}, {classes - 1}]")

@@ -1,9 +1,14 @@
 """What all transducers share: from logits to the costs of all paths, whatever arcs leave a node."""
 
+from collections.abc import Sequence
+from typing import Final
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import ops
+
+TOPOLOGIES = ("regular", "modified", "constrained")
 
 
 def reduced(costs: Tensor, reduction: str) -> Tensor:
@@ -15,76 +20,131 @@ def reduced(costs: Tensor, reduction: str) -> Tensor:
     return costs
 
 
-def arcs_costs(
-    arcs: Tensor,
-    frames: Tensor,
-    labels: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-    custom_ops: bool,
-) -> Tensor:
-    """`ops.arcs_costs` by the operator, where there are operators."""
-    if torch.jit.is_scripting():
-        if not custom_ops:
-            return ops.arcs_costs(arcs, frames, labels, blank_durations, label_durations, label_ends)
-    return torch.ops.exportable_losses.arcs_loss(
-        arcs, frames, labels, blank_durations, label_durations, label_ends
-    )
+class Arcs(nn.Module):
+    """The lattice of which a blank leads from (t, u) to (t + d, u), and a label to (t + d, u + 1).
+
+    Args:
+        blank_durations: d of each blank, above zero.
+        label_durations: d of each label.
+        label_ends: whether a label may lead to frame T, and so end a path.
+
+    The call takes the logarithms of the arcs that leave each node, blanks before labels, `[B, T, U+1, K]`, and the
+    frames and labels of each item `[B]`. It returns the costs `[B]`.
+    """
+
+    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+
+    def __init__(
+        self, blank_durations: Sequence[int], label_durations: Sequence[int], label_ends: bool = False
+    ) -> None:
+        super().__init__()
+        self.blank_durations = list(blank_durations)
+        self.label_durations = list(label_durations)
+        self.label_ends = label_ends
+        self.custom_ops = False
+
+    def forward(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        blanks, emits, ends = self.blank_durations, self.label_durations, self.label_ends
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)
+            else:
+                costs = ops.arcs_costs(arcs, frames, labels, blanks, emits, ends)
+        else:
+            costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)
+        return costs
+
+    def occupation(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The costs `[B]`, and how probable each arc is, given the labels: `[B, T, U+1, K]`. No gradient flows."""
+        blanks, emits, ends = self.blank_durations, self.label_durations, self.label_ends
+        arcs = arcs.detach()
+        each = -torch.ones(arcs.shape[0], dtype=arcs.dtype, device=arcs.device)
+        if torch.jit.is_scripting():
+            if self.custom_ops:
+                costs, taken = torch.ops.exportable_losses.arcs_loss_grad(
+                    arcs, frames, labels, blanks, emits, ends, each
+                )
+            else:
+                costs, taken = ops.arcs_costs_and_grad(arcs, frames, labels, blanks, emits, ends, each)
+        else:
+            costs, taken = torch.ops.exportable_losses.arcs_loss_grad(
+                arcs, frames, labels, blanks, emits, ends, each
+            )
+        return costs, taken
 
 
-def emitted_costs(
-    logits: Tensor,
-    targets: Tensor,
-    frames: Tensor,
-    labels: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-    token: list[int],
-    logit: list[int],
-    durations: int,
-    hybrid: int,
-    constrained: bool,
-    sigma: float,
-    fastemit_lambda: float,
-    delay_penalty: float,
-    custom_ops: bool,
-) -> Tensor:
-    """The costs `[B]` of the arcs that `ops.emitted_arcs` makes of logits: in one operator where it can be."""
-    fused = False
-    if not torch.jit.is_scripting():
-        fused = ops.fuses(logits)
-    if fused:
-        return torch.ops.exportable_losses.emissions_loss(
+def arcs_of(topology: str) -> Arcs:
+    """One blank and one label: labels take no frame in the regular topology, and one in the others."""
+    return Arcs([1], [0 if topology == "regular" else 1], label_ends=True)
+
+
+class Emissions(nn.Module):
+    """A lattice whose arcs are made of logits, as `ops.emitted_arcs` says.
+
+    The call takes `logits` `[B, T, U+1, V + D]`, `targets` `[B, U]`, and the frames and labels of each item `[B]`. It
+    returns the costs `[B]`.
+    """
+
+    def __init__(
+        self,
+        arcs: Arcs,
+        token: Sequence[int],
+        logit: Sequence[int] = (),
+        durations: int = 0,
+        hybrid: int = -1,
+        constrained: bool = False,
+        sigma: float = 0.0,
+        fastemit_lambda: float = 0.0,
+        delay_penalty: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.arcs = arcs
+        self.token = list(token)
+        self.logit = list(logit) or [-1] * len(self.token)
+        self.durations = durations
+        self.hybrid = hybrid
+        self.constrained = constrained
+        self.sigma = sigma
+        self.fastemit_lambda = fastemit_lambda
+        self.delay_penalty = delay_penalty
+
+    def forward(self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        fused = False
+        if not torch.jit.is_scripting():
+            fused = ops.fuses(logits)
+        if fused:
+            return torch.ops.exportable_losses.emissions_loss(
+                logits,
+                targets,
+                frames,
+                labels,
+                self.arcs.blank_durations,
+                self.arcs.label_durations,
+                self.arcs.label_ends,
+                self.token,
+                self.logit,
+                self.durations,
+                self.hybrid,
+                self.constrained,
+                self.sigma,
+                self.fastemit_lambda,
+                self.delay_penalty,
+            )
+        return self.arcs(self.emitted(logits, targets, frames, labels), frames, labels)
+
+    def emitted(self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        """The logarithms of the arcs `[B, T, U+1, K]`."""
+        return ops.emitted_arcs(
             logits,
             targets,
             frames,
             labels,
-            blank_durations,
-            label_durations,
-            label_ends,
-            token,
-            logit,
-            durations,
-            hybrid,
-            constrained,
-            sigma,
-            fastemit_lambda,
-            delay_penalty,
+            self.token,
+            self.logit,
+            self.durations,
+            self.hybrid,
+            self.constrained,
+            self.sigma,
+            self.fastemit_lambda,
+            self.delay_penalty,
         )
-    arcs = ops.emitted_arcs(
-        logits,
-        targets,
-        frames,
-        labels,
-        token,
-        logit,
-        durations,
-        hybrid,
-        constrained,
-        sigma,
-        fastemit_lambda,
-        delay_penalty,
-    )
-    return arcs_costs(arcs, frames, labels, blank_durations, label_durations, label_ends, custom_ops)

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice, check_inputs
 from ..contract import Input
 from ..settings import settings_repr
-from .arcs import emitted_costs, reduced
+from .arcs import Arcs, Emissions, reduced
 from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["MultiBlankTransducerLoss", "TDTLoss"]
@@ -67,8 +65,6 @@ class TDTLoss(nn.Module):
         tensor(3.9357)
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(
@@ -87,12 +83,15 @@ class TDTLoss(nn.Module):
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
-        self.custom_ops = False
         lasting = [i for i, d in enumerate(self.durations) if d > 0]
-        self._blank_durations = [self.durations[i] for i in lasting]
-        self._label_durations = list(self.durations)
-        self._token = [blank_index] * len(lasting) + [-1] * len(self.durations)
-        self._logit = lasting + list(range(len(self.durations)))
+        self.emissions = Emissions(
+            Arcs([self.durations[i] for i in lasting], self.durations),
+            token=[blank_index] * len(lasting) + [-1] * len(self.durations),
+            logit=[*lasting, *range(len(self.durations))],
+            durations=len(self.durations),
+            sigma=sigma,
+            fastemit_lambda=fastemit_lambda,
+        )
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -102,25 +101,7 @@ class TDTLoss(nn.Module):
                 blank_index=self.blank_index,
             )
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
-        costs = emitted_costs(
-            logits,
-            targets,
-            frames,
-            labels,
-            self._blank_durations,
-            self._label_durations,
-            False,
-            self._token,
-            self._logit,
-            len(self._label_durations),
-            -1,
-            False,
-            self.sigma,
-            self.fastemit_lambda,
-            0.0,
-            self.custom_ops,
-        )
-        return reduced(costs, self.reduction)
+        return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
 
 
 class MultiBlankTransducerLoss(nn.Module):
@@ -153,8 +134,6 @@ class MultiBlankTransducerLoss(nn.Module):
         tensor(2.3671)
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(
@@ -171,10 +150,13 @@ class MultiBlankTransducerLoss(nn.Module):
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
-        self.custom_ops = False
-        self._blank_durations = [1, *self.big_blank_durations]
-        self._token = [blank_index - i for i in range(len(self._blank_durations))] + [-1]
-        self._logit = [-1] * len(self._token)
+        durations = [1, *self.big_blank_durations]
+        self.emissions = Emissions(
+            Arcs(durations, [0]),
+            token=[*(blank_index - i for i in range(len(durations))), -1],
+            sigma=sigma,
+            fastemit_lambda=fastemit_lambda,
+        )
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -185,22 +167,4 @@ class MultiBlankTransducerLoss(nn.Module):
                 big_blank_durations=self.big_blank_durations,
             )
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
-        costs = emitted_costs(
-            logits,
-            targets,
-            frames,
-            labels,
-            self._blank_durations,
-            [0],
-            False,
-            self._token,
-            self._logit,
-            0,
-            -1,
-            False,
-            self.sigma,
-            self.fastemit_lambda,
-            0.0,
-            self.custom_ops,
-        )
-        return reduced(costs, self.reduction)
+        return reduced(self.emissions(logits, targets, frames, labels), self.reduction)

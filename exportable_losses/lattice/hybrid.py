@@ -1,13 +1,10 @@
 """The hybrid autoregressive transducer (HAT): whether to emit, and what, are two decisions."""
 
-from typing import Final
-
-import torch
 from torch import Tensor, nn
 
 from ..checks import check_choice
 from ..settings import settings_repr
-from .arcs import emitted_costs, reduced
+from .arcs import Emissions, arcs_of, reduced
 from .transducer import transducer_lengths
 
 __all__ = ["HATLoss"]
@@ -42,35 +39,14 @@ class HATLoss(nn.Module):
         tensor(2.4849)
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0, reduction: str = "mean") -> None:
         super().__init__()
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
-        self.custom_ops = False
+        self.emissions = Emissions(arcs_of("regular"), token=[blank_index, -1], hybrid=blank_index)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        blank = self.blank_index
-        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, blank)
-        costs = emitted_costs(
-            logits,
-            targets,
-            frames,
-            labels,
-            [1],
-            [0],
-            False,
-            [blank, -1],
-            [-1, -1],
-            0,
-            blank,
-            False,
-            0.0,
-            0.0,
-            0.0,
-            self.custom_ops,
-        )
-        return reduced(costs, self.reduction)
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        return reduced(self.emissions(logits, targets, frames, labels), self.reduction)

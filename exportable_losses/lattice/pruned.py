@@ -4,8 +4,6 @@ Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training", https
 fast_rnnt and icefall train them.
 """
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +12,8 @@ from ..checks import check_choice, check_inputs
 from ..ops.scores import widened
 from ..contract import Contract, Input, Total
 from ..settings import settings_repr
-from .arcs import arcs_costs, reduced
-from .transducer import TOPOLOGIES, TRANSDUCER, absolute_lengths
+from .arcs import TOPOLOGIES, arcs_of, reduced
+from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["PruneRanges", "PrunedTransducerLoss", "SimpleTransducerLoss"]
 
@@ -124,8 +122,6 @@ class SimpleTransducerLoss(nn.Module):
         tensor(3.4657)
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(
@@ -144,7 +140,7 @@ class SimpleTransducerLoss(nn.Module):
         self.am_only_scale = am_only_scale
         self.delay_penalty = delay_penalty
         self.topology = check_choice("topology", topology, TOPOLOGIES)
-        self.custom_ops = False
+        self.arcs = arcs_of(topology)
 
     def forward(
         self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
@@ -162,8 +158,7 @@ class SimpleTransducerLoss(nn.Module):
             self.delay_penalty,
             self.topology == "constrained",
         )
-        duration = 0 if self.topology == "regular" else 1
-        return reduced(arcs_costs(arcs, frames, labels, [1], [duration], True, self.custom_ops), self.reduction)
+        return reduced(self.arcs(arcs, frames, labels), self.reduction)
 
 
 class PruneRanges(nn.Module):
@@ -185,8 +180,6 @@ class PruneRanges(nn.Module):
     The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive numbers u.
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(
@@ -205,7 +198,7 @@ class PruneRanges(nn.Module):
         self.am_only_scale = am_only_scale
         self.delay_penalty = delay_penalty
         self.topology = check_choice("topology", topology, TOPOLOGIES)
-        self.custom_ops = False
+        self.arcs = arcs_of(topology)
 
     def forward(
         self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
@@ -223,21 +216,9 @@ class PruneRanges(nn.Module):
             self.delay_penalty,
             self.topology == "constrained",
         )
-        duration = 0 if self.topology == "regular" else 1
-        ones = torch.ones(arcs.shape[0], dtype=arcs.dtype, device=arcs.device)
-        if torch.jit.is_scripting():
-            if self.custom_ops:
-                grad = torch.ops.exportable_losses.arcs_loss_grad(
-                    arcs, frames, labels, [1], [duration], True, ones
-                )[1]
-            else:
-                grad = ops.arcs_costs_and_grad(arcs, frames, labels, [1], [duration], True, ones)[1]
-        else:
-            grad = torch.ops.exportable_losses.arcs_loss_grad(
-                arcs, frames, labels, [1], [duration], True, ones
-            )[1]
+        _, occupation = self.arcs.occupation(arcs, frames, labels)
         most = self.prune_range - 1 if self.topology == "regular" else 1
-        return ranges_of(-grad, frames, labels, self.prune_range, most)
+        return ranges_of(occupation, frames, labels, self.prune_range, most)
 
 
 def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: int, most: int) -> Tensor:
@@ -295,8 +276,6 @@ class PrunedTransducerLoss(nn.Module):
     the lengths `input_lens` and `target_lens` `[B]`.
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-
     extra_repr = settings_repr
 
     def __init__(
@@ -311,7 +290,7 @@ class PrunedTransducerLoss(nn.Module):
         self.reduction = check_choice("reduction", reduction)
         self.delay_penalty = delay_penalty
         self.topology = check_choice("topology", topology, TOPOLOGIES)
-        self.custom_ops = False
+        self.arcs = arcs_of(topology)
 
     def forward(
         self, logits: Tensor, ranges: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
@@ -342,8 +321,4 @@ class PrunedTransducerLoss(nn.Module):
         emit = ops.shaped(
             never.scatter(2, ranges, emit), stay, frames, self.topology == "constrained", self.delay_penalty
         )
-        duration = 0 if self.topology == "regular" else 1
-        costs = arcs_costs(
-            torch.stack([stay, emit], 3), frames, labels, [1], [duration], True, self.custom_ops
-        )
-        return reduced(costs, self.reduction)
+        return reduced(self.arcs(torch.stack([stay, emit], 3), frames, labels), self.reduction)

@@ -11,11 +11,9 @@ from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
 from ..masking import as_index
 from ..settings import settings_repr
-from .arcs import emitted_costs, reduced
+from .arcs import TOPOLOGIES, Emissions, arcs_of, reduced
 
 __all__ = ["TransducerLoss"]
-
-TOPOLOGIES = ("regular", "modified", "constrained")
 
 TRANSDUCER = Contract(
     (
@@ -103,6 +101,13 @@ class TransducerLoss(nn.Module):
         self.delay_penalty = delay_penalty
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
+        self.emissions = Emissions(
+            arcs_of(topology),
+            token=[blank_index, -1],
+            constrained=topology == "constrained",
+            fastemit_lambda=fastemit_lambda,
+            delay_penalty=delay_penalty,
+        )
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
@@ -110,24 +115,7 @@ class TransducerLoss(nn.Module):
             logits, targets, input_lens, target_lens, blank_index
         )
         if self.topology != "regular" or self.fastemit_lambda != 0.0 or self.delay_penalty != 0.0:
-            costs = emitted_costs(
-                logits,
-                targets,
-                input_lengths,
-                target_lengths,
-                [1],
-                [0 if self.topology == "regular" else 1],
-                True,
-                [blank_index, -1],
-                [-1, -1],
-                0,
-                -1,
-                self.topology == "constrained",
-                0.0,
-                self.fastemit_lambda,
-                self.delay_penalty,
-                self.custom_ops,
-            )
+            costs = self.emissions(logits, targets, input_lengths, target_lengths)
         elif torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.transducer_loss(

@@ -107,7 +107,9 @@ def by_diagonal(arcs: Tensor) -> Tensor:
     """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that the arcs leave."""
     u = torch.arange(arcs.shape[2], device=arcs.device)
     t = torch.arange(arcs.shape[1] + arcs.shape[2], device=arcs.device).unsqueeze(1) - u
-    frame = torch.where(t < 0, arcs.shape[1], t.clamp(max=arcs.shape[1]))  # of those outside, one that is impossible
+    frame = torch.where(
+        t < 0, arcs.shape[1], t.clamp(max=arcs.shape[1])
+    )  # of those outside, one that is impossible
     padded = torch.nn.functional.pad(arcs, [0, 0, 0, 0, 0, 1], value=log_zero())
     return padded.gather(1, frame.unsqueeze(2).expand(arcs.shape[0], -1, -1, arcs.shape[3]))
 

@@ -59,9 +59,7 @@ def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, lab
     n = op.Unsqueeze(op.Range(1, frames + places + 1, 1), [1, 2])
     left = u - op.Unsqueeze(right, [1])
     t = n - u - op.Unsqueeze(durations, [1])
-    entering = ArcsOf(
-        arcs, t, left, durations, right, input_lengths, target_lengths, label_ends=label_ends
-    )
+    entering = ArcsOf(arcs, t, left, durations, right, input_lengths, target_lengths, label_ends=label_ends)
     entering = op.Transpose(entering, perm=[1, 0, 2, 3])
 
     # the last diagonals in a row, each behind an impossible node
