@@ -14,169 +14,229 @@
 namespace exportable_losses {
 namespace ISA {
 
-// The arcs of one item: arc k of node (t, u) stands at row(t + u, k) + u, and the walk puts its occupation there.
+// As many nodes as are computed at once: a vector of the widest instruction set.
 template <class Real>
-struct Arcs {
-  std::int64_t frames, labels, blanks;
-  std::vector<std::int64_t> steps;  // how many diagonals arc k leads on; blanks come first
-  std::vector<Real> m, e;
+constexpr std::int64_t lanes = 64 / sizeof(Real);
 
-  std::int64_t width() const { return labels + 1; }
-  std::int64_t diagonals() const { return frames + labels; }
-  std::int64_t kinds() const { return static_cast<std::int64_t>(steps.size()); }
-  std::int64_t row(std::int64_t n, std::int64_t k) const { return (n * kinds() + k) * width(); }
-  std::int64_t longest() const { return *std::max_element(steps.begin(), steps.end()); }
-  bool is_label(std::int64_t k) const { return k >= blanks; }
-
-  void shape(std::int64_t frames_, std::int64_t labels_, const ArcShape& of) {
-    frames = frames_, labels = labels_, blanks = of.blanks;
-    steps.assign(of.duration, of.duration + of.kinds);
-    for (std::int64_t k = blanks; k < of.kinds; ++k) ++steps[k];
-    m.assign(row(diagonals(), 0), Real(0)), e.assign(row(diagonals(), 0), lowest<Real>());
-  }
-  void set(std::int64_t t, std::int64_t u, std::int64_t k, Wide<Real> arc) {
-    const std::int64_t at = row(t + u, k) + u;
-    m[at] = arc.mantissa, e[at] = arc.exponent;
-  }
-  Wide<Real> get(std::int64_t t, std::int64_t u, std::int64_t k) const {
-    const std::int64_t at = row(t + u, k) + u;
-    return {m[at], e[at]};
-  }
-  // Whether arc k, which lasts d frames, leads from (t, u) to a node of the item.
-  bool leads(std::int64_t t, std::int64_t u, std::int64_t k, std::int64_t d, bool label_ends) const {
-    return is_label(k) ? u < labels && t + d < frames + label_ends : t + d <= frames;
-  }
-  Real occupation(std::int64_t t, std::int64_t u, std::int64_t k) const { return m[row(t + u, k) + u]; }
-};
-
-// The nodes u = 0..U of a diagonal, with an impossible one on either side.
 template <class Real>
-struct Diagonal {
+struct WideRow {
   Real *m, *e;
 
-  static std::int64_t size(std::int64_t width) { return 2 * (width + 2); }
-  Diagonal(Real* memory, std::int64_t width) : m(memory + 1), e(memory + width + 3) {}
-  void clear(std::int64_t width) const {
-    for (std::int64_t u = -1; u <= width; ++u) m[u] = Real(0), e[u] = lowest<Real>();
-  }
+  WideRow operator-(std::int64_t n) const { return {m - n, e - n}; }
+  WideRow operator+(std::int64_t n) const { return {m + n, e + n}; }
   Wide<Real> operator[](std::int64_t u) const { return {m[u], e[u]}; }
   void set(std::int64_t u, Wide<Real> x) const { m[u] = x.mantissa, e[u] = x.exponent; }
 };
 
-// The last few diagonals, or all of them.
+// Rows of numbers for the nodes u = 0..width-1, in whole vectors. What is not set is zero: at least one behind each
+// row, and so before it.
+template <class Real>
+class WideRows {
+ public:
+  WideRows() = default;
+  WideRows(std::int64_t rows, std::int64_t width)
+      : pitch_((width / lanes<Real> + 1) * lanes<Real>),
+        m_((rows + 1) * pitch_ + lanes<Real>, Real(0)),
+        e_(m_.size(), lowest<Real>()) {}
+  WideRow<Real> operator[](std::int64_t row) { return WideRow<Real>{m_.data(), e_.data()} + at(row, 0); }
+  Real mantissa(std::int64_t row, std::int64_t u) const { return m_[at(row, u)]; }
+  std::int64_t pitch() const { return pitch_; }
+
+ private:
+  std::int64_t at(std::int64_t row, std::int64_t u) const { return row * pitch_ + lanes<Real> + u; }
+
+  std::int64_t pitch_ = 0;
+  std::vector<Real> m_, e_;
+};
+
+// An arc that each node has: one of the node's factors, or the product of two.
+struct Arc {
+  std::int64_t step;  // how many diagonals it leads on
+  bool label;
+  std::int64_t first, second = -1;
+};
+
+// The lattice of an item. The factors of its arcs are probabilities: of a token and, where there is a choice, of how
+// long it lasts. The walk replaces each by its occupation: how probable it is that a path takes an arc of it.
+template <class Real>
+struct Lattice {
+  std::int64_t frames, labels, factors;
+  bool label_ends;
+  std::vector<Arc> arcs;
+  WideRows<Real> rows;
+
+  void shape(std::int64_t frames_, std::int64_t labels_, std::int64_t factors_, bool label_ends_) {
+    frames = frames_, labels = labels_, factors = factors_, label_ends = label_ends_;
+    rows = WideRows<Real>(diagonals() * factors, width());
+  }
+  std::int64_t width() const { return labels + 1; }
+  std::int64_t diagonals() const { return frames + labels; }
+  WideRow<Real> row(std::int64_t n, std::int64_t factor) { return rows[n * factors + factor]; }
+  void set(std::int64_t t, std::int64_t u, std::int64_t factor, Wide<Real> x) { row(t + u, factor).set(u, x); }
+  Real occupation(std::int64_t t, std::int64_t u, std::int64_t factor) const {
+    return rows.mantissa((t + u) * factors + factor, u);
+  }
+  // Whether an arc leads from diagonal n to another; of the last one, the end of all paths is what counts.
+  bool leads(const Arc& arc, std::int64_t n) const {
+    const std::int64_t to = n + arc.step, last = diagonals();
+    return n >= 0 && (to < last || (to == last && (!arc.label || label_ends)));
+  }
+};
+
+// Alpha or beta of the last few diagonals, or of all.
 template <class Real>
 class Diagonals {
  public:
-  Diagonals(std::int64_t kept, std::int64_t width) : kept_(kept), width_(width), memory_(kept * size()) {}
-  Diagonal<Real> operator[](std::int64_t n) { return {memory_.data() + n % kept_ * size(), width_}; }
-  Diagonal<Real> cleared(std::int64_t n) {
-    (*this)[n].clear(width_);
-    return (*this)[n];
+  Diagonals(std::int64_t kept, std::int64_t width) : kept_(kept), rows_(kept, width) {}
+  WideRow<Real> operator[](std::int64_t n) { return rows_[n % kept_]; }
+
+ private:
+  std::int64_t kept_;
+  WideRows<Real> rows_;
+};
+
+template <class Real>
+class Sweeps {
+ public:
+  explicit Sweeps(Lattice<Real>& lattice)
+      : lattice_(lattice), ones_(1, lattice.width()), taken_(lattice.factors * lanes<Real>) {
+    for (std::int64_t u = 0; u < ones_.pitch(); ++u) ones_[0].set(u, {Real(1), Real(0)});
+  }
+
+  // The cost; with_grad, the factors become their occupations.
+  Real operator()(bool with_grad) {
+    const std::int64_t last = lattice_.diagonals(), width = lattice_.width();
+    std::int64_t reach = 1;
+    for (const Arc& arc : lattice_.arcs) reach = std::max(reach, arc.step);
+    reach = std::min(reach, last) + 1;
+    Diagonals<Real> alpha(with_grad ? last + 1 : reach, width);
+    alpha[0].set(0, {Real(1), Real(0)});
+    for (std::int64_t n = 1; n <= last; ++n) forward(n, alpha);
+    const Wide<Real> total = alpha[last][lattice_.labels];
+    const Real cost = minus_log(total);
+    if (!with_grad) return cost;
+    Diagonals<Real> beta(reach, width);
+    if (!std::isinf(cost)) beta[last].set(lattice_.labels, inverse(total));  // else no arc is taken
+    for (std::int64_t n = last - 1; n >= 0; --n) backward(n, alpha[n], beta);
+    return cost;
   }
 
  private:
-  std::int64_t size() const { return Diagonal<Real>::size(width_); }
-  std::int64_t kept_, width_;
-  std::vector<Real> memory_;
+  // What leads to a node, or on from it: the node at the other end of an arc, and the arc's factors.
+  struct Through {
+    WideRow<Real> node, first, second;
+    const Arc* arc;
+  };
+
+  // alpha(t, u) = sum over d of alpha(t-d, u) blank(t-d, u, d) + alpha(t-d, u-1) label(t-d, u-1, d), of diagonal n.
+  void forward(std::int64_t n, Diagonals<Real>& alpha) {
+    through_.clear();
+    for (const Arc& arc : lattice_.arcs)
+      if (const std::int64_t from = n - arc.step; lattice_.leads(arc, from))
+        through_.push_back({alpha[from] - arc.label, factor(from, arc.first) - arc.label,
+                            factor(from, arc.second) - arc.label, &arc});
+    const WideRow<Real> to = alpha[n];
+    for (std::int64_t u = 0; u < ones_.pitch(); u += lanes<Real>) sum_up(u, to + u, [](const Arc&, const Real*) {});
+  }
+
+  // beta(t, u) = sum over d of blank(t, u, d) beta(t+d, u) + label(t, u, d) beta(t+d, u+1), of diagonal n.
+  void backward(std::int64_t n, WideRow<Real> alpha, Diagonals<Real>& beta) {
+    through_.clear();
+    for (const Arc& arc : lattice_.arcs)
+      if (lattice_.leads(arc, n))
+        through_.push_back({beta[n + arc.step] + arc.label, factor(n, arc.first), factor(n, arc.second), &arc});
+    const WideRow<Real> to = beta[n];
+    for (std::int64_t u = 0; u < ones_.pitch(); u += lanes<Real>) {
+      std::fill(taken_.begin(), taken_.end(), Real(0));
+      const auto top = sum_up(u, to + u, [&](const Arc& arc, const Real* term) {
+        for (const std::int64_t f : {arc.first, arc.second})
+          for (std::int64_t i = 0; f >= 0 && i < lanes<Real>; ++i) taken_[f * lanes<Real> + i] += term[i];
+      });
+      for (std::int64_t f = 0; f < lattice_.factors; ++f) {
+        const WideRow<Real> row = lattice_.row(n, f) + u;
+        for (std::int64_t i = 0; i < lanes<Real>; ++i)
+          row.m[i] = share(alpha[u + i], {taken_[f * lanes<Real> + i], top[i]});
+      }
+    }
+  }
+
+  WideRow<Real> factor(std::int64_t n, std::int64_t f) { return f < 0 ? ones_[0] : lattice_.row(n, f); }
+
+  struct Lanes {
+    Real x[lanes<Real>];
+    Real operator[](std::int64_t i) const { return x[i]; }
+  };
+
+  // The sum of all that leads through the nodes u.. of a vector. Each term of it is seen, without the power of two that
+  // is returned.
+  template <class See>
+  Lanes sum_up(std::int64_t u, WideRow<Real> to, const See& see) {
+    Lanes top, sum, term;
+    std::fill_n(top.x, lanes<Real>, lowest<Real>());
+    std::fill_n(sum.x, lanes<Real>, Real(0));
+    for (const Through& by : through_) {
+#pragma omp simd
+      for (std::int64_t i = 0; i < lanes<Real>; ++i) {
+        const Real exponent = by.node.e[u + i] + (by.first.e[u + i] + by.second.e[u + i]);
+        top.x[i] = exponent > top.x[i] ? exponent : top.x[i];
+      }
+    }
+    for (const Through& by : through_) {
+#pragma omp simd
+      for (std::int64_t i = 0; i < lanes<Real>; ++i) {
+        const Real exponent = by.node.e[u + i] + (by.first.e[u + i] + by.second.e[u + i]);
+        term.x[i] = by.node.m[u + i] * (by.first.m[u + i] * by.second.m[u + i]) * scale(exponent - top.x[i]);
+        sum.x[i] += term.x[i];
+      }
+      see(*by.arc, term.x);
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < lanes<Real>; ++i) {
+      const Wide<Real> whole = normalised(sum.x[i], top.x[i]);
+      to.m[i] = whole.mantissa, to.e[i] = whole.exponent;
+    }
+    return top;
+  }
+
+  Lattice<Real>& lattice_;
+  WideRows<Real> ones_;
+  std::vector<Through> through_;
+  std::vector<Real> taken_;
 };
 
-// to += from * arc for `n` nodes.
+// The arcs of the nodes (t, 0..U) of one frame, a factor each; those that lead nowhere stay impossible.
 template <class Real>
-inline void follow(const Real* from_m, const Real* from_e, const Real* arc_m, const Real* arc_e, std::int64_t n, Real* to_m,
-                   Real* to_e) {
-#pragma GCC ivdep
-  for (std::int64_t u = 0; u < n; ++u) {
-    const Wide<Real> sum = add(Wide<Real>{to_m[u], to_e[u]}, Wide<Real>{from_m[u] * arc_m[u], from_e[u] + arc_e[u]});
-    to_m[u] = sum.mantissa, to_e[u] = sum.exponent;
-  }
-}
-
-// alpha(t, u) = sum over d of alpha(t-d, u) blank(t-d, u, d) + alpha(t-d, u-1) label(t-d, u-1, d), of diagonal n.
-template <class Real>
-inline void forward(const Arcs<Real>& arcs, std::int64_t n, Diagonals<Real>& alpha) {
-  const std::int64_t width = arcs.width();
-  const Diagonal<Real> to = alpha.cleared(n);
-  for (std::int64_t k = 0; k < arcs.kinds(); ++k) {
-    const std::int64_t before = n - arcs.steps[k], right = arcs.is_label(k), row = arcs.row(before, k);
-    if (before < 0) continue;
-    const Diagonal<Real> from = alpha[before];
-    follow(from.m, from.e, &arcs.m[row], &arcs.e[row], width - right, to.m + right, to.e + right);
-  }
-#pragma GCC ivdep
-  for (std::int64_t u = 0; u < width; ++u) to.set(u, normalised(to.m[u], to.e[u]));
-}
-
-// beta(t, u) = sum over d of blank(t, u, d) beta(t+d, u) + label(t, u, d) beta(t+d, u+1), of diagonal n, whose arcs
-// are replaced by their occupation, a probability each.
-template <class Real>
-inline void backward(Arcs<Real>& arcs, std::int64_t n, Diagonal<Real> alpha, Diagonals<Real>& beta) {
-  const std::int64_t width = arcs.width();
-  const Diagonal<Real> to = beta.cleared(n);
-  for (std::int64_t k = 0; k < arcs.kinds(); ++k) {
-    const std::int64_t behind = n + arcs.steps[k], right = arcs.is_label(k);
-    Real *arc_m = &arcs.m[arcs.row(n, k)], *arc_e = &arcs.e[arcs.row(n, k)];
-    if (behind > arcs.diagonals()) {
-      std::fill_n(arc_m, width, Real(0));
-      continue;
+void read_frame(const ArcsBatch<Real>& batch, std::int64_t item, std::int64_t t, Lattice<Real>& lattice) {
+  const std::int64_t kinds = batch.shape.kinds;
+  const Real* node = batch.arcs + (item * batch.frames + t) * (batch.labels + 1) * kinds;
+  for (std::int64_t u = 0; u <= lattice.labels; ++u, node += kinds)
+    for (std::int64_t k = 0; k < kinds; ++k) {
+      const std::int64_t to = t + batch.shape.duration[k];
+      const bool leads = k < batch.shape.blanks ? to <= lattice.frames
+                                                : u < lattice.labels && to < lattice.frames + batch.shape.label_ends;
+      if (leads) lattice.set(t, u, k, exp_wide(node[k]));
     }
-    const Diagonal<Real> from = beta[behind];
-#pragma GCC ivdep
-    for (std::int64_t u = 0; u < width; ++u) {
-      const Wide<Real> through = {arc_m[u] * from.m[u + right], arc_e[u] + from.e[u + right]};
-      to.set(u, add(to[u], through));
-      arc_m[u] = share(alpha[u], through);
-    }
-  }
-#pragma GCC ivdep
-  for (std::int64_t u = 0; u < width; ++u) to.set(u, normalised(to.m[u], to.e[u]));
-}
-
-// The cost of an item; with_grad, its arcs become their occupations.
-template <class Real>
-Real walk(Arcs<Real>& arcs, bool with_grad) {
-  const std::int64_t last = arcs.diagonals(), reach = arcs.longest() + 1;
-  Diagonals<Real> alpha(with_grad ? last + 1 : std::min(reach, last + 1), arcs.width());
-  alpha.cleared(0).set(0, {Real(1), Real(0)});
-  for (std::int64_t n = 1; n <= last; ++n) forward(arcs, n, alpha);
-  const Wide<Real> total = alpha[last][arcs.labels];
-  const Real cost = minus_log(total);
-  if (!with_grad) return cost;
-  if (std::isinf(cost)) {
-    std::fill(arcs.m.begin(), arcs.m.end(), Real(0));
-    return cost;
-  }
-  Diagonals<Real> beta(std::min(reach, last + 1), arcs.width());
-  beta.cleared(last).set(arcs.labels, inverse(total));
-  for (std::int64_t n = last - 1; n >= 0; --n) backward(arcs, n, alpha[n], beta);
-  return cost;
-}
-
-// The arcs of the nodes (t, 0..U) of one frame; those that lead nowhere stay impossible.
-template <class Real>
-void read_frame(const ArcsBatch<Real>& batch, std::int64_t item, std::int64_t t, Arcs<Real>& arcs) {
-  const std::int64_t kinds = arcs.kinds(), nodes = batch.labels + 1;
-  const Real* node = batch.arcs + (item * batch.frames + t) * nodes * kinds;
-  for (std::int64_t u = 0; u <= arcs.labels; ++u, node += kinds)
-    for (std::int64_t k = 0; k < kinds; ++k)
-      if (arcs.leads(t, u, k, batch.shape.duration[k], batch.shape.label_ends)) arcs.set(t, u, k, exp_wide(node[k]));
 }
 
 template <class Real>
 void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
   const std::int64_t kinds = batch.shape.kinds, frame = (batch.labels + 1) * kinds;
   parallel(batch.batch, [&](std::int64_t b) {
-    Arcs<Real> item;
-    item.shape(batch.input_lengths[b], batch.target_lengths[b], batch.shape);
+    Lattice<Real> item;
+    for (std::int64_t k = 0; k < kinds; ++k) {
+      const bool label = k >= batch.shape.blanks;
+      item.arcs.push_back({batch.shape.duration[k] + label, label, k});
+    }
+    item.shape(batch.input_lengths[b], batch.target_lengths[b], kinds, batch.shape.label_ends);
     for (std::int64_t t = 0; t < item.frames; ++t) read_frame(batch, b, t, item);
-    costs[b] = walk(item, grad != nullptr);
+    costs[b] = Sweeps<Real>(item)(grad != nullptr);
     if (grad == nullptr) return;
     const Real weight = grad_costs ? grad_costs[b] : Real(1);
     Real* to = grad + b * batch.frames * frame;
     std::fill_n(to, batch.frames * frame, Real(0));
     for (std::int64_t t = 0; t < item.frames; ++t)
       for (std::int64_t u = 0; u <= item.labels; ++u)
-        for (std::int64_t k = 0; k < kinds; ++k)
-          to[t * frame + u * kinds + k] = -weight * item.occupation(t, u, k);
+        for (std::int64_t k = 0; k < kinds; ++k) to[t * frame + u * kinds + k] = -weight * item.occupation(t, u, k);
   });
 }
 

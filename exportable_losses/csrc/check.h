@@ -122,8 +122,9 @@ std::string what_is_wrong(const Batch<Score>& x, const Emissions& of) {
     return std::string(name) + ": got " + std::to_string(value) + " for arc " + std::to_string(k) + ", expected " +
            upto(low, below - 1);
   };
-  if (of.hybrid < -1 || of.hybrid >= tokens || (of.hybrid >= 0 && tokens < 2))
-    return "hybrid: got " + std::to_string(of.hybrid) + ", expected one of several tokens or -1";
+  if (of.shape.blanks == of.shape.kinds) return "kinds: got blanks alone, expected a label behind them";
+  if (of.hybrid != -1 && (of.hybrid != of.token[0] || tokens < 2))
+    return "hybrid: got " + std::to_string(of.hybrid) + ", expected the first arc's token, one of several, or -1";
   for (std::int64_t k = 0; k < of.shape.kinds; ++k) {
     const bool label = k >= of.shape.blanks;
     if (label ? of.token[k] != -1 : of.token[k] < 0 || of.token[k] >= tokens)

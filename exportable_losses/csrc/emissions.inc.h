@@ -1,5 +1,4 @@
-// From the rows of logits of a frame to the arcs that leave the nodes (t, 0..U) of a transducer's lattice, and from
-// their occupations to the gradient of a row, for one instruction set.
+// From logits to the factors of a transducer's arcs, and from their occupations to the gradient, for one instruction set.
 //
 // What is computed of each node is a handful of exponentials, so that the nodes of a frame are computed side by side.
 #pragma once
@@ -17,174 +16,148 @@
 namespace exportable_losses {
 namespace ISA {
 
-// The largest of some logits, and the sum of their exponentials without it.
-template <class Real>
-struct Normaliser {
-  Real top, sum;
-};
-
-template <class Score>
-inline Normaliser<Computed<Score>> normaliser(const Score* row, std::int64_t n) {
-  const Computed<Score> top = row_max(row, n);
-  return {top, row_sum_exp(row, n, top)};
-}
-
-// All but one.
-template <class Score>
-inline Normaliser<Computed<Score>> normaliser_without(const Score* row, std::int64_t n, std::int64_t c) {
-  if (c == 0) return normaliser(row + 1, n - 1);
-  if (c == n - 1) return normaliser(row, c);
-  const Score* behind = row + c + 1;
-  const Computed<Score> top = std::max(row_max(row, c), row_max(behind, n - c - 1));
-  return {top, row_sum_exp(row, c, top) + row_sum_exp(behind, n - c - 1, top)};
-}
-
-// The tokens of a row, or, hybrid (Variani et al. 2020), those of them that are no blank.
-template <class Score>
-inline Normaliser<Computed<Score>> tokens_of(const Score* row, std::int64_t number, const Emissions& of) {
-  return of.hybrid < 0 ? normaliser(row, number) : normaliser_without(row, number, of.hybrid);
-}
-
-// Numbers of unbounded range for the nodes of a frame.
-template <class Real>
-struct Wides {
-  std::vector<Real> m, e;
-
-  explicit Wides(std::int64_t n = 0) : m(n), e(n) {}
-  void set(std::int64_t i, Wide<Real> x) { m[i] = x.mantissa, e[i] = x.exponent; }
-  Wide<Real> operator[](std::int64_t i) const { return {m[i], e[i]}; }
-};
-
 template <class Real>
 inline Wide<Real> times(Wide<Real> a, Wide<Real> b) {
   return multiply<Real, false>(a, b);
 }
 
-// to = exp(x - top) / sum, for n nodes.
-template <class Real>
-inline void exponentials(const Real* x, const Real* top, const Real* sum, std::int64_t n, Real* m, Real* e) {
-#pragma GCC ivdep
-  for (std::int64_t u = 0; u < n; ++u) {
-    const Wide<Real> p = exp_wide(x[u] - top[u]);
-    m[u] = p.mantissa / sum[u], e[u] = p.exponent;
-  }
-}
+// Of what the arcs are made: tokens, the last of them the label, and behind them how long they last.
+struct Factors {
+  std::vector<std::int64_t> tokens;  // classes of blanks, and -1
+  std::int64_t durations;
+  std::vector<Arc> arcs;
 
-// The probabilities of the tokens and of the durations of the nodes of one frame, each of them for all nodes in a row.
-template <class Score>
-class Frame {
- public:
-  using Real = Computed<Score>;
-
-  Frame(std::int64_t classes, std::int64_t width, const Emissions& of)
-      : of_(of), number_(classes - of.durations), classes_(classes), width_(width) {
+  explicit Factors(const Emissions& of) : durations(of.durations) {
     for (std::int64_t k = 0; k < of.shape.kinds; ++k) {  // arcs of one token stand side by side
-      if (k == 0 || of.token[k] != of.token[k - 1]) tokens_.push_back(of.token[k]);
-      token_of_.push_back(static_cast<std::int64_t>(tokens_.size()) - 1);
+      if (k == 0 || of.token[k] != of.token[k - 1]) tokens.push_back(of.token[k]);
+      const bool is_label = k >= of.shape.blanks;
+      arcs.push_back({of.shape.duration[k] + is_label, is_label, label()});
     }
-    top_.resize(width), sum_.resize(width);
-    const auto tokens = static_cast<std::int64_t>(tokens_.size());
-    x_.resize(width * std::max(tokens, of.durations));
-    token_ = Wides<Real>(width * tokens), lasting_ = Wides<Real>(width * of.durations);
+    for (std::int64_t k = 0; k < of.shape.kinds; ++k)
+      if (of.logit[k] >= 0) arcs[k].second = label() + 1 + of.logit[k];
   }
+  std::int64_t label() const { return static_cast<std::int64_t>(tokens.size()) - 1; }
+  std::int64_t all() const { return label() + 1 + durations; }
+};
 
-  Normaliser<Real> tokens(std::int64_t u) const { return {top_[u], sum_[u]}; }
+// The nodes (t, 0..U) of a frame: the logits of each factor for all of them in a row, and what they are
+// probabilities by.
+template <class Real>
+class Nodes {
+ public:
+  Nodes(const Emissions& of, const Factors& factors, std::int64_t width)
+      : of_(of), factors_(factors), width_(width), logits_(width * factors.all()), top_(width), sum_(width),
+        p_(factors.all(), width) {}
 
-  // Reads the rows of u = 0..labels.
-  void read(const Score* rows, const std::int64_t* targets, std::int64_t labels) {
-    const std::int64_t n = labels + 1;
-    for (std::int64_t u = 0; u < n; ++u) {
-      const Score* row = rows + u * classes_;
-      if (u < labels) prefetch_row(row + classes_, classes_);
-      const Normaliser<Real> all = tokens_of(row, number_, of_);
-      top_[u] = all.top, sum_[u] = all.sum;
-      for (std::size_t i = 0; i < tokens_.size(); ++i) {
-        const std::int64_t c = tokens_[i] >= 0 ? tokens_[i] : u < labels ? targets[u] : -1;
-        x_[i * width_ + u] = c < 0 ? -std::numeric_limits<Real>::infinity() : widened(row[c]);
-      }
-    }
-    for (std::size_t i = 0; i < tokens_.size(); ++i) {
-      const std::int64_t at = static_cast<std::int64_t>(i) * width_;
-      exponentials(&x_[at], top_.data(), sum_.data(), n, &token_.m[at], &token_.e[at]);
-    }
+  Real& logit(std::int64_t f, std::int64_t u) { return logits_[f * width_ + u]; }
+  void normalise(std::int64_t u, Normaliser<Real> all) { top_[u] = all.top, sum_[u] = all.sum; }
+
+  // The probabilities of the tokens of n nodes.
+  EXPORTABLE_LOSSES_ONE_COPY void tokens(std::int64_t n) {
+    for (std::int64_t f = 0; f <= factors_.label(); ++f) exponentials(f, n);
     if (of_.hybrid >= 0) decide(n);
-    read_durations(rows, n);
   }
 
-  // Reads the durations of n rows.
-  void read_durations(const Score* rows, std::int64_t n) {
-    if (of_.durations == 0) return;
-    std::vector<Real> top(n, -std::numeric_limits<Real>::infinity()), sum(n, Real(0));
-    for (std::int64_t u = 0; u < n; ++u)
-      for (std::int64_t i = 0; i < of_.durations; ++i) x_[i * width_ + u] = widened(rows[u * classes_ + number_ + i]);
-    for (std::int64_t i = 0; i < of_.durations; ++i)
-      for (std::int64_t u = 0; u < n; ++u) top[u] = x_[i * width_ + u] > top[u] ? x_[i * width_ + u] : top[u];
-    const std::vector<Real> ones(n, Real(1));
-    for (std::int64_t i = 0; i < of_.durations; ++i) {
-      Real *m = &lasting_.m[i * width_], *e = &lasting_.e[i * width_];
-      exponentials(&x_[i * width_], top.data(), ones.data(), n, m, e);
+  // The probabilities of the durations.
+  EXPORTABLE_LOSSES_ONE_COPY void durations(std::int64_t n) {
+    const std::int64_t first = factors_.label() + 1;
+    std::fill_n(top_.begin(), n, -std::numeric_limits<Real>::infinity());
+    for (std::int64_t f = first; f < factors_.all(); ++f)
 #pragma GCC ivdep
-      for (std::int64_t u = 0; u < n; ++u) sum[u] += m[u] * scale(e[u]);
-    }
-    for (std::int64_t i = 0; i < of_.durations; ++i)
-      for (std::int64_t u = 0; u < n; ++u) lasting_.m[i * width_ + u] /= sum[u];
+      for (std::int64_t u = 0; u < n; ++u) top_[u] = std::max(top_[u], logit(f, u));
+    std::fill_n(sum_.begin(), n, Real(0));
+    for (std::int64_t f = first; f < factors_.all(); ++f)
+#pragma GCC ivdep
+      for (std::int64_t u = 0; u < n; ++u) sum_[u] += exp_negative(logit(f, u) - top_[u]);
+    for (std::int64_t f = first; f < factors_.all(); ++f) exponentials(f, n);
   }
 
-  // The arc k of node u.
-  Wide<Real> arc(std::int64_t k, std::int64_t u) const {
-    const Wide<Real> token = token_[token_of_[k] * width_ + u];
-    return of_.logit[k] < 0 ? token : times(token, lasting_[of_.logit[k] * width_ + u]);
+  // Puts the factors of frame t where the walk finds them.
+  EXPORTABLE_LOSSES_ONE_COPY void put(std::int64_t t, Lattice<Real>& lattice) {
+    const double early = of_.delay_penalty * (double(lattice.frames - 1) / 2 - double(t));
+    const Wide<Real> on_blank = exp_wide(Real(-of_.sigma)), on_label = exp_wide(Real(early - of_.sigma));
+    for (std::int64_t f = 0; f < factors_.label(); ++f) times_all(f, on_blank, lattice.width());
+    times_all(factors_.label(), on_label, lattice.labels);
+    if (of_.constrained)
+      for (std::int64_t u = 0; u < lattice.labels; ++u)
+        p_[factors_.label()].set(u, times(p_[factors_.label()][u], p_[0][u + 1]));
+    for (std::int64_t f = 0; f < factors_.all(); ++f)
+      for (std::int64_t u = 0; u < lattice.width() - (f == factors_.label()); ++u) lattice.set(t, u, f, p_[f][u]);
   }
-  // The blank that every shape has, the first.
-  Wide<Real> blank(std::int64_t u) const { return token_[u]; }
 
-  // The gradient of the row of node u, of which the durations have been read, where taken(k) is the weighted occupation
-  // of arc k, and `extra` that of the blank by other nodes' arcs. FastEmit (Yu et al. 2021) gives labels more of it, and
-  // their durations none.
-  template <class Taken>
-  void gradient(const Score* row, Normaliser<Real> all, std::int64_t label, std::int64_t u, const Taken& taken,
-                Real extra, Real* to) const {
-    Real on_blanks = extra, on_label = 0, on_durations = 0;
-    for (std::int64_t k = 0; k < of_.shape.kinds; ++k) {
-      (of_.token[k] < 0 ? on_label : on_blanks) += taken(k);
-      if (of_.logit[k] >= 0) on_durations += taken(k);
-    }
-    on_label *= Real(1 + of_.fastemit_lambda);
-    row_slopes(row, number_, all.top, (of_.hybrid < 0 ? on_blanks + on_label : on_label) / all.sum, to);
-    if (of_.hybrid >= 0) {  // of a sigmoid
-      const Real blank = widened(row[of_.hybrid]), top = std::max(blank, Real(0));
-      const Real kept = exp_negative(blank - top), left = exp_negative(-top);
-      to[of_.hybrid] = (on_blanks + on_label) * (kept / (kept + left));
-    }
-    for (std::int64_t i = 0; i < of_.durations; ++i)
-      to[number_ + i] = on_durations * share(lasting_[i * width_ + u], {Real(1), Real(0)});
-    for (std::int64_t k = 0; k < of_.shape.kinds; ++k) {
-      if (of_.token[k] >= 0) to[of_.token[k]] -= taken(k);
-      if (of_.logit[k] >= 0) to[number_ + of_.logit[k]] -= taken(k);
-    }
-    to[of_.token[0]] -= extra;
-    if (label >= 0) to[label] -= on_label;
+  // How much of the row's softmax of tokens the node (t, u) takes. FastEmit (Yu et al. 2021) has more of labels.
+  Real tokens_taken(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u) const {
+    return of_.hybrid < 0 ? blanks_taken(lattice, t, u) + label_taken(lattice, t, u) : label_taken(lattice, t, u);
+  }
+
+  // The rest of the gradient of a row of logits, times `weight`, where `slopes` has that of its tokens' normaliser, and
+  // the node's durations are known.
+  EXPORTABLE_LOSSES_ONE_COPY void add_gradient(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u, const std::int64_t* targets,
+                    std::int64_t classes, Real weight, Real* slopes) {
+    if (of_.hybrid >= 0) slopes[of_.hybrid] = weight * (blanks_taken(lattice, t, u) + label_taken(lattice, t, u)) * stays(u);
+    for (std::int64_t f = 0; f < factors_.label(); ++f)
+      slopes[factors_.tokens[f]] -= weight * lattice.occupation(t, u, f);
+    slopes[factors_.tokens[0]] -= weight * taken_before(lattice, t, u);
+    if (u < lattice.labels) slopes[targets[u]] -= weight * label_taken(lattice, t, u);
+    Real lasting = 0;
+    for (std::int64_t f = factors_.label() + 1; f < factors_.all(); ++f) lasting += lattice.occupation(t, u, f);
+    Real* to = slopes + classes - factors_.durations;
+    for (std::int64_t f = factors_.label() + 1; f < factors_.all(); ++f)
+      *to++ = weight * (lasting * share(p_[f][u], {Real(1), Real(0)}) - lattice.occupation(t, u, f));
   }
 
  private:
-  // Whether a node emits is its blank's own decision, a sigmoid's.
-  void decide(std::int64_t n) {
-    const auto last = static_cast<std::int64_t>(tokens_.size()) - 1;
+  void exponentials(std::int64_t f, std::int64_t n) {
+    const Real* x = &logit(f, 0);
+    const WideRow<Real> to = p_[f];
 #pragma GCC ivdep
     for (std::int64_t u = 0; u < n; ++u) {
-      const Real blank = x_[u], top = blank > 0 ? blank : Real(0);
-      const Wide<Real> stay = exp_wide(blank - top), emit = exp_wide(-top);
-      const Real sum = stay.mantissa * scale(stay.exponent) + emit.mantissa * scale(emit.exponent);
-      token_.set(u, {stay.mantissa / sum, stay.exponent});
-      token_.set(last * width_ + u, times(token_[last * width_ + u], {emit.mantissa / sum, emit.exponent}));
+      const Wide<Real> p = exp_wide(x[u] - top_[u]);
+      to.m[u] = p.mantissa / sum_[u], to.e[u] = p.exponent;
     }
   }
 
+  // Whether a node emits is its blank's own decision, a sigmoid's.
+  void decide(std::int64_t n) {
+    const WideRow<Real> blank = p_[0], label = p_[factors_.label()];
+#pragma GCC ivdep
+    for (std::int64_t u = 0; u < n; ++u) {
+      const Real x = logits_[u], top = x > 0 ? x : Real(0);
+      const Wide<Real> stay = exp_wide(x - top), emit = exp_wide(-top);
+      const Real sum = stay.mantissa * scale(stay.exponent) + emit.mantissa * scale(emit.exponent);
+      blank.set(u, {stay.mantissa / sum, stay.exponent});
+      label.set(u, times(label[u], {emit.mantissa / sum, emit.exponent}));
+    }
+  }
+  Real stays(std::int64_t u) const {
+    const Real x = logits_[u], top = std::max(x, Real(0)), stay = exp_negative(x - top);
+    return stay / (stay + exp_negative(-top));
+  }
+
+  void times_all(std::int64_t f, Wide<Real> by, std::int64_t n) {
+    const WideRow<Real> row = p_[f];
+#pragma GCC ivdep
+    for (std::int64_t u = 0; u < n; ++u) row.set(u, times(row[u], by));
+  }
+
+  // Occupations of the node's blanks, that of the label before it taking one if arcs are constrained, and of its label.
+  Real blanks_taken(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u) const {
+    Real taken = taken_before(lattice, t, u);
+    for (std::int64_t f = 0; f < factors_.label(); ++f) taken += lattice.occupation(t, u, f);
+    return taken;
+  }
+  Real taken_before(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u) const {
+    return of_.constrained && u > 0 ? lattice.occupation(t, u - 1, factors_.label()) : Real(0);
+  }
+  Real label_taken(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u) const {
+    return Real(1 + of_.fastemit_lambda) * lattice.occupation(t, u, factors_.label());
+  }
+
   const Emissions& of_;
-  std::int64_t number_, classes_, width_;
-  std::vector<std::int64_t> tokens_, token_of_;  // the tokens, and which of them each arc has
-  std::vector<Real> x_, top_, sum_;
-  Wides<Real> token_, lasting_;
+  const Factors& factors_;
+  std::int64_t width_;
+  std::vector<Real> logits_, top_, sum_;
+  WideRows<Real> p_;
 };
 
 }  // namespace ISA

@@ -320,6 +320,29 @@ inline void row_slopes(const float16* x, std::int64_t n, float top, float scale,
 }
 #endif
 
+// The largest of some logits, and the sum of their exponentials without it.
+template <class Real>
+struct Normaliser {
+  Real top, sum;
+};
+
+template <class Score>
+EXPORTABLE_LOSSES_ONE_COPY Normaliser<Computed<Score>> normaliser(const Score* row, std::int64_t n) {
+  const Computed<Score> top = row_max(row, n);
+  return {top, row_sum_exp(row, n, top)};
+}
+
+// Of all but class c.
+template <class Score>
+Normaliser<Computed<Score>> normaliser_without(const Score* row, std::int64_t n, std::int64_t c) {
+  if (c == 0) return normaliser(row + 1, n - 1);
+  const auto before = normaliser(row, c);
+  if (c == n - 1) return before;
+  const auto behind = normaliser(row + c + 1, n - c - 1);
+  const Computed<Score> top = std::max(before.top, behind.top);
+  return {top, before.sum * exp_negative(before.top - top) + behind.sum * exp_negative(behind.top - top)};
+}
+
 // What a recursion asks of rows whose type it does not know, so that there is one copy of it for all types.
 template <class Real>
 struct Access {
@@ -328,8 +351,10 @@ struct Access {
   // The scores of some classes; those of `next` are asked for.
   void (*pick)(const void* row, const void* next, const std::int64_t* classes, std::int64_t n, Real* to);
   void (*fill)(void* row, std::int64_t n, Real value);
-  void (*slopes)(const void* row, std::int64_t n, Real scale, Real* to);  // scale * exp(x)
-  void (*narrow)(const Real* from, std::int64_t n, void* row);            // null where scores are Real
+  Normaliser<Real> (*normaliser)(const void* row, std::int64_t n, std::int64_t without);  // -1: of all
+  void (*prefetch)(const void* row, std::int64_t n);
+  void (*slopes)(const void* row, std::int64_t n, Real top, Real scale, Real* to);  // scale * exp(x - top)
+  void (*narrow)(const Real* from, std::int64_t n, void* row);                      // null where scores are Real
 };
 
 template <class Score>
@@ -368,8 +393,13 @@ const Access<Computed<Score>>& access_to() {
       narrow_to(value, score);
       std::fill_n(static_cast<Score*>(row), n, score);
     };
-    to.slopes = [](const void* row, std::int64_t n, Real scale, Real* slopes) {
-      row_slopes(static_cast<const Score*>(row), n, Real(0), scale, slopes);
+    to.normaliser = [](const void* row, std::int64_t n, std::int64_t without) {
+      const auto* scores = static_cast<const Score*>(row);
+      return without < 0 ? ISA::normaliser(scores, n) : normaliser_without(scores, n, without);
+    };
+    to.prefetch = [](const void* row, std::int64_t n) { prefetch_row(static_cast<const Score*>(row), n); };
+    to.slopes = [](const void* row, std::int64_t n, Real top, Real scale, Real* slopes) {
+      row_slopes(static_cast<const Score*>(row), n, top, scale, slopes);
     };
     if constexpr (!std::is_same<Score, Real>::value)
       to.narrow = [](const Real* wide, std::int64_t n, void* row) { narrow(wide, n, static_cast<Score*>(row)); };

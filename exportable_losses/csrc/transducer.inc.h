@@ -17,96 +17,127 @@
 namespace exportable_losses {
 namespace ISA {
 
-// What the passes share of one item: its arcs, and what normalises the tokens of each row, by frame.
+// What the passes share of one item: its lattice, and what normalises the tokens of each row, by frame.
 template <class Real>
 struct Grid {
-  Arcs<Real> arcs;
+  Lattice<Real> lattice;
   std::vector<Normaliser<Real>> tokens;
+};
 
-  void shape(std::int64_t frames, std::int64_t labels, const ArcShape& of, bool with_grad) {
-    arcs.shape(frames, labels, of);
-    if (with_grad) tokens.resize(frames * (labels + 1));
+// Logits of any type, a row of classes for each node; strides are in bytes.
+template <class Real>
+struct Logits {
+  const Access<Real>& access;
+  Batch<char> batch;
+  const Emissions& of;
+  const Factors& factors;
+
+  template <class Score>
+  Logits(const Batch<Score>& x, const Emissions& of_, const Factors& factors_)
+      : access(access_to<Score>()),
+        batch{reinterpret_cast<const char*>(x.scores), x.batch, x.frames, x.classes, x.labels,
+              x.item_stride * std::int64_t(sizeof(Score)), x.frame_stride * std::int64_t(sizeof(Score)),
+              x.targets, x.target_stride, x.input_lengths, x.target_lengths, x.blank},
+        of(of_),
+        factors(factors_) {}
+  std::int64_t width() const { return batch.labels + 1; }
+  std::int64_t tokens() const { return batch.classes - of.durations; }
+  std::int64_t row_bytes() const { return batch.classes * access.bytes; }
+  const char* rows(std::int64_t item, std::int64_t t) const {
+    return batch.scores + item * batch.item_stride + t * batch.frame_stride;
+  }
+  const std::int64_t* targets(std::int64_t item) const { return batch.targets + item * batch.target_stride; }
+
+  // The logits of the factors of n nodes, whose labels are `targets`, one fewer.
+  void pick(const char* row, const std::int64_t* targets, std::int64_t n, Nodes<Real>& to) const {
+    std::vector<std::int64_t> classes = factors.tokens;
+    for (std::int64_t c = tokens(); c < batch.classes; ++c) classes.push_back(c);
+    std::vector<Real> picked(factors.all());
+    for (std::int64_t u = 0; u < n; ++u, row += row_bytes()) {
+      const bool has_label = u + 1 < n;
+      classes[factors.label()] = has_label ? targets[u] : 0;
+      access.pick(row, row, classes.data(), factors.all(), picked.data());
+      if (!has_label) picked[factors.label()] = -std::numeric_limits<Real>::infinity();
+      for (std::int64_t f = 0; f < factors.all(); ++f) to.logit(f, u) = picked[f];
+    }
   }
 };
 
-// The arcs of the nodes (t, 0..U) of one frame.
-template <class Score>
-void read_frame(const Batch<Score>& batch, const Emissions& of, std::int64_t item, std::int64_t t,
-                Frame<Score>& frame, Grid<Computed<Score>>& grid) {
-  using Real = Computed<Score>;
-  Arcs<Real>& arcs = grid.arcs;
-  const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
-  const std::int64_t* targets = batch.targets + item * batch.target_stride;
-  const double early = of.delay_penalty * (double(arcs.frames - 1) / 2 - double(t));
-  const Wide<Real> on_blank = exp_wide(Real(-of.sigma)), on_label = exp_wide(Real(early - of.sigma));
-  frame.read(row, targets, arcs.labels);
-  if (!grid.tokens.empty())
-    for (std::int64_t u = 0; u <= arcs.labels; ++u) grid.tokens[t * arcs.width() + u] = frame.tokens(u);
-  for (std::int64_t k = 0; k < arcs.kinds(); ++k) {
-    const std::int64_t d = of.shape.duration[k];
-    if (!arcs.leads(t, 0, k, d, of.shape.label_ends)) continue;
-    const Wide<Real> factor = arcs.is_label(k) ? on_label : on_blank;
-    for (std::int64_t u = 0; u < arcs.width() - arcs.is_label(k); ++u) {
-      const Wide<Real> arc = times(frame.arc(k, u), factor);
-      const bool takes_blank = of.constrained && arcs.is_label(k);
-      arcs.set(t, u, k, takes_blank ? times(arc, times(frame.blank(u + 1), on_blank)) : arc);
-    }
+// The factors of the nodes (t, 0..U) of one frame.
+template <class Real>
+void read_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, Nodes<Real>& nodes, Grid<Real>& grid) {
+  const std::int64_t width = grid.lattice.width();
+  const char* row = logits.rows(item, t);
+  for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes()) {
+    if (u + 1 < width) logits.access.prefetch(row + logits.row_bytes(), logits.batch.classes);
+    const Normaliser<Real> all = logits.access.normaliser(row, logits.tokens(), logits.of.hybrid);
+    nodes.normalise(u, all);
+    if (!grid.tokens.empty()) grid.tokens[t * width + u] = all;
+  }
+  logits.pick(logits.rows(item, t), logits.targets(item), width, nodes);
+  nodes.tokens(width);
+  nodes.durations(width);
+  nodes.put(t, grid.lattice);
+}
+
+// The gradient of the nodes (t, 0..U) of one frame.
+template <class Real>
+void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, const Grid<Real>& grid, Real weight,
+                    Nodes<Real>& nodes, char* grad) {
+  const Lattice<Real>& lattice = grid.lattice;
+  const Access<Real>& access = logits.access;
+  const std::int64_t width = lattice.width(), classes = logits.batch.classes, *targets = logits.targets(item);
+  std::vector<Real> wide(access.narrow ? classes : 0);
+  const char* row = logits.rows(item, t);
+  logits.pick(row, targets, width, nodes);
+  nodes.durations(width);
+  for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes(), grad += logits.row_bytes()) {
+    Real* slopes = access.narrow ? wide.data() : reinterpret_cast<Real*>(grad);
+    const Normaliser<Real> all = grid.tokens[t * width + u];
+    access.slopes(row, logits.tokens(), all.top, weight * nodes.tokens_taken(lattice, t, u) / all.sum, slopes);
+    nodes.add_gradient(lattice, t, u, targets, classes, weight, slopes);
+    if (access.narrow) access.narrow(slopes, classes, grad);
   }
 }
 
-// The gradient of the nodes (t, 0..U) of one frame, and zero for those the item does not have.
-template <class Score>
-void gradient_frame(const Batch<Score>& batch, const Emissions& of, std::int64_t item, std::int64_t t,
-                    const Grid<Computed<Score>>& grid, Computed<Score> weight, Frame<Score>& frame, Score* grad) {
-  using Real = Computed<Score>;
-  constexpr bool narrower = !std::is_same<Score, Real>::value;
-  std::vector<Real> wide_slopes(narrower ? batch.classes : 0);
-  const Arcs<Real>& arcs = grid.arcs;
-  const std::int64_t classes = batch.classes;
-  const std::int64_t* targets = batch.targets + item * batch.target_stride;
-  const Score* row = batch.scores + item * batch.item_stride + t * batch.frame_stride;
-  if (t < arcs.frames) frame.read_durations(row, arcs.width());
-  for (std::int64_t u = 0; u <= batch.labels; ++u, row += classes, grad += classes) {
-    if (t >= arcs.frames || u > arcs.labels) {
-      std::fill(grad, grad + classes, Score{});
-      continue;
-    }
-    Real before = 0;  // the labels' arcs that have taken this node's blank
-    if (of.constrained && u > 0)
-      for (std::int64_t k = arcs.blanks; k < arcs.kinds(); ++k) before += weight * arcs.occupation(t, u - 1, k);
-    Real* slopes = wide_slopes.data();
-    if constexpr (!narrower) slopes = grad;
-    const auto taken = [&](std::int64_t k) { return weight * arcs.occupation(t, u, k); };
-    frame.gradient(row, grid.tokens[t * arcs.width() + u], u < arcs.labels ? targets[u] : -1, u, taken, before, slopes);
-    if constexpr (narrower) narrow(slopes, classes, grad);
+template <class Real>
+void emissions(const Logits<Real>& logits, const Real* grad_costs, Real* costs, char* grad, const Parallel& parallel) {
+  const Batch<char>& batch = logits.batch;
+  std::vector<Grid<Real>> grids(batch.batch);
+  for (std::int64_t b = 0; b < batch.batch; ++b) {
+    Lattice<Real>& lattice = grids[b].lattice;
+    lattice.arcs = logits.factors.arcs;
+    lattice.shape(batch.input_lengths[b], batch.target_lengths[b], logits.factors.all(), logits.of.shape.label_ends);
+    if (grad != nullptr) grids[b].tokens.resize(lattice.frames * lattice.width());
   }
+  const std::int64_t chunk = 4, chunks = (batch.frames + chunk - 1) / chunk;
+  auto for_frames = [&](const auto& work) {  // over items and frames alike, so that one item is enough
+    parallel(batch.batch * chunks, [&](std::int64_t i) {
+      const std::int64_t b = i / chunks, first = i % chunks * chunk;
+      Nodes<Real> nodes(logits.of, logits.factors, logits.width());
+      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t) work(b, t, nodes);
+    });
+  };
+  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes) {
+    if (t < grids[b].lattice.frames) read_frame(logits, b, t, nodes, grids[b]);
+  });
+  parallel(batch.batch, [&](std::int64_t b) { costs[b] = Sweeps<Real>(grids[b].lattice)(grad != nullptr); });
+  if (grad == nullptr) return;
+  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes) {
+    const std::int64_t frame_bytes = logits.width() * logits.row_bytes();
+    const bool own = t < grids[b].lattice.frames;
+    const std::int64_t bytes = own ? grids[b].lattice.width() * logits.row_bytes() : 0;
+    char* to = grad + (b * batch.frames + t) * frame_bytes;
+    if (own) gradient_frame(logits, b, t, grids[b], grad_costs ? grad_costs[b] : Real(1), nodes, to);
+    std::fill(to + bytes, to + frame_bytes, 0);  // the nodes that the item does not have
+  });
 }
 
 template <class Score>
 void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Score>* grad_costs,
                Computed<Score>* costs, Score* grad, const Parallel& parallel) {
-  using Real = Computed<Score>;
-  std::vector<Grid<Real>> grids(batch.batch);
-  for (std::int64_t b = 0; b < batch.batch; ++b)
-    grids[b].shape(batch.input_lengths[b], batch.target_lengths[b], of.shape, grad != nullptr);
-  const std::int64_t chunk = 4, chunks = (batch.frames + chunk - 1) / chunk;
-  auto for_frames = [&](const auto& work) {  // over items and frames alike, so that one item is enough
-    parallel(batch.batch * chunks, [&](std::int64_t i) {
-      const std::int64_t b = i / chunks, first = i % chunks * chunk;
-      Frame<Score> frame(batch.classes, batch.labels + 1, of);
-      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t) work(b, t, frame);
-    });
-  };
-  for_frames([&](std::int64_t b, std::int64_t t, Frame<Score>& frame) {
-    if (t < grids[b].arcs.frames) read_frame(batch, of, b, t, frame, grids[b]);
-  });
-  parallel(batch.batch, [&](std::int64_t b) { costs[b] = walk(grids[b].arcs, grad != nullptr); });
-  if (grad == nullptr) return;
-  const std::int64_t frame_size = (batch.labels + 1) * batch.classes;
-  for_frames([&](std::int64_t b, std::int64_t t, Frame<Score>& frame) {
-    const Real weight = grad_costs ? grad_costs[b] : Real(1);
-    gradient_frame(batch, of, b, t, grids[b], weight, frame, grad + (b * batch.frames + t) * frame_size);
-  });
+  const Factors factors(of);
+  ISA::emissions(Logits<Computed<Score>>(batch, of, factors), grad_costs, costs, reinterpret_cast<char*>(grad), parallel);
 }
 
 template <class Score>

@@ -14,6 +14,8 @@ from torch._higher_order_ops.scan import scan_op
 
 from . import arcs as lattice
 from . import ctc, edits, transducer
+from .emissions import emitted_arcs
+from .joint import joint_normaliser_everywhere
 from .scores import widened
 
 Steps = tuple[list[Tensor], list[Tensor]]
@@ -25,6 +27,8 @@ def table() -> dict[Any, Callable[..., Any]]:
     return {
         ours.arcs_loss.default: arcs_costs,
         ours.arcs_loss_grad.default: arcs_costs_and_grad,
+        ours.emissions_loss.default: emissions_costs,
+        ours.joint_normaliser.default: joint_normaliser_everywhere,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),
@@ -81,6 +85,21 @@ def arcs_costs(
     return lattice.costs_of(alphas, scales, input_lengths, target_lengths)
 
 
+def emissions_costs(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    *emissions: Any,
+) -> Tensor:
+    """`arcs_costs` of the arcs that `emissions.emitted_arcs` makes of logits."""
+    arcs = emitted_arcs(logits, targets, input_lengths, target_lengths, *emissions)
+    return arcs_costs(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+
+
 def arcs_costs_and_grad(
     arcs: Tensor,
     input_lengths: Tensor,
@@ -107,7 +126,7 @@ def arcs_costs_and_grad(
     )
     behind = torch.full_like(lattice.start(arcs, max(steps)), transducer.log_zero())
     reversed_ = [each.transpose(0, 1).flip(0) for each in sequences]
-    _, (taken,) = _scan(step, [behind], reversed_, sizes=arcs.shape[:3])
+    _, (taken,) = _scan(step, [behind], reversed_, sizes=_arcs_sizes(arcs))
     taken = taken.flip(0).transpose(0, 1)
     return costs, lattice.gradient_of(taken, costs, arcs, input_lengths, target_lengths, grad_costs)
 
@@ -131,9 +150,14 @@ def _arcs_forward(
         return alpha, alpha[:, 0].clone(), scale
 
     first = lattice.start(arcs, max(steps))
-    _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=arcs.shape[:3])
+    _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=_arcs_sizes(arcs))
     alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
     return leaving, alphas, torch.nn.functional.pad(scales.t(), [1, 0])
+
+
+def _arcs_sizes(arcs: Tensor) -> Sequence[int]:
+    """B, T, U, U+1: a size plus one is not known from the other."""
+    return (*arcs.shape[:2], arcs.shape[2] - 1, arcs.shape[2])
 
 
 def ctc_costs(
