@@ -6,6 +6,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "lattice.h"
@@ -28,25 +30,27 @@ struct WideRow {
   void set(std::int64_t u, Wide<Real> x) const { m[u] = x.mantissa, e[u] = x.exponent; }
 };
 
-// Rows of numbers for the nodes u = 0..width-1, in whole vectors. What is not set is zero: at least one behind each
-// row, and so before it.
+// Rows of numbers for the nodes u = 0..width-1, in whole vectors, in a piece of memory. What is not set is zero: at
+// least one behind each row, and so before it.
 template <class Real>
 class WideRows {
  public:
+  static std::int64_t pitch_of(std::int64_t width) { return (width / lanes<Real> + 1) * lanes<Real>; }
+  static std::int64_t size(std::int64_t rows, std::int64_t width) {
+    return 2 * ((rows + 1) * pitch_of(width) + lanes<Real>);
+  }
   WideRows() = default;
-  WideRows(std::int64_t rows, std::int64_t width)
-      : pitch_((width / lanes<Real> + 1) * lanes<Real>),
-        m_((rows + 1) * pitch_ + lanes<Real>, Real(0)),
-        e_(m_.size(), lowest<Real>()) {}
-  WideRow<Real> operator[](std::int64_t row) { return WideRow<Real>{m_.data(), e_.data()} + at(row, 0); }
-  Real mantissa(std::int64_t row, std::int64_t u) const { return m_[at(row, u)]; }
+  WideRows(Real* memory, std::int64_t rows, std::int64_t width)
+      : pitch_(pitch_of(width)), m_(memory + lanes<Real>), e_(memory + size(rows, width) / 2 + lanes<Real>) {
+    std::fill_n(memory, size(rows, width) / 2, Real(0));
+    std::fill_n(memory + size(rows, width) / 2, size(rows, width) / 2, lowest<Real>());
+  }
+  WideRow<Real> operator[](std::int64_t row) const { return {m_ + row * pitch_, e_ + row * pitch_}; }
   std::int64_t pitch() const { return pitch_; }
 
  private:
-  std::int64_t at(std::int64_t row, std::int64_t u) const { return row * pitch_ + lanes<Real> + u; }
-
   std::int64_t pitch_ = 0;
-  std::vector<Real> m_, e_;
+  Real *m_ = nullptr, *e_ = nullptr;
 };
 
 // An arc that each node has: one of the node's factors, or the product of two.
@@ -56,26 +60,30 @@ struct Arc {
   std::int64_t first, second = -1;
 };
 
+// Alpha or beta of the last few diagonals, or of all.
+template <class Real>
+struct Diagonals {
+  std::int64_t kept;
+  WideRows<Real> rows;
+
+  WideRow<Real> operator[](std::int64_t n) const { return rows[n % kept]; }
+};
+
 // The lattice of an item. The factors of its arcs are probabilities: of a token and, where there is a choice, of how
 // long it lasts. The walk replaces each by its occupation: how probable it is that a path takes an arc of it.
 template <class Real>
 struct Lattice {
   std::int64_t frames, labels, factors;
   bool label_ends;
-  std::vector<Arc> arcs;
+  const std::vector<Arc>* arcs;
   WideRows<Real> rows;
+  Diagonals<Real> alpha, beta;
 
-  void shape(std::int64_t frames_, std::int64_t labels_, std::int64_t factors_, bool label_ends_) {
-    frames = frames_, labels = labels_, factors = factors_, label_ends = label_ends_;
-    rows = WideRows<Real>(diagonals() * factors, width());
-  }
   std::int64_t width() const { return labels + 1; }
   std::int64_t diagonals() const { return frames + labels; }
-  WideRow<Real> row(std::int64_t n, std::int64_t factor) { return rows[n * factors + factor]; }
+  WideRow<Real> row(std::int64_t n, std::int64_t factor) const { return rows[n * factors + factor]; }
   void set(std::int64_t t, std::int64_t u, std::int64_t factor, Wide<Real> x) { row(t + u, factor).set(u, x); }
-  Real occupation(std::int64_t t, std::int64_t u, std::int64_t factor) const {
-    return rows.mantissa((t + u) * factors + factor, u);
-  }
+  Real occupation(std::int64_t t, std::int64_t u, std::int64_t factor) const { return row(t + u, factor).m[u]; }
   // Whether an arc leads from diagonal n to another; of the last one, the end of all paths is what counts.
   bool leads(const Arc& arc, std::int64_t n) const {
     const std::int64_t to = n + arc.step, last = diagonals();
@@ -83,41 +91,72 @@ struct Lattice {
   }
 };
 
-// Alpha or beta of the last few diagonals, or of all.
+// The lattices of a batch in one piece of memory: allocators keep a piece for the next call, and return many.
 template <class Real>
-class Diagonals {
+class Lattices {
  public:
-  Diagonals(std::int64_t kept, std::int64_t width) : kept_(kept), rows_(kept, width) {}
-  WideRow<Real> operator[](std::int64_t n) { return rows_[n % kept_]; }
+  Lattices(std::vector<Arc> arcs, std::int64_t factors, bool label_ends, std::int64_t batch,
+           const std::int64_t* input_lengths, const std::int64_t* target_lengths, bool with_grad)
+      : arcs_(std::move(arcs)), with_grad_(with_grad), starts_(batch + 1) {
+    for (const Arc& arc : arcs_) reach_ = std::max(reach_, arc.step);
+    for (std::int64_t b = 0; b < batch; ++b) {
+      items_.push_back({input_lengths[b], target_lengths[b], factors, label_ends, &arcs_, {}, {}, {}});
+      const Lattice<Real>& item = items_.back();
+      starts_[b + 1] = starts_[b];
+      for (const std::int64_t rows : {item.diagonals() * factors, kept_alpha(item), kept_beta(item)})
+        starts_[b + 1] += WideRows<Real>::size(rows, item.width());
+    }
+    memory_.reset(new Real[starts_[batch]]);
+  }
+  Lattice<Real>& operator[](std::int64_t b) { return items_[b]; }
+
+  // Clears the lattice of an item.
+  Lattice<Real>& begin(std::int64_t b) {
+    Lattice<Real>& item = items_[b];
+    Real* memory = memory_.get() + starts_[b];
+    const auto take = [&](std::int64_t rows) {
+      const WideRows<Real> taken(memory, rows, item.width());
+      memory += WideRows<Real>::size(rows, item.width());
+      return taken;
+    };
+    item.rows = take(item.diagonals() * item.factors);
+    item.alpha = {kept_alpha(item), take(kept_alpha(item))};
+    item.beta = {kept_beta(item), take(kept_beta(item))};
+    return item;
+  }
 
  private:
-  std::int64_t kept_;
-  WideRows<Real> rows_;
+  std::int64_t kept_alpha(const Lattice<Real>& item) const { return with_grad_ ? item.diagonals() + 1 : kept_beta(item); }
+  std::int64_t kept_beta(const Lattice<Real>& item) const { return std::min(reach_, item.diagonals()) + 1; }
+
+  std::vector<Arc> arcs_;
+  bool with_grad_;
+  std::int64_t reach_ = 1;
+  std::vector<std::int64_t> starts_;
+  std::vector<Lattice<Real>> items_;
+  std::unique_ptr<Real[]> memory_;
 };
 
 template <class Real>
 class Sweeps {
  public:
-  explicit Sweeps(Lattice<Real>& lattice)
-      : lattice_(lattice), ones_(1, lattice.width()), taken_(lattice.factors * lanes<Real>) {
-    for (std::int64_t u = 0; u < ones_.pitch(); ++u) ones_[0].set(u, {Real(1), Real(0)});
-  }
+  explicit Sweeps(const Lattice<Real>& lattice)
+      : lattice_(lattice),
+        pitch_(lattice.rows.pitch()),
+        ones_(pitch_ + 1, Real(1)),
+        zeros_(pitch_ + 1, Real(0)),
+        taken_(lattice.factors * lanes<Real>) {}
 
   // The cost; with_grad, the factors become their occupations.
   Real operator()(bool with_grad) {
-    const std::int64_t last = lattice_.diagonals(), width = lattice_.width();
-    std::int64_t reach = 1;
-    for (const Arc& arc : lattice_.arcs) reach = std::max(reach, arc.step);
-    reach = std::min(reach, last) + 1;
-    Diagonals<Real> alpha(with_grad ? last + 1 : reach, width);
-    alpha[0].set(0, {Real(1), Real(0)});
-    for (std::int64_t n = 1; n <= last; ++n) forward(n, alpha);
-    const Wide<Real> total = alpha[last][lattice_.labels];
+    const std::int64_t last = lattice_.diagonals();
+    lattice_.alpha[0].set(0, {Real(1), Real(0)});
+    for (std::int64_t n = 1; n <= last; ++n) forward(n);
+    const Wide<Real> total = lattice_.alpha[last][lattice_.labels];
     const Real cost = minus_log(total);
     if (!with_grad) return cost;
-    Diagonals<Real> beta(reach, width);
-    if (!std::isinf(cost)) beta[last].set(lattice_.labels, inverse(total));  // else no arc is taken
-    for (std::int64_t n = last - 1; n >= 0; --n) backward(n, alpha[n], beta);
+    if (!std::isinf(cost)) lattice_.beta[last].set(lattice_.labels, inverse(total));  // else no arc is taken
+    for (std::int64_t n = last - 1; n >= 0; --n) backward(n);
     return cost;
   }
 
@@ -129,24 +168,27 @@ class Sweeps {
   };
 
   // alpha(t, u) = sum over d of alpha(t-d, u) blank(t-d, u, d) + alpha(t-d, u-1) label(t-d, u-1, d), of diagonal n.
-  void forward(std::int64_t n, Diagonals<Real>& alpha) {
+  void forward(std::int64_t n) {
+    const Diagonals<Real>& alpha = lattice_.alpha;
     through_.clear();
-    for (const Arc& arc : lattice_.arcs)
+    for (const Arc& arc : *lattice_.arcs)
       if (const std::int64_t from = n - arc.step; lattice_.leads(arc, from))
         through_.push_back({alpha[from] - arc.label, factor(from, arc.first) - arc.label,
                             factor(from, arc.second) - arc.label, &arc});
     const WideRow<Real> to = alpha[n];
-    for (std::int64_t u = 0; u < ones_.pitch(); u += lanes<Real>) sum_up(u, to + u, [](const Arc&, const Real*) {});
+    for (std::int64_t u = 0; u < pitch_; u += lanes<Real>) sum_up(u, to + u, [](const Arc&, const Real*) {});
   }
 
   // beta(t, u) = sum over d of blank(t, u, d) beta(t+d, u) + label(t, u, d) beta(t+d, u+1), of diagonal n.
-  void backward(std::int64_t n, WideRow<Real> alpha, Diagonals<Real>& beta) {
+  void backward(std::int64_t n) {
+    const WideRow<Real> alpha = lattice_.alpha[n];
+    const Diagonals<Real>& beta = lattice_.beta;
     through_.clear();
-    for (const Arc& arc : lattice_.arcs)
+    for (const Arc& arc : *lattice_.arcs)
       if (lattice_.leads(arc, n))
         through_.push_back({beta[n + arc.step] + arc.label, factor(n, arc.first), factor(n, arc.second), &arc});
     const WideRow<Real> to = beta[n];
-    for (std::int64_t u = 0; u < ones_.pitch(); u += lanes<Real>) {
+    for (std::int64_t u = 0; u < pitch_; u += lanes<Real>) {
       std::fill(taken_.begin(), taken_.end(), Real(0));
       const auto top = sum_up(u, to + u, [&](const Arc& arc, const Real* term) {
         for (const std::int64_t f : {arc.first, arc.second})
@@ -160,7 +202,10 @@ class Sweeps {
     }
   }
 
-  WideRow<Real> factor(std::int64_t n, std::int64_t f) { return f < 0 ? ones_[0] : lattice_.row(n, f); }
+  // A factor of diagonal n, or ones.
+  WideRow<Real> factor(std::int64_t n, std::int64_t f) {
+    return f < 0 ? WideRow<Real>{ones_.data() + 1, zeros_.data() + 1} : lattice_.row(n, f);
+  }
 
   struct Lanes {
     Real x[lanes<Real>];
@@ -198,10 +243,10 @@ class Sweeps {
     return top;
   }
 
-  Lattice<Real>& lattice_;
-  WideRows<Real> ones_;
+  const Lattice<Real>& lattice_;
+  std::int64_t pitch_;
   std::vector<Through> through_;
-  std::vector<Real> taken_;
+  std::vector<Real> ones_, zeros_, taken_;
 };
 
 // The arcs of the nodes (t, 0..U) of one frame, a factor each; those that lead nowhere stay impossible.
@@ -221,13 +266,15 @@ void read_frame(const ArcsBatch<Real>& batch, std::int64_t item, std::int64_t t,
 template <class Real>
 void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
   const std::int64_t kinds = batch.shape.kinds, frame = (batch.labels + 1) * kinds;
+  std::vector<Arc> all;
+  for (std::int64_t k = 0; k < kinds; ++k) {
+    const bool label = k >= batch.shape.blanks;
+    all.push_back({batch.shape.duration[k] + label, label, k});
+  }
+  Lattices<Real> lattices(all, kinds, batch.shape.label_ends, batch.batch, batch.input_lengths, batch.target_lengths,
+                          grad != nullptr);
   parallel(batch.batch, [&](std::int64_t b) {
-    Lattice<Real> item;
-    for (std::int64_t k = 0; k < kinds; ++k) {
-      const bool label = k >= batch.shape.blanks;
-      item.arcs.push_back({batch.shape.duration[k] + label, label, k});
-    }
-    item.shape(batch.input_lengths[b], batch.target_lengths[b], kinds, batch.shape.label_ends);
+    Lattice<Real>& item = lattices.begin(b);
     for (std::int64_t t = 0; t < item.frames; ++t) read_frame(batch, b, t, item);
     costs[b] = Sweeps<Real>(item)(grad != nullptr);
     if (grad == nullptr) return;

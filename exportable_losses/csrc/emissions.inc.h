@@ -46,8 +46,14 @@ template <class Real>
 class Nodes {
  public:
   Nodes(const Emissions& of, const Factors& factors, std::int64_t width)
-      : of_(of), factors_(factors), width_(width), logits_(width * factors.all()), top_(width), sum_(width),
-        p_(factors.all(), width) {}
+      : of_(of),
+        factors_(factors),
+        width_(width),
+        logits_(width * factors.all()),
+        top_(width),
+        sum_(width),
+        memory_(WideRows<Real>::size(factors.all(), width)),
+        p_(memory_.data(), factors.all(), width) {}
 
   Real& logit(std::int64_t f, std::int64_t u) { return logits_[f * width_ + u]; }
   void normalise(std::int64_t u, Normaliser<Real> all) { top_[u] = all.top, sum_[u] = all.sum; }
@@ -156,7 +162,7 @@ class Nodes {
   const Emissions& of_;
   const Factors& factors_;
   std::int64_t width_;
-  std::vector<Real> logits_, top_, sum_;
+  std::vector<Real> logits_, top_, sum_, memory_;
   WideRows<Real> p_;
 };
 

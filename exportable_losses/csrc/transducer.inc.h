@@ -17,13 +17,6 @@
 namespace exportable_losses {
 namespace ISA {
 
-// What the passes share of one item: its lattice, and what normalises the tokens of each row, by frame.
-template <class Real>
-struct Grid {
-  Lattice<Real> lattice;
-  std::vector<Normaliser<Real>> tokens;
-};
-
 // Logits of any type, a row of classes for each node; strides are in bytes.
 template <class Real>
 struct Logits {
@@ -63,28 +56,27 @@ struct Logits {
   }
 };
 
-// The factors of the nodes (t, 0..U) of one frame.
+// The factors of the nodes (t, 0..U) of one frame, and what normalises the tokens of each.
 template <class Real>
-void read_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, Nodes<Real>& nodes, Grid<Real>& grid) {
-  const std::int64_t width = grid.lattice.width();
+void read_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, Nodes<Real>& nodes, Lattice<Real>& lattice, Normaliser<Real>* tokens) {
+  const std::int64_t width = lattice.width();
   const char* row = logits.rows(item, t);
   for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes()) {
     if (u + 1 < width) logits.access.prefetch(row + logits.row_bytes(), logits.batch.classes);
     const Normaliser<Real> all = logits.access.normaliser(row, logits.tokens(), logits.of.hybrid);
     nodes.normalise(u, all);
-    if (!grid.tokens.empty()) grid.tokens[t * width + u] = all;
+    if (tokens != nullptr) tokens[u] = all;
   }
   logits.pick(logits.rows(item, t), logits.targets(item), width, nodes);
   nodes.tokens(width);
   nodes.durations(width);
-  nodes.put(t, grid.lattice);
+  nodes.put(t, lattice);
 }
 
 // The gradient of the nodes (t, 0..U) of one frame.
 template <class Real>
-void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, const Grid<Real>& grid, Real weight,
-                    Nodes<Real>& nodes, char* grad) {
-  const Lattice<Real>& lattice = grid.lattice;
+void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, const Lattice<Real>& lattice,
+                    const Normaliser<Real>* tokens, Real weight, Nodes<Real>& nodes, char* grad) {
   const Access<Real>& access = logits.access;
   const std::int64_t width = lattice.width(), classes = logits.batch.classes, *targets = logits.targets(item);
   std::vector<Real> wide(access.narrow ? classes : 0);
@@ -93,8 +85,8 @@ void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t 
   nodes.durations(width);
   for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes(), grad += logits.row_bytes()) {
     Real* slopes = access.narrow ? wide.data() : reinterpret_cast<Real*>(grad);
-    const Normaliser<Real> all = grid.tokens[t * width + u];
-    access.slopes(row, logits.tokens(), all.top, weight * nodes.tokens_taken(lattice, t, u) / all.sum, slopes);
+    const Real taken = weight * nodes.tokens_taken(lattice, t, u);
+    access.slopes(row, logits.tokens(), tokens[u].top, taken / tokens[u].sum, slopes);
     nodes.add_gradient(lattice, t, u, targets, classes, weight, slopes);
     if (access.narrow) access.narrow(slopes, classes, grad);
   }
@@ -103,33 +95,30 @@ void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t 
 template <class Real>
 void emissions(const Logits<Real>& logits, const Real* grad_costs, Real* costs, char* grad, const Parallel& parallel) {
   const Batch<char>& batch = logits.batch;
-  std::vector<Grid<Real>> grids(batch.batch);
-  for (std::int64_t b = 0; b < batch.batch; ++b) {
-    Lattice<Real>& lattice = grids[b].lattice;
-    lattice.arcs = logits.factors.arcs;
-    lattice.shape(batch.input_lengths[b], batch.target_lengths[b], logits.factors.all(), logits.of.shape.label_ends);
-    if (grad != nullptr) grids[b].tokens.resize(lattice.frames * lattice.width());
-  }
-  const std::int64_t chunk = 4, chunks = (batch.frames + chunk - 1) / chunk;
+  const Factors& factors = logits.factors;
+  Lattices<Real> lattices(factors.arcs, factors.all(), logits.of.shape.label_ends, batch.batch, batch.input_lengths,
+                          batch.target_lengths, grad != nullptr);
+  const std::int64_t width = logits.width(), chunk = 4, chunks = (batch.frames + chunk - 1) / chunk;
+  std::vector<Normaliser<Real>> tokens(grad != nullptr ? batch.batch * batch.frames * width : 0);
   auto for_frames = [&](const auto& work) {  // over items and frames alike, so that one item is enough
     parallel(batch.batch * chunks, [&](std::int64_t i) {
       const std::int64_t b = i / chunks, first = i % chunks * chunk;
-      Nodes<Real> nodes(logits.of, logits.factors, logits.width());
-      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t) work(b, t, nodes);
+      Nodes<Real> nodes(logits.of, factors, width);
+      for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t)
+        work(b, t, nodes, tokens.empty() ? nullptr : &tokens[(b * batch.frames + t) * width]);
     });
   };
-  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes) {
-    if (t < grids[b].lattice.frames) read_frame(logits, b, t, nodes, grids[b]);
+  parallel(batch.batch, [&](std::int64_t b) { lattices.begin(b); });
+  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes, Normaliser<Real>* of_rows) {
+    if (t < lattices[b].frames) read_frame(logits, b, t, nodes, lattices[b], of_rows);
   });
-  parallel(batch.batch, [&](std::int64_t b) { costs[b] = Sweeps<Real>(grids[b].lattice)(grad != nullptr); });
+  parallel(batch.batch, [&](std::int64_t b) { costs[b] = Sweeps<Real>(lattices[b])(grad != nullptr); });
   if (grad == nullptr) return;
-  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes) {
-    const std::int64_t frame_bytes = logits.width() * logits.row_bytes();
-    const bool own = t < grids[b].lattice.frames;
-    const std::int64_t bytes = own ? grids[b].lattice.width() * logits.row_bytes() : 0;
-    char* to = grad + (b * batch.frames + t) * frame_bytes;
-    if (own) gradient_frame(logits, b, t, grids[b], grad_costs ? grad_costs[b] : Real(1), nodes, to);
-    std::fill(to + bytes, to + frame_bytes, 0);  // the nodes that the item does not have
+  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes, const Normaliser<Real>* of_rows) {
+    const bool own = t < lattices[b].frames;
+    char *to = grad + (b * batch.frames + t) * width * logits.row_bytes(), *end = to + width * logits.row_bytes();
+    if (own) gradient_frame(logits, b, t, lattices[b], of_rows, grad_costs ? grad_costs[b] : Real(1), nodes, to);
+    std::fill(own ? to + lattices[b].width() * logits.row_bytes() : to, end, 0);  // of nodes that it does not have
   });
 }
 
