@@ -30,8 +30,8 @@ struct WideRow {
   void set(std::int64_t u, Wide<Real> x) const { m[u] = x.mantissa, e[u] = x.exponent; }
 };
 
-// Rows of numbers for the nodes u = 0..width-1, in whole vectors, in a piece of memory. What is not set is zero: at
-// least one behind each row, and so before it.
+// Rows of numbers for the nodes u = 0..width-1, in whole vectors, in a piece of memory. Behind each row, and so before
+// the next, at least one is zero.
 template <class Real>
 class WideRows {
  public:
@@ -42,8 +42,13 @@ class WideRows {
   WideRows() = default;
   WideRows(Real* memory, std::int64_t rows, std::int64_t width)
       : pitch_(pitch_of(width)), m_(memory + lanes<Real>), e_(memory + size(rows, width) / 2 + lanes<Real>) {
-    std::fill_n(memory, size(rows, width) / 2, Real(0));
-    std::fill_n(memory + size(rows, width) / 2, size(rows, width) / 2, lowest<Real>());
+    clear(0, -lanes<Real>, 0);
+    clear(rows, 0, pitch_);
+  }
+  // Makes the nodes [first, last) of a row impossible.
+  EXPORTABLE_LOSSES_ONE_COPY void clear(std::int64_t row, std::int64_t first, std::int64_t last) const {
+    const WideRow<Real> to = (*this)[row];
+    for (std::int64_t u = first; u < last; ++u) to.set(u, {Real(0), lowest<Real>()});
   }
   WideRow<Real> operator[](std::int64_t row) const { return {m_ + row * pitch_, e_ + row * pitch_}; }
   std::int64_t pitch() const { return pitch_; }
@@ -82,7 +87,6 @@ struct Lattice {
   std::int64_t width() const { return labels + 1; }
   std::int64_t diagonals() const { return frames + labels; }
   WideRow<Real> row(std::int64_t n, std::int64_t factor) const { return rows[n * factors + factor]; }
-  void set(std::int64_t t, std::int64_t u, std::int64_t factor, Wide<Real> x) { row(t + u, factor).set(u, x); }
   Real occupation(std::int64_t t, std::int64_t u, std::int64_t factor) const { return row(t + u, factor).m[u]; }
   // Whether an arc leads from diagonal n to another; of the last one, the end of all paths is what counts.
   bool leads(const Arc& arc, std::int64_t n) const {
@@ -110,8 +114,8 @@ class Lattices {
   }
   Lattice<Real>& operator[](std::int64_t b) { return items_[b]; }
 
-  // Clears the lattice of an item.
-  Lattice<Real>& begin(std::int64_t b) {
+  // Makes impossible what no frame of the item sets.
+  EXPORTABLE_LOSSES_ONE_COPY Lattice<Real>& begin(std::int64_t b) {
     Lattice<Real>& item = items_[b];
     Real* memory = memory_.get() + starts_[b];
     const auto take = [&](std::int64_t rows) {
@@ -120,8 +124,15 @@ class Lattices {
       return taken;
     };
     item.rows = take(item.diagonals() * item.factors);
+    for (std::int64_t n = 0; n < item.diagonals(); ++n)
+      for (std::int64_t row = n * item.factors; row < (n + 1) * item.factors; ++row) {
+        item.rows.clear(row, 0, n - item.frames + 1);
+        item.rows.clear(row, std::min(n, item.labels) + 1, item.rows.pitch());
+      }
     item.alpha = {kept_alpha(item), take(kept_alpha(item))};
     item.beta = {kept_beta(item), take(kept_beta(item))};
+    item.alpha.rows.clear(0, 0, item.rows.pitch());
+    item.beta.rows.clear(0, 0, item.beta.kept * item.rows.pitch());
     return item;
   }
 
@@ -140,7 +151,7 @@ class Lattices {
 template <class Real>
 class Sweeps {
  public:
-  explicit Sweeps(const Lattice<Real>& lattice)
+  EXPORTABLE_LOSSES_ONE_COPY explicit Sweeps(const Lattice<Real>& lattice)
       : lattice_(lattice),
         pitch_(lattice.rows.pitch()),
         ones_(pitch_ + 1, Real(1)),
@@ -148,7 +159,7 @@ class Sweeps {
         taken_(lattice.factors * lanes<Real>) {}
 
   // The cost; with_grad, the factors become their occupations.
-  Real operator()(bool with_grad) {
+  EXPORTABLE_LOSSES_ONE_COPY Real operator()(bool with_grad) {
     const std::int64_t last = lattice_.diagonals();
     lattice_.alpha[0].set(0, {Real(1), Real(0)});
     for (std::int64_t n = 1; n <= last; ++n) forward(n);
@@ -249,7 +260,7 @@ class Sweeps {
   std::vector<Real> ones_, zeros_, taken_;
 };
 
-// The arcs of the nodes (t, 0..U) of one frame, a factor each; those that lead nowhere stay impossible.
+// The arcs of the nodes (t, 0..U) of one frame, a factor each; those that lead nowhere are not read.
 template <class Real>
 void read_frame(const ArcsBatch<Real>& batch, std::int64_t item, std::int64_t t, Lattice<Real>& lattice) {
   const std::int64_t kinds = batch.shape.kinds;
@@ -259,7 +270,7 @@ void read_frame(const ArcsBatch<Real>& batch, std::int64_t item, std::int64_t t,
       const std::int64_t to = t + batch.shape.duration[k];
       const bool leads = k < batch.shape.blanks ? to <= lattice.frames
                                                 : u < lattice.labels && to < lattice.frames + batch.shape.label_ends;
-      if (leads) lattice.set(t, u, k, exp_wide(node[k]));
+      lattice.row(t + u, k).set(u, leads ? exp_wide(node[k]) : Wide<Real>{Real(0), lowest<Real>()});
     }
 }
 

@@ -197,7 +197,7 @@ class Sweep {
   template <bool normalise, bool meets>
   EXPORTABLE_LOSSES_ONE_COPY void sum(States<Real> from, States<Real> to, Wide<Real> y_blank, States<Real> other, Real* occupied) {
     const Row<Real> y = emitted();
-    const unsigned char* may_skip = may_skip_.data() + 1;
+    const auto* may_skip = may_skip_.data() + 1;
     const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
     for (std::int64_t n = 0; n < width; ++n) {
@@ -240,7 +240,7 @@ class Sweep {
   bool remember_;
   Tape<Real> now_, next_, remembered_;
   std::vector<Real> scores_, emitted_;
-  std::vector<unsigned char> may_skip_;
+  std::vector<typename Format<Real>::Bits> may_skip_;  // as wide as a number, so that a vector has as many
 };
 
 // The cost of an item, and with grad its gradient of frames [0, input_length).

@@ -71,11 +71,15 @@ class Nodes {
     for (std::int64_t f = first; f < factors_.all(); ++f)
 #pragma GCC ivdep
       for (std::int64_t u = 0; u < n; ++u) top_[u] = std::max(top_[u], logit(f, u));
+    std::fill_n(sum_.begin(), n, Real(1));
+    for (std::int64_t f = first; f < factors_.all(); ++f) exponentials(f, n);
     std::fill_n(sum_.begin(), n, Real(0));
     for (std::int64_t f = first; f < factors_.all(); ++f)
 #pragma GCC ivdep
-      for (std::int64_t u = 0; u < n; ++u) sum_[u] += exp_negative(logit(f, u) - top_[u]);
-    for (std::int64_t f = first; f < factors_.all(); ++f) exponentials(f, n);
+      for (std::int64_t u = 0; u < n; ++u) sum_[u] += p_[f].m[u] * scale(p_[f].e[u]);
+    for (std::int64_t f = first; f < factors_.all(); ++f)
+#pragma GCC ivdep
+      for (std::int64_t u = 0; u < n; ++u) p_[f].m[u] /= sum_[u];
   }
 
   // Puts the factors of frame t where the walk finds them.
@@ -83,12 +87,29 @@ class Nodes {
     const double early = of_.delay_penalty * (double(lattice.frames - 1) / 2 - double(t));
     const Wide<Real> on_blank = exp_wide(Real(-of_.sigma)), on_label = exp_wide(Real(early - of_.sigma));
     for (std::int64_t f = 0; f < factors_.label(); ++f) times_all(f, on_blank, lattice.width());
-    times_all(factors_.label(), on_label, lattice.labels);
+    times_all(factors_.label(), on_label, lattice.width());
     if (of_.constrained)
       for (std::int64_t u = 0; u < lattice.labels; ++u)
         p_[factors_.label()].set(u, times(p_[factors_.label()][u], p_[0][u + 1]));
-    for (std::int64_t f = 0; f < factors_.all(); ++f)
-      for (std::int64_t u = 0; u < lattice.width() - (f == factors_.label()); ++u) lattice.set(t, u, f, p_[f][u]);
+    const std::int64_t down = factors_.all() * lattice.rows.pitch() + 1;  // from (t, u) to (t, u + 1)
+    for (std::int64_t f = 0; f < factors_.all(); ++f) {
+      WideRow<Real> to = lattice.row(t, f);
+      for (std::int64_t u = 0; u < lattice.width(); ++u, to = to + down) to.set(0, p_[f][u]);
+    }
+  }
+
+  // What the gradient of a node needs again: what normalises its tokens, a hybrid's blank, and the durations.
+  static std::int64_t kept(const Emissions& of) { return 3 + of.durations; }
+  void keep_tokens(std::int64_t n, Real* to) const {
+    for (std::int64_t u = 0; u < n; ++u, to += kept(of_))
+      to[0] = top_[u], to[1] = sum_[u], to[2] = plain(p_[0][u]);
+  }
+  void keep_durations(std::int64_t n, Real* to) const {
+    for (std::int64_t u = 0; u < n; ++u, to += kept(of_))
+      for (std::int64_t i = 0; i < factors_.durations; ++i) to[3 + i] = plain(p_[factors_.label() + 1 + i][u]);
+  }
+  Normaliser<Real> kept_normaliser(std::int64_t u, const Real* from) const {
+    return {from[u * kept(of_)], from[u * kept(of_) + 1]};
   }
 
   // How much of the row's softmax of tokens the node (t, u) takes. FastEmit (Yu et al. 2021) has more of labels.
@@ -96,11 +117,13 @@ class Nodes {
     return of_.hybrid < 0 ? blanks_taken(lattice, t, u) + label_taken(lattice, t, u) : label_taken(lattice, t, u);
   }
 
-  // The rest of the gradient of a row of logits, times `weight`, where `slopes` has that of its tokens' normaliser, and
-  // the node's durations are known.
-  EXPORTABLE_LOSSES_ONE_COPY void add_gradient(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u, const std::int64_t* targets,
-                    std::int64_t classes, Real weight, Real* slopes) {
-    if (of_.hybrid >= 0) slopes[of_.hybrid] = weight * (blanks_taken(lattice, t, u) + label_taken(lattice, t, u)) * stays(u);
+  // The rest of the gradient of a row of logits, times `weight`, where `slopes` has that of its tokens' normaliser.
+  EXPORTABLE_LOSSES_ONE_COPY void add_gradient(const Lattice<Real>& lattice, std::int64_t t, std::int64_t u,
+                                               const Real* kept_of_all, const std::int64_t* targets,
+                                               std::int64_t classes, Real weight, Real* slopes) const {
+    const Real* p = kept_of_all + u * kept(of_) + 2;
+    if (of_.hybrid >= 0)
+      slopes[of_.hybrid] = weight * (blanks_taken(lattice, t, u) + label_taken(lattice, t, u)) * *p;
     for (std::int64_t f = 0; f < factors_.label(); ++f)
       slopes[factors_.tokens[f]] -= weight * lattice.occupation(t, u, f);
     slopes[factors_.tokens[0]] -= weight * taken_before(lattice, t, u);
@@ -109,7 +132,7 @@ class Nodes {
     for (std::int64_t f = factors_.label() + 1; f < factors_.all(); ++f) lasting += lattice.occupation(t, u, f);
     Real* to = slopes + classes - factors_.durations;
     for (std::int64_t f = factors_.label() + 1; f < factors_.all(); ++f)
-      *to++ = weight * (lasting * share(p_[f][u], {Real(1), Real(0)}) - lattice.occupation(t, u, f));
+      *to++ = weight * (lasting * *++p - lattice.occupation(t, u, f));
   }
 
  private:
@@ -135,10 +158,7 @@ class Nodes {
       label.set(u, times(label[u], {emit.mantissa / sum, emit.exponent}));
     }
   }
-  Real stays(std::int64_t u) const {
-    const Real x = logits_[u], top = std::max(x, Real(0)), stay = exp_negative(x - top);
-    return stay / (stay + exp_negative(-top));
-  }
+  static Real plain(Wide<Real> x) { return share(x, {Real(1), Real(0)}); }
 
   void times_all(std::int64_t f, Wide<Real> by, std::int64_t n) {
     const WideRow<Real> row = p_[f];

@@ -56,38 +56,37 @@ struct Logits {
   }
 };
 
-// The factors of the nodes (t, 0..U) of one frame, and what normalises the tokens of each.
+// The factors of the nodes (t, 0..U) of one frame, and, unless null, what their gradient needs.
 template <class Real>
-void read_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, Nodes<Real>& nodes, Lattice<Real>& lattice, Normaliser<Real>* tokens) {
+void read_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, Nodes<Real>& nodes, Lattice<Real>& lattice,
+                Real* kept) {
   const std::int64_t width = lattice.width();
   const char* row = logits.rows(item, t);
   for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes()) {
     if (u + 1 < width) logits.access.prefetch(row + logits.row_bytes(), logits.batch.classes);
-    const Normaliser<Real> all = logits.access.normaliser(row, logits.tokens(), logits.of.hybrid);
-    nodes.normalise(u, all);
-    if (tokens != nullptr) tokens[u] = all;
+    nodes.normalise(u, logits.access.normaliser(row, logits.tokens(), logits.of.hybrid));
   }
   logits.pick(logits.rows(item, t), logits.targets(item), width, nodes);
   nodes.tokens(width);
+  if (kept != nullptr) nodes.keep_tokens(width, kept);
   nodes.durations(width);
+  if (kept != nullptr) nodes.keep_durations(width, kept);
   nodes.put(t, lattice);
 }
 
 // The gradient of the nodes (t, 0..U) of one frame.
 template <class Real>
-void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, const Lattice<Real>& lattice,
-                    const Normaliser<Real>* tokens, Real weight, Nodes<Real>& nodes, char* grad) {
+void gradient_frame(const Logits<Real>& logits, std::int64_t item, std::int64_t t, const Nodes<Real>& nodes,
+                    const Lattice<Real>& lattice, const Real* kept, Real weight, char* grad) {
   const Access<Real>& access = logits.access;
-  const std::int64_t width = lattice.width(), classes = logits.batch.classes, *targets = logits.targets(item);
+  const std::int64_t classes = logits.batch.classes, *targets = logits.targets(item);
   std::vector<Real> wide(access.narrow ? classes : 0);
   const char* row = logits.rows(item, t);
-  logits.pick(row, targets, width, nodes);
-  nodes.durations(width);
-  for (std::int64_t u = 0; u < width; ++u, row += logits.row_bytes(), grad += logits.row_bytes()) {
+  for (std::int64_t u = 0; u < lattice.width(); ++u, row += logits.row_bytes(), grad += logits.row_bytes()) {
     Real* slopes = access.narrow ? wide.data() : reinterpret_cast<Real*>(grad);
-    const Real taken = weight * nodes.tokens_taken(lattice, t, u);
-    access.slopes(row, logits.tokens(), tokens[u].top, taken / tokens[u].sum, slopes);
-    nodes.add_gradient(lattice, t, u, targets, classes, weight, slopes);
+    const Normaliser<Real> all = nodes.kept_normaliser(u, kept);
+    access.slopes(row, logits.tokens(), all.top, weight * nodes.tokens_taken(lattice, t, u) / all.sum, slopes);
+    nodes.add_gradient(lattice, t, u, kept, targets, classes, weight, slopes);
     if (access.narrow) access.narrow(slopes, classes, grad);
   }
 }
@@ -98,26 +97,28 @@ void emissions(const Logits<Real>& logits, const Real* grad_costs, Real* costs, 
   const Factors& factors = logits.factors;
   Lattices<Real> lattices(factors.arcs, factors.all(), logits.of.shape.label_ends, batch.batch, batch.input_lengths,
                           batch.target_lengths, grad != nullptr);
-  const std::int64_t width = logits.width(), chunk = 4, chunks = (batch.frames + chunk - 1) / chunk;
-  std::vector<Normaliser<Real>> tokens(grad != nullptr ? batch.batch * batch.frames * width : 0);
+  const std::int64_t width = logits.width();
+  const std::int64_t chunk = lanes<Real>, chunks = (batch.frames + chunk - 1) / chunk;  // threads share few lines of a diagonal
+  const std::int64_t size = width * Nodes<Real>::kept(logits.of);
+  std::vector<Real> kept(grad != nullptr ? batch.batch * batch.frames * size : 0);
   auto for_frames = [&](const auto& work) {  // over items and frames alike, so that one item is enough
     parallel(batch.batch * chunks, [&](std::int64_t i) {
       const std::int64_t b = i / chunks, first = i % chunks * chunk;
       Nodes<Real> nodes(logits.of, factors, width);
       for (std::int64_t t = first; t < std::min(first + chunk, batch.frames); ++t)
-        work(b, t, nodes, tokens.empty() ? nullptr : &tokens[(b * batch.frames + t) * width]);
+        work(b, t, nodes, kept.empty() ? nullptr : &kept[(b * batch.frames + t) * size]);
     });
   };
   parallel(batch.batch, [&](std::int64_t b) { lattices.begin(b); });
-  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes, Normaliser<Real>* of_rows) {
-    if (t < lattices[b].frames) read_frame(logits, b, t, nodes, lattices[b], of_rows);
+  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes, Real* keep) {
+    if (t < lattices[b].frames) read_frame(logits, b, t, nodes, lattices[b], keep);
   });
   parallel(batch.batch, [&](std::int64_t b) { costs[b] = Sweeps<Real>(lattices[b])(grad != nullptr); });
   if (grad == nullptr) return;
-  for_frames([&](std::int64_t b, std::int64_t t, Nodes<Real>& nodes, const Normaliser<Real>* of_rows) {
+  for_frames([&](std::int64_t b, std::int64_t t, const Nodes<Real>& nodes, const Real* keep) {
     const bool own = t < lattices[b].frames;
     char *to = grad + (b * batch.frames + t) * width * logits.row_bytes(), *end = to + width * logits.row_bytes();
-    if (own) gradient_frame(logits, b, t, lattices[b], of_rows, grad_costs ? grad_costs[b] : Real(1), nodes, to);
+    if (own) gradient_frame(logits, b, t, nodes, lattices[b], keep, grad_costs ? grad_costs[b] : Real(1), to);
     std::fill(own ? to + lattices[b].width() * logits.row_bytes() : to, end, 0);  // of nodes that it does not have
   });
 }
