@@ -130,7 +130,8 @@ class Entry:
             raise ValueError(f"sizes: got one for {', '.join(unknown)}, expected some of {known}")
         for entry in self.inputs:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
-                chosen[entry.below] = max(chosen[entry.below] or 0, self._blanks(blank_index).stop)
+                every = self._blanks(blank_index)
+                chosen[entry.below] = max(chosen[entry.below] or 0, every.stop, len(every) + 1)
         chosen = self._possible(chosen)
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
@@ -246,6 +247,8 @@ def _random(
     if kind == "index":
         classes = _size(entry.below, chosen)
         if entry.lengths:  # labels of a lattice: anything but a blank
+            if classes <= len(blanks):
+                raise ValueError(f"{entry.below}: got {classes}, expected more than the {len(blanks)} blanks")
             return (torch.randint(classes - len(blanks), shape, generator=generator) + blanks.stop) % classes
         return torch.randint(classes, shape, generator=generator)
     if kind == "range":

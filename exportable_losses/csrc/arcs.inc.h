@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "lattice.h"
@@ -99,12 +98,12 @@ struct Lattice {
 template <class Real>
 class Lattices {
  public:
-  Lattices(std::vector<Arc> arcs, std::int64_t factors, bool label_ends, std::int64_t batch,
+  Lattices(const std::vector<Arc>& arcs, std::int64_t factors, bool label_ends, std::int64_t batch,
            const std::int64_t* input_lengths, const std::int64_t* target_lengths, bool with_grad)
-      : arcs_(std::move(arcs)), with_grad_(with_grad), starts_(batch + 1) {
-    for (const Arc& arc : arcs_) reach_ = std::max(reach_, arc.step);
+      : with_grad_(with_grad), starts_(batch + 1) {
+    for (const Arc& arc : arcs) reach_ = std::max(reach_, arc.step);
     for (std::int64_t b = 0; b < batch; ++b) {
-      items_.push_back({input_lengths[b], target_lengths[b], factors, label_ends, &arcs_, {}, {}, {}});
+      items_.push_back({input_lengths[b], target_lengths[b], factors, label_ends, &arcs, {}, {}, {}});
       const Lattice<Real>& item = items_.back();
       starts_[b + 1] = starts_[b];
       for (const std::int64_t rows : {item.diagonals() * factors, kept_alpha(item), kept_beta(item)})
@@ -140,7 +139,6 @@ class Lattices {
   std::int64_t kept_alpha(const Lattice<Real>& item) const { return with_grad_ ? item.diagonals() + 1 : kept_beta(item); }
   std::int64_t kept_beta(const Lattice<Real>& item) const { return std::min(reach_, item.diagonals()) + 1; }
 
-  std::vector<Arc> arcs_;
   bool with_grad_;
   std::int64_t reach_ = 1;
   std::vector<std::int64_t> starts_;

@@ -43,7 +43,7 @@ struct Logits {
 
   // The logits of the factors of n nodes, whose labels are `targets`, one fewer.
   void pick(const char* row, const std::int64_t* targets, std::int64_t n, Nodes<Real>& to) const {
-    std::vector<std::int64_t> classes = factors.tokens;
+    std::vector<std::int64_t> classes(factors.tokens.begin(), factors.tokens.end());
     for (std::int64_t c = tokens(); c < batch.classes; ++c) classes.push_back(c);
     std::vector<Real> picked(factors.all());
     for (std::int64_t u = 0; u < n; ++u, row += row_bytes()) {

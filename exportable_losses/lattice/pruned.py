@@ -310,15 +310,14 @@ class PrunedTransducerLoss(nn.Module):
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         t = torch.arange(logits.shape[1], device=logits.device)
         padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
-        ranges = torch.where(padding, torch.arange(ranges.shape[2], device=ranges.device), ranges.long())
-        outside = padding | (ranges > labels[:, None, None])
+        outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
+        nodes = targets.shape[1] + 1
+        u = torch.where(outside, nodes, ranges.long())  # those of no item are put behind all
         log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
-        label = ops.next_labels(targets, labels, self.blank_index)
-        label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, ranges)
-        emit = log_probs.gather(3, label.unsqueeze(3)).squeeze(3)
-        never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, targets.shape[1] + 1)
-        stay = never.scatter(2, ranges, log_probs[..., self.blank_index])
-        emit = ops.shaped(
-            never.scatter(2, ranges, emit), stay, frames, self.topology == "constrained", self.delay_penalty
-        )
+        label = torch.nn.functional.pad(ops.next_labels(targets, labels, self.blank_index), [0, 1])
+        label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, u)
+        never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, nodes + 1)
+        stay = never.scatter(2, u, log_probs[..., self.blank_index])[:, :, :-1]
+        emit = never.scatter(2, u, log_probs.gather(3, label.unsqueeze(3)).squeeze(3))[:, :, :-1]
+        emit = ops.shaped(emit, stay, frames, self.topology == "constrained", self.delay_penalty)
         return reduced(self.arcs(torch.stack([stay, emit], 3), frames, labels), self.reduction)

@@ -81,6 +81,7 @@ class TransducerLoss(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+    plain: Final[bool]  # the transducer of Graves, which has an operator of its own
 
     extra_repr = settings_repr
 
@@ -101,20 +102,22 @@ class TransducerLoss(nn.Module):
         self.delay_penalty = delay_penalty
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
-        self.emissions = Emissions(
-            arcs_of(topology),
-            token=[blank_index, -1],
-            constrained=topology == "constrained",
-            fastemit_lambda=fastemit_lambda,
-            delay_penalty=delay_penalty,
-        )
+        self.plain = topology == "regular" and fastemit_lambda == 0.0 and delay_penalty == 0.0
+        if not self.plain:
+            self.emissions = Emissions(
+                arcs_of(topology),
+                token=[blank_index, -1],
+                constrained=topology == "constrained",
+                fastemit_lambda=fastemit_lambda,
+                delay_penalty=delay_penalty,
+            )
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
         input_lengths, target_lengths = transducer_lengths(
             logits, targets, input_lens, target_lens, blank_index
         )
-        if self.topology != "regular" or self.fastemit_lambda != 0.0 or self.delay_penalty != 0.0:
+        if not self.plain:
             costs = self.emissions(logits, targets, input_lengths, target_lengths)
         elif torch.jit.is_scripting():
             if self.custom_ops:

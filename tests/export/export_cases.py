@@ -77,6 +77,8 @@ class Case:
         if not sizes:  # the catalog's own, but those of `same`
             chosen |= {other: SHORT[other] for other in self.same.values()}
         chosen |= dict.fromkeys(self.dropped)
+        if "big_blank_durations" in self.entry.settings and "V" in chosen:
+            chosen["V"] = max(chosen["V"] or 0, 4)  # a label beside three blanks
         drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index"), **chosen)
         return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
 
