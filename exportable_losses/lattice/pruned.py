@@ -46,8 +46,9 @@ def simple_arcs(
     """The blank and the label that leave each node `[B, T, U+1, 2]`, whose logits are am(t) + lm(u)."""
     t = torch.arange(am.shape[1], device=am.device)
     u = torch.arange(lm.shape[1], device=am.device)
-    am = widened(am).masked_fill((t >= frames.unsqueeze(1)).unsqueeze(2), 0.0)
-    lm = widened(lm).masked_fill((u > labels.unsqueeze(1)).unsqueeze(2), 0.0)
+    dtype = torch.promote_types(widened(am).dtype, widened(lm).dtype)
+    am = am.to(dtype).masked_fill((t >= frames.unsqueeze(1)).unsqueeze(2), 0.0)
+    lm = lm.to(dtype).masked_fill((u > labels.unsqueeze(1)).unsqueeze(2), 0.0)
     label = ops.next_labels(targets, labels, blank_index)
     of_label = label.unsqueeze(1).expand(-1, am.shape[1], -1)
     am_label, am_blank = am.gather(2, of_label), am[..., blank_index].unsqueeze(2)

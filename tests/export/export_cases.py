@@ -61,7 +61,7 @@ class Case:
 
     @property
     def entry(self) -> Entry:
-        return catalog.get(self.row)
+        return catalog.get(self.row).fitted(self.settings)
 
     def module(self, dtype: torch.dtype | None = None) -> nn.Module:
         return self.entry.module(**self.settings).to(dtype or self.dtype)
@@ -247,6 +247,17 @@ def _settings() -> Iterator[Case]:
         yield Case("ctc_loss", f"infinite_{reduction}", {"zero_infinity": False, "reduction": reduction})
     yield Case("transducer_loss", "normalize", {"normalize": True})
     yield Case("transducer_loss", "normalize_none", {"normalize": True, "reduction": "none"})
+    late = {"topology": "constrained", "delay_penalty": 0.1}
+    yield Case("transducer_loss", "modified", {"topology": "modified", "fastemit_lambda": 0.01})
+    yield Case("transducer_loss", "constrained", {**late, "normalize": True})
+    durations = {"durations": (0, 5, 2), "sigma": 0.05, "fastemit_lambda": 0.01}
+    yield Case("TDTLoss", "durations", {**durations, "blank_index": 1})
+    yield Case("MultiBlankTransducerLoss", "one", {"blank_index": 1, "big_blank_durations": (3,)})
+    yield Case("HATLoss", "last_blank", {"blank_index": 5}, sizes={"V": 6})
+    smoothed = {"lm_only_scale": 0.25, "am_only_scale": 0.1}
+    yield Case("SimpleTransducerLoss", "smoothed", {**smoothed, **late})
+    yield Case("PruneRanges", "modified", {"prune_range": 3, "topology": "modified"})
+    yield Case("PrunedTransducerLoss", "constrained", late)
     yield Case("PitWrapper", "l1", {"base_loss": nn.L1Loss(reduction="none")})
     for row in ("AngularMargin", "AdditiveAngularMargin"):
         yield Case(row, "margin", _MARGIN)
