@@ -114,8 +114,8 @@ class Entry:
 
         Args:
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label has, the module's default if it is None; the number of classes
-                grows to include it.
+            blank_index: the class that no label has, the module's default if it is None; the number of
+                classes grows to include it.
             absolute: whether lengths are integers, in frames or labels, where they count one size.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 

@@ -28,8 +28,8 @@ class Arcs(nn.Module):
         label_durations: d of each label.
         label_ends: whether a label may lead to frame T, and so end a path.
 
-    The call takes the logarithms of the arcs that leave each node, blanks before labels, `[B, T, U+1, K]`, and the
-    frames and labels of each item `[B]`. It returns the costs `[B]`.
+    The call takes the logarithms of the arcs that leave each node, blanks before labels, `[B, T, U+1, K]`,
+    and the frames and labels of each item `[B]`. It returns the costs `[B]`.
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
@@ -55,7 +55,7 @@ class Arcs(nn.Module):
         return costs
 
     def occupation(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The costs `[B]`, and how probable each arc is, given the labels: `[B, T, U+1, K]`. No gradient flows."""
+        """The costs `[B]`, and how probable each arc is `[B, T, U+1, K]`, without a gradient."""
         blanks, emits, ends = self.blank_durations, self.label_durations, self.label_ends
         arcs = arcs.detach()
         each = -torch.ones(arcs.shape[0], dtype=arcs.dtype, device=arcs.device)
@@ -81,8 +81,8 @@ def arcs_of(topology: str) -> Arcs:
 class Emissions(nn.Module):
     """A lattice whose arcs are made of logits, as `ops.emitted_arcs` says.
 
-    The call takes `logits` `[B, T, U+1, V + D]`, `targets` `[B, U]`, and the frames and labels of each item `[B]`. It
-    returns the costs `[B]`.
+    The call takes `logits` `[B, T, U+1, V + D]`, `targets` `[B, U]`, and the frames and labels of each item
+    `[B]`. It returns the costs `[B]`.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +36,8 @@ class TDTLoss(nn.Module):
     """The negative log-likelihood of label sequences under a token-and-duration transducer (TDT).
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
-        arcs, for each duration d: a blank from (t, u) to (t + d, u) where d > 0, and label u + 1 from (t, u) to
-        (t + d, u + 1), before frame T; each has the probability of its token times that of d
+        arcs, for each duration d: a blank from (t, u) to (t + d, u) where d > 0, and label u + 1 from (t, u)
+        to (t + d, u + 1), before frame T; each has the probability of its token times that of d
 
     Xu et al. 2023, "Efficient Sequence Transduction by Jointly Predicting Tokens and Durations",
     https://arxiv.org/abs/2304.06795, as NeMo and transformers train it. The last arc is a blank to frame T.
@@ -44,18 +45,19 @@ class TDTLoss(nn.Module):
     Args:
         blank_index: the class of the blank.
         durations: in frames, in the order of their logits.
-        sigma: off the log-probability of each token, labels and blanks (logit under-normalisation, section 3.3).
-        fastemit_lambda: FastEmit: by how much more the tokens of labels count in the gradient; the cost stays.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
-            mean over items.
+        sigma: off the log-probability of each token, labels and blanks (section 3.3).
+        fastemit_lambda: FastEmit: by how much more the tokens of labels count in the gradient; the cost
+            stays.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
+            their mean over items.
 
     The call takes `logits` `[B, T, U+1, V + D]` (tokens and, behind them, durations, each normalised inside),
     `targets` `[B, U]` (integers without the blank; padding is not read), and the lengths `input_lens` and
     `target_lens` `[B]`, relative (to T in (0, 1], to U in [0, 1]) or integers in frames and labels.
 
     Raises:
-        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below V,
-            or no duration is above zero.
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not
+            below V, or no duration is above zero.
 
     Examples:
         >>> import torch
@@ -110,21 +112,22 @@ class MultiBlankTransducerLoss(nn.Module):
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
         arcs: a blank from (t, u) to (t + 1, u), the i-th big blank to (t + d_i, u), label u + 1 to (t, u + 1)
 
-    Xu et al. 2022, "Multi-blank Transducers for Speech Recognition", https://arxiv.org/abs/2211.03541, as NeMo
-    trains it.
+    Xu et al. 2022, "Multi-blank Transducers for Speech Recognition", https://arxiv.org/abs/2211.03541, as
+    NeMo trains it.
 
     Args:
         blank_index: the class of the blank; the i-th big blank, from 0, is class `blank_index - 1 - i`.
         big_blank_durations: of the big blanks, in frames.
         sigma: off the log-probability of each token (logit under-normalisation).
         fastemit_lambda: FastEmit: by how much more labels count in the gradient; the cost stays.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
-            mean over items.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
+            their mean over items.
 
     The call takes what `TransducerLoss` takes; no label is a big blank.
 
     Raises:
-        ValueError: the shapes do not match, a length is outside its range, or a label is a blank or not below V.
+        ValueError: the shapes do not match, a length is outside its range, or a label is a blank or not
+            below V.
 
     Examples:
         >>> import torch

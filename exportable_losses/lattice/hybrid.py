@@ -17,13 +17,13 @@ class HATLoss(nn.Module):
         blank from (t, u) to (t + 1, u): sigmoid(z_blank)
         label from (t, u) to (t, u + 1): (1 - sigmoid(z_blank)) · softmax(z without z_blank)
 
-    Variani et al. 2020, "Hybrid Autoregressive Transducer", https://arxiv.org/abs/2003.07705, equations 3 to 5.
-    The labels' softmax is a language model of its own, which can be subtracted when another is added.
+    Variani et al. 2020, "Hybrid Autoregressive Transducer", https://arxiv.org/abs/2003.07705, equations 3 to
+    5. The labels' softmax is a language model of its own, which can be subtracted when another is added.
 
     Args:
         blank_index: the class of the blank.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
-            mean over items.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
+            their mean over items.
 
     The call takes what `TransducerLoss` takes.
 

@@ -1,7 +1,7 @@
-"""Transducers without the joint `[B, T, U, V]`: the simple loss, the ranges it gives, and the loss within them.
+"""Transducers without the joint `[B, T, U, V]`: the simple loss, the ranges it gives, the loss within them.
 
-Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training", https://arxiv.org/abs/2206.13236, as
-fast_rnnt and icefall train them.
+Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training", https://arxiv.org/abs/2206.13236,
+as fast_rnnt and icefall train them.
 """
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..checks import check_choice, check_inputs
-from ..ops.scores import widened
 from ..contract import Contract, Input, Total
+from ..ops.scores import widened
 from ..settings import settings_repr
 from .arcs import TOPOLOGIES, arcs_of, reduced
 from .transducer import TRANSDUCER, absolute_lengths
@@ -94,22 +94,22 @@ class SimpleTransducerLoss(nn.Module):
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
         p(k | t, u) = exp(am(t, k) + lm(u, k)) / (exp(am(t)) · exp(lm(u)))
 
-    Kuang et al. 2022, section 3.2, https://arxiv.org/abs/2206.13236. With scales above zero it is the smoothed
-    loss of section 3.3, as fast_rnnt computes it.
+    Kuang et al. 2022, section 3.2, https://arxiv.org/abs/2206.13236. With scales above zero it is the
+    smoothed loss of section 3.3, as fast_rnnt computes it.
 
     Args:
         blank_index: the class of the blank.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
-            mean over items.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
+            their mean over items.
         lm_only_scale: how much of each arc's logarithm comes from softmax(lm(u)) alone.
         am_only_scale: how much from am(t) alone, beside the mean of softmax(lm(u)) over the item's rows.
         delay_penalty: added to the arc of a label for each frame that it comes before the middle of its item.
         topology: ``regular``; ``modified``, where a label takes a frame; ``constrained``, where it takes the
             blank behind it as well.
 
-    The call takes `am` `[B, T, V]`, `lm` `[B, U+1, V]`, `targets` `[B, U]` (integers without the blank; padding is
-    not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to U in [0, 1]) or
-    integers in frames and labels.
+    The call takes `am` `[B, T, V]`, `lm` `[B, U+1, V]`, `targets` `[B, U]` (integers without the blank;
+    padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to U
+    in [0, 1]) or integers in frames and labels.
 
     Raises:
         ValueError: the shapes do not match, a length is outside its range, or a label is the blank
@@ -165,8 +165,8 @@ class SimpleTransducerLoss(nn.Module):
 class PruneRanges(nn.Module):
     """The labels that a transducer may be at in each frame: where the simple loss's paths mostly are.
 
-        range(t) = the `prune_range` numbers of labels that together hold most of the paths at frame t, moved so
-        that they never go back, and that no label is skipped
+        range(t) = the `prune_range` numbers of labels that together hold most of the paths at frame t, moved
+        so that they never go back, and that no label is skipped
 
     Kuang et al. 2022, section 3.4, https://arxiv.org/abs/2206.13236. No gradient flows.
 
@@ -178,7 +178,8 @@ class PruneRanges(nn.Module):
         delay_penalty: as in `SimpleTransducerLoss`.
         topology: as in `SimpleTransducerLoss`.
 
-    The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive numbers u.
+    The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive
+    numbers u.
     """
 
     extra_repr = settings_repr
@@ -225,9 +226,10 @@ class PruneRanges(nn.Module):
 def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: int, most: int) -> Tensor:
     """The ranges `[B, T, R]` of arcs `[B, T, U+1, 2]` that are taken so often; `most` labels a frame at most.
 
-    A window holds the paths that leave the frame in it by a blank, but for those that have entered it in this frame. All
-    leave it somewhere, so that the window which holds most is that which misses least; what it misses has digits
-    where what it holds is almost all. Of windows that are as good in float64, fast_rnnt takes the first.
+    A window holds the paths that leave the frame in it by a blank, but for those that have entered it in this
+    frame. All leave it somewhere, so that the window which holds most is that which misses least; what it
+    misses has digits where what it holds is almost all. Of windows that are as good in float64, fast_rnnt
+    takes the first.
     """
     nodes, size = occupation.shape[2], min(prune_range, occupation.shape[2])
     windows = nodes - size + 1
@@ -246,7 +248,7 @@ def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: i
 
 
 def never_back(first: Tensor) -> Tensor:
-    """The largest numbers of at most `first` `[B, T]` that do not fall with time: each the least of those from it on.
+    """For each number of `first` `[B, T]` the least of those from it on, so that they do not fall with time.
 
     It doubles how far it looks, for exporters know no cumulative minimum; two million frames are far enough.
     """
@@ -261,20 +263,21 @@ def never_back(first: Tensor) -> Tensor:
 class PrunedTransducerLoss(nn.Module):
     """The transducer's loss where each frame has the logits of a few numbers of labels alone.
 
-        cost = -ln sum over the paths within the ranges, from (0, 0) to (T, U), of the product of the probabilities
-        of their arcs
+        cost = -ln sum over the paths within the ranges, from (0, 0) to (T, U), of the product of the
+        probabilities of their arcs
 
     Kuang et al. 2022, section 3.4, https://arxiv.org/abs/2206.13236.
 
     Args:
         blank_index: the class of the blank.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for their
-            mean over items.
+        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
+            their mean over items.
         delay_penalty: as in `SimpleTransducerLoss`.
         topology: as in `SimpleTransducerLoss`.
 
-    The call takes `logits` `[B, T, R, V]`, `ranges` `[B, T, R]` as `PruneRanges` gives them, `targets` `[B, U]`, and
-    the lengths `input_lens` and `target_lens` `[B]`.
+    The call takes `logits` `[B, T, R, V]`, `ranges` `[B, T, R]` as `PruneRanges` gives them,
+    `targets` `[B, U]`, and the lengths `input_lens` and `target_lens` `[B]`. Numbers of labels that an item
+    does not have count for nothing.
     """
 
     extra_repr = settings_repr

@@ -126,8 +126,8 @@ _register_lattice("transducer", "logits")
 
 _ARCS = "int[] blank_durations, int[] label_durations, bool label_ends"
 _EMISSIONS = (
-    "int[] token, int[] logit, int durations, int hybrid, bool constrained, float sigma, float fastemit_lambda,"
-    " float delay_penalty"
+    "int[] token, int[] logit, int durations, int hybrid, bool constrained,"
+    " float sigma, float fastemit_lambda, float delay_penalty"
 )
 
 
@@ -164,9 +164,11 @@ register(
 )
 
 
-def _emissions_loss(*given: Any) -> tuple[Tensor, Any]:
-    _check_shapes("emissions", "logits", *given[:4], 0, given[-1])
-    return native.emissions(*given)
+def _emissions_loss(
+    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *rest: Any
+) -> tuple[Tensor, Any]:
+    _check_shapes("emissions", "logits", logits, targets, input_lengths, target_lengths, 0, rest[-1])
+    return native.emissions(logits, targets, input_lengths, target_lengths, *rest)
 
 
 _LOGITS = "Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths"

@@ -3,11 +3,12 @@
 A node (t, u) says that u labels were emitted before frame t; every path leads from (0, 0) to (T, U). A blank
 arc of duration d > 0 leads from (t, u) to (t + d, u), a label arc of duration d >= 0 to (t + d, u + 1). So
 
-    alpha(t, u) = sum over d of alpha(t - d, u) blank(t - d, u, d) + alpha(t - d, u - 1) label(t - d, u - 1, d)
+    alpha(t, u) = sum over d of alpha(t-d, u) blank(t-d, u, d) + alpha(t-d, u-1) label(t-d, u-1, d)
 
 and all nodes of a diagonal n = t + u depend on diagonals before it alone: those that the arcs come from, a
-blank's d back, a label's d + 1. The recursion keeps as many of them as the longest arc reaches over, less what
-they have in common, for the logarithm of what thousands of arcs multiply to has few digits behind the point.
+blank's d back, a label's d + 1. The recursion keeps as many of them as the longest arc reaches over, less
+what they have in common, for the logarithm of what thousands of arcs multiply to has few digits behind the
+point.
 
 Graves 2012 (one blank of duration 1, labels of duration 0), https://arxiv.org/abs/1211.3711; Xu et al. 2023
 (blanks and labels of several), https://arxiv.org/abs/2304.06795.
@@ -104,7 +105,7 @@ def legal(
 
 
 def by_diagonal(arcs: Tensor) -> Tensor:
-    """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that the arcs leave."""
+    """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that arcs leave."""
     u = torch.arange(arcs.shape[2], device=arcs.device)
     t = torch.arange(arcs.shape[1] + arcs.shape[2], device=arcs.device).unsqueeze(1) - u
     frame = torch.where(
@@ -122,7 +123,7 @@ def by_frame(diagonals: Tensor, frames: int) -> Tensor:
 
 
 def by_target(leaving: Tensor, steps: list[int], labels: int) -> Tensor:
-    """From the nodes that arcs leave, `[B, T+U+1, U+1, K]`, to those that they enter, the arcs before the nodes."""
+    """From the nodes that arcs leave, `[B, T+U+1, U+1, K]`, to those that they enter, arcs before nodes."""
     entered = []
     for k, step in enumerate(steps):
         right = 1 if k >= len(steps) - labels else 0
@@ -155,7 +156,8 @@ def forward(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> t
 def backward(
     beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor, steps: list[int], labels: int
 ) -> tuple[Tensor, Tensor]:
-    """The diagonals behind `[B, diagonals, U+1]` one step back, and how often each arc is taken `[B, U+1, K]`.
+    """The diagonals behind `[B, diagonals, U+1]` one step back, and how often each arc is taken `[B, U+1,
+    K]`.
 
     Args:
         beta: of the diagonals behind this one.

@@ -1,7 +1,8 @@
 """From logits to the arcs of a transducer's lattice, in plain torch.
 
-What the arcs are is said by lists with a number for each of K: `token` the class of a blank, or -1 for the next label;
-`logit` which of the D logits of durations behind the V of tokens says how long the arc lasts, or -1. Blanks come first.
+What the arcs are is said by lists with a number for each of K: `token` the class of a blank, or -1 for the
+next label; `logit` which of the D logits of durations behind the V of tokens says how long the arc lasts, or
+-1. Blanks come first.
 """
 
 import torch
@@ -71,7 +72,7 @@ def emitted_arcs(
 def shaped(
     label: Tensor, blank: Tensor, input_lengths: Tensor, constrained: bool, delay_penalty: float
 ) -> Tensor:
-    """The labels' arcs `[B, T, U+1]` with the blank behind them where they are constrained, and with the penalty."""
+    """The labels' arcs `[B, T, U+1]`: with the blank behind them if they are constrained, and the penalty."""
     if constrained:
         label = label + torch.nn.functional.pad(blank[:, :, 1:], [0, 1])
     if delay_penalty != 0.0:

@@ -1,4 +1,4 @@
-"""The normaliser of logits that are sums, am(t) + lm(u), which never stand in memory for all t, u and classes."""
+"""The normaliser of logits that are sums, am(t) + lm(u), and are never in memory for all t, u and classes."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 def joint_normaliser(am: Tensor, lm: Tensor) -> Tensor:
     """ln sum over k of exp(am(t, k) + lm(u, k)), of `[B, T, V]` and `[B, U+1, V]`: `[B, T, U+1]`.
 
-    A product of matrices of exponentials, each less its largest. Where no class is near the top of both, the product
-    underflows, and those few sums are taken as they stand.
+    A product of matrices of exponentials, each less its largest. Where no class is near the top of both, the
+    product underflows, and those few sums are taken as they stand.
     """
     return _normaliser(am, lm)[0]
 

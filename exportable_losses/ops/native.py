@@ -304,20 +304,20 @@ def emissions(
     """Costs `[B]` of the arcs that `emissions.emitted_arcs` makes of logits, and the gradient in these.
 
     Raises:
-        ValueError: a length, an index or a duration is outside of what it may be, or a tensor is not on the CPU.
+        ValueError: a length, an index or a duration is outside of what it may be, or a tensor not on the CPU.
         MemoryError: there is none left.
     """
     lattice = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
     _on_the_cpu({**lattice, "grad_costs": grad_costs}, "the logits are")
     logits = in_rows(logits)
-    whole = [tensor.long().contiguous() for tensor in lattice.values()]
+    targets, input_lengths, target_lengths = (tensor.long().contiguous() for tensor in lattice.values())
     costs, grad = _room(logits, grad_costs)
     if grad_costs is not None:
         grad_costs = grad_costs.to(costs.dtype).contiguous()
     shape = ArcShape.of(blank_durations, label_durations, label_ends)
     numbers = (hybrid, constrained, sigma, fastemit_lambda, delay_penalty)
     error = getattr(_library(), f"exportable_losses_emissions_{TYPES[logits.dtype]}")(
-        ctypes.byref(Batch.of(logits, *whole, 0)),
+        ctypes.byref(Batch.of(logits, targets, input_lengths, target_lengths, 0)),
         ctypes.byref(Emissions(shape, durations, _integers(token), _integers(logit), *numbers)),
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
         torch.get_num_threads(),

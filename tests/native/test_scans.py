@@ -19,7 +19,9 @@ def test_every_operator_has_a_program() -> None:
     ours = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("exportable_losses::")}
     programs = {operator.name() for operator in scans.table()}
     # these gradients are of training alone: no row's output is one
-    trained = {f"exportable_losses::{name}_grad" for name in ("ctc_loss", "emissions_loss", "joint_normaliser")}
+    trained = {
+        f"exportable_losses::{name}_grad" for name in ("ctc_loss", "emissions_loss", "joint_normaliser")
+    }
     assert ours - trained == programs
 
 

@@ -9,7 +9,7 @@ ours = Opset("exportable_losses", 1)
 
 @script(ours, default_opset=op)
 def ArcsSteps(durations, blanks: int):
-    """How many diagonals each arc [K] leads on, and how many labels: d and 0 for blanks, d + 1 and 1 for labels."""
+    """How many diagonals each arc [K] leads on, and how many labels: d and 0 of blanks, d + 1 and 1 of labels."""
     kinds = op.Squeeze(op.Shape(durations))
     right = op.Cast(op.Range(0, kinds, 1) >= op.Constant(value_int=blanks), to=7)
     return durations + right, right
@@ -19,8 +19,8 @@ def ArcsSteps(durations, blanks: int):
 def ArcsOf(arcs, t, u, durations, right, input_lengths, target_lengths, label_ends: int):
     """The arcs [B, T, U+1, K] that leave the nodes (t, u), impossible where none does: [B, N, K, U+1].
 
-    `t` is [N, K, U+1] and `u` [K, U+1]. A blank leads to frame T of its item at most, a label to the frame before
-    unless it may end a path.
+    `t` is [N, K, U+1] and `u` [K, U+1]. A blank leads to frame T of its item at most, a label to the frame
+    before unless it may end a path.
     """
     never = op.CastLike(op.Constant(value_float=float("-inf")), arcs)
     padded = op.Pad(arcs, [0, 0, 0, 0, 0, 1, 0, 0], never)  # there is a frame, always
@@ -43,10 +43,11 @@ def ArcsOf(arcs, t, u, durations, right, input_lengths, target_lengths, label_en
 
 @script(ours, default_opset=op)
 def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, label_ends: int):
-    """The forward recursion over diagonals n = t + u, from 0 to one behind T + U, so that there is a step, always.
+    """The forward recursion over diagonals n = t + u, from 0 to one behind T + U: there is always a step.
 
-    Of each diagonal alpha of its nodes [T+U+2, B, 1+U+1], an impossible one before them, less the largest of the
-    last few diagonals each time; what was taken off at each [T+U+2, B, 1]; and alpha of each item's end [B, 1].
+    Of each diagonal alpha of its nodes [T+U+2, B, 1+U+1], an impossible one before them, less the largest of
+    the last few diagonals each time; what was taken off at each [T+U+2, B, 1]; and alpha of each item's end
+    [B, 1].
     """
     never = op.CastLike(op.Constant(value_float=float("-inf")), arcs)
     steps, right = ArcsSteps(durations, blanks=blanks)
@@ -93,7 +94,7 @@ def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, lab
 
 @script(ours, default_opset=op)
 def ArcsCosts(scales, end, input_lengths, target_lengths):
-    """The costs [B] of what `ArcsForward` gives: what each item had lost at its end, and what it has there."""
+    """The costs [B] of what `ArcsForward` gives: what each item had lost at its end, and has there."""
     n = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(scales, start=0, end=1)), 1), [1, 2])
     within = n <= op.Unsqueeze(input_lengths + target_lengths, [0, 2])
     lost = op.ReduceSum(op.Where(within, scales, op.CastLike(0.0, scales)), [0], keepdims=0)

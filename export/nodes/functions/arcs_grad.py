@@ -13,8 +13,9 @@ ours = Opset("exportable_losses", 1)
 def ArcsLossGrad(arcs, durations, input_lengths, target_lengths, grad_costs, blanks: int, label_ends: int):
     """Costs [B], and the gradient [B, T, U+1, K] of their sum weighted by grad_costs [B].
 
-    That of an arc is minus its occupation, alpha times the arc times beta, zero where the cost is infinite. Beta
-    loses what alpha has lost behind it, and the rest of the total, so that the three multiply to a probability.
+    That of an arc is minus its occupation, alpha times the arc times beta, zero where the cost is infinite.
+    Beta loses what alpha has lost behind it, and the rest of the total, so that the three multiply to a
+    probability.
     """
     alphas, scales, end = ArcsForward(
         arcs, durations, input_lengths, target_lengths, blanks=blanks, label_ends=label_ends

@@ -170,6 +170,7 @@ def test_metadata_say_what_it_is(case: Case, model: onnx.ModelProto) -> None:
     assert set(about["settings"]) == set(case.entry.settings)
     for name, value in case.settings.items():
         plain = value.tolist() if isinstance(value, torch.Tensor) else value
+        plain = list(plain) if isinstance(plain, tuple) else plain
         assert about["settings"][name] == (plain if not callable(plain) else str(plain))
 
 
