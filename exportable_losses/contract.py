@@ -173,7 +173,9 @@ class Contract:
         )
 
     def fitted(self, settings: Mapping[str, Any]) -> Contract:
-        """The contract of a module with these settings, which say how many durations stand behind V tokens."""
+        """The contract of a module with these settings, which say how many durations stand behind V
+        tokens.
+        """
         if "durations" not in settings:
             return self
         wide = f"V+{len(settings['durations'])}"

@@ -20,6 +20,16 @@ Inputs = dict[str, Tensor]
 NAN, INFINITY = float("nan"), float("inf")
 
 
+TRANSDUCERS = (
+    "transducer_loss",
+    "TransducerPosterior",
+    "TransducerAlign",
+    "HATLoss",
+    "HATPosterior",
+    "HATAlign",
+)
+
+
 @dataclass(frozen=True)
 class BadInput:
     """One case.
@@ -186,7 +196,7 @@ _PARTICULAR = [
         )
         for row in (
             *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign"),
-            *("transducer_loss", "TransducerPosterior", "TransducerAlign"),
+            *TRANSDUCERS,
         )
     ),
     *(
@@ -207,7 +217,7 @@ _PARTICULAR = [
             r"targets: got 7 at \[0, 0\], expected labels other than blank_index=7",
             {"blank_index": 7},
         )
-        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+        for row in TRANSDUCERS
     ),
     *(
         BadInput(
@@ -216,7 +226,7 @@ _PARTICULAR = [
             cut("logits", 2),
             r"targets: got size 5 along dimension 1 \(U\), expected 4, the size in logits",
         )
-        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+        for row in TRANSDUCERS
     ),
     BadInput(
         "ctc_loss",

@@ -194,3 +194,17 @@ def arcs_by_enumeration(
         for arc in path if cost.isfinite() else []:
             taken[arc] += (score + cost).exp()
     return cost, taken
+
+
+def best_arcs(
+    arcs: Tensor, labels: int, blanks: tuple[int, ...], emits: tuple[int, ...], label_ends: bool
+) -> tuple[float, list[Arc]]:
+    """The best path's log-probability and the arcs of its labels; of equals, the first arcs from its end."""
+    paths = list(arc_paths(len(arcs), labels, blanks, emits, label_ends))
+    scores = [math.fsum(arcs[arc].item() for arc in path) for path in paths]
+    most = max(scores, default=-math.inf)
+    if most == -math.inf:
+        return most, []
+    ways = [path for score, path in zip(scores, paths, strict=True) if score >= most - 1e-9]
+    best = min(ways, key=lambda path: [k for _, _, k in path[::-1]])
+    return most, [(t, u, k - len(blanks)) for t, u, k in best if k >= len(blanks)]

@@ -34,12 +34,13 @@ _SPEAKERS: Sizes = {"B": 256, "C": 5000}
 _CASES: dict[str, Sequence[Sizes]] = {
     "ctc_loss": [{"T": 1000, "S": 100}, {"B": 1, "S": 60, "C": 64}],
     "transducer_loss": [{"B": 4, "T": 150}],
-    "TDTLoss": [{"B": 4, "T": 150}],
-    "MultiBlankTransducerLoss": [{"B": 4, "T": 150}],
-    "HATLoss": [{"B": 4, "T": 150}],
-    "SimpleTransducerLoss": [{"B": 8, "T": 300}],
-    "PruneRanges": [{"B": 8, "T": 300}],
-    "PrunedTransducerLoss": [{"B": 8, "T": 300}],
+    **{
+        f"{kind}{what}": [{"B": 4, "T": 150}]
+        for kind in ("TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
+        for what in ("Loss", "Posterior", "Align")
+    },
+    "SimpleTransducerLoss": [{"B": 4, "T": 150}],
+    "PruneRanges": [{"B": 4, "T": 150}],
     "ctc_loss_kd": [{"T": 1000}],
     "ce_kd": [{"N": 8000}],
     "PitWrapper": [{"S": s, "X0": 16000 // s} for s in (2, 3, 4, 8)],

@@ -72,6 +72,36 @@ class Arcs(nn.Module):
             )
         return costs, taken
 
+    def posterior(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How probable each node `[B, T, U+1]` and each label's arc `[B, T, U]` is, and the costs `[B]`."""
+        costs, taken = self.occupation(arcs, frames, labels)
+        emissions = taken[:, :, :-1, len(self.blank_durations) :]
+        # a path leaves each of its nodes by one arc; but for rounding they add up to one at most
+        return taken.sum(3).clamp(max=1.0), emissions.sum(3).clamp(max=1.0), costs
+
+    def align(
+        self, arcs: Tensor, targets: Tensor, frames: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The best path: tokens, starts, ends and scores of the labels `[B, U]`, and its score `[B]`."""
+        blanks, emits, ends = self.blank_durations, self.label_durations, self.label_ends
+        arcs = arcs.detach()
+        if torch.jit.is_scripting():
+            starts, kinds, path_scores = ops.arcs_align(arcs, frames, labels, blanks, emits, ends)
+        else:
+            starts, kinds, path_scores = torch.ops.exportable_losses.arcs_align(
+                arcs, frames, labels, blanks, emits, ends
+            )
+        is_label = torch.arange(targets.shape[1], device=targets.device) < labels.unsqueeze(1)
+        aligned = is_label & path_scores.isfinite().unsqueeze(1)
+        # a label that takes no time has the frame at which it is emitted
+        lasting = torch.tensor([1] if emits == [0] else emits, device=arcs.device)[kinds]
+        at = nn.functional.pad(starts, [0, 1]).unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, arcs.shape[3])
+        leaving = arcs.gather(1, at)[:, 0, :-1]
+        scores = leaving.gather(2, (kinds + len(blanks)).unsqueeze(2)).squeeze(2)
+        scores = scores.masked_fill(~aligned, -float("inf")).masked_fill(~is_label, 0.0)
+        tokens = torch.where(is_label, targets.long(), -1)
+        return tokens, starts, starts + torch.where(aligned, lasting, 0), scores, path_scores
+
 
 def arcs_of(topology: str) -> Arcs:
     """One blank and one label: labels take no frame in the regular topology, and one in the others."""
@@ -131,6 +161,19 @@ class Emissions(nn.Module):
                 self.delay_penalty,
             )
         return self.arcs(self.emitted(logits, targets, frames, labels), frames, labels)
+
+    def posterior(
+        self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`Arcs.posterior` of these logits."""
+        return self.arcs.posterior(self.emitted(logits.detach(), targets, frames, labels), frames, labels)
+
+    def align(
+        self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """`Arcs.align` of these logits."""
+        arcs = self.emitted(logits.detach(), targets, frames, labels)
+        return self.arcs.align(arcs, targets, frames, labels)
 
     def emitted(self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
         """The logarithms of the arcs `[B, T, U+1, K]`."""

@@ -32,6 +32,78 @@ def check_durations(name: str, durations: Sequence[int], least: int) -> tuple[in
     return found
 
 
+def tdt_emissions(
+    blank_index: int, durations: Sequence[int], sigma: float = 0.0, fastemit_lambda: float = 0.0
+) -> Emissions:
+    """A token and a duration each: blanks of those above zero, and labels of all.
+
+    Raises:
+        ValueError: no duration is above zero.
+    """
+    durations = check_durations("durations", durations, least=0)
+    if max(durations) == 0:
+        raise ValueError(f"durations: got {durations}, expected one above 0, for blanks")
+    lasting = [i for i, d in enumerate(durations) if d > 0]
+    return Emissions(
+        Arcs([durations[i] for i in lasting], durations),
+        token=[blank_index] * len(lasting) + [-1] * len(durations),
+        logit=[*lasting, *range(len(durations))],
+        durations=len(durations),
+        sigma=sigma,
+        fastemit_lambda=fastemit_lambda,
+    )
+
+
+def tdt_lengths(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+    durations: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
+    if not torch.jit.is_scripting():
+        check_inputs(
+            TDT.fitted({"durations": durations}),
+            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+            blank_index=blank_index,
+        )
+    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+
+
+def multi_blank_emissions(
+    blank_index: int, big_blank_durations: Sequence[int], sigma: float = 0.0, fastemit_lambda: float = 0.0
+) -> Emissions:
+    """A blank of one frame, one of each of these durations, and a label."""
+    durations = [1, *check_durations("big_blank_durations", big_blank_durations, least=1)]
+    return Emissions(
+        Arcs(durations, [0]),
+        token=[*(blank_index - i for i in range(len(durations))), -1],
+        sigma=sigma,
+        fastemit_lambda=fastemit_lambda,
+    )
+
+
+def multi_blank_lengths(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+    big_blank_durations: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """The same, of targets that have none of the big blanks."""
+    if not torch.jit.is_scripting():
+        check_inputs(
+            TRANSDUCER,
+            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+            blank_index=blank_index,
+            big_blank_durations=big_blank_durations,
+        )
+    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+
+
 class TDTLoss(nn.Module):
     """The negative log-likelihood of label sequences under a token-and-duration transducer (TDT).
 
@@ -79,30 +151,16 @@ class TDTLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
-        self.durations = check_durations("durations", durations, least=0)
-        if max(self.durations) == 0:
-            raise ValueError(f"durations: got {self.durations}, expected one above 0, for blanks")
+        self.durations = tuple(durations)
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
-        lasting = [i for i, d in enumerate(self.durations) if d > 0]
-        self.emissions = Emissions(
-            Arcs([self.durations[i] for i in lasting], self.durations),
-            token=[blank_index] * len(lasting) + [-1] * len(self.durations),
-            logit=[*lasting, *range(len(self.durations))],
-            durations=len(self.durations),
-            sigma=sigma,
-            fastemit_lambda=fastemit_lambda,
-        )
+        self.emissions = tdt_emissions(blank_index, self.durations, sigma, fastemit_lambda)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            check_inputs(
-                TDT.fitted({"durations": self.durations}),
-                {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
-                blank_index=self.blank_index,
-            )
-        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+        frames, labels = tdt_lengths(
+            logits, targets, input_lens, target_lens, self.blank_index, self.durations
+        )
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
 
 
@@ -149,25 +207,14 @@ class MultiBlankTransducerLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
-        self.big_blank_durations = check_durations("big_blank_durations", big_blank_durations, least=1)
+        self.big_blank_durations = tuple(big_blank_durations)
         self.sigma = sigma
         self.fastemit_lambda = fastemit_lambda
         self.reduction = check_choice("reduction", reduction)
-        durations = [1, *self.big_blank_durations]
-        self.emissions = Emissions(
-            Arcs(durations, [0]),
-            token=[*(blank_index - i for i in range(len(durations))), -1],
-            sigma=sigma,
-            fastemit_lambda=fastemit_lambda,
-        )
+        self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations, sigma, fastemit_lambda)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            check_inputs(
-                TRANSDUCER,
-                {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
-                blank_index=self.blank_index,
-                big_blank_durations=self.big_blank_durations,
-            )
-        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+        frames, labels = multi_blank_lengths(
+            logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
+        )
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)

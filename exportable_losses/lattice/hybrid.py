@@ -10,6 +10,11 @@ from .transducer import transducer_lengths
 __all__ = ["HATLoss"]
 
 
+def hat_emissions(blank_index: int) -> Emissions:
+    """A blank that is a sigmoid's, and a label of a softmax over the others."""
+    return Emissions(arcs_of("regular"), token=[blank_index, -1], hybrid=blank_index)
+
+
 class HATLoss(nn.Module):
     """The negative log-likelihood of label sequences under a hybrid autoregressive transducer.
 
@@ -45,7 +50,7 @@ class HATLoss(nn.Module):
         super().__init__()
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
-        self.emissions = Emissions(arcs_of("regular"), token=[blank_index, -1], hybrid=blank_index)
+        self.emissions = hat_emissions(blank_index)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)

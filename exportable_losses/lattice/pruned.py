@@ -260,6 +260,48 @@ def never_back(first: Tensor) -> Tensor:
     return first
 
 
+def pruned_arcs(
+    logits: Tensor,
+    ranges: Tensor,
+    targets: Tensor,
+    frames: Tensor,
+    labels: Tensor,
+    blank_index: int,
+    delay_penalty: float = 0.0,
+    constrained: bool = False,
+) -> Tensor:
+    """The blank and the label that leave each node `[B, T, U+1, 2]`, impossible outside of the ranges."""
+    t = torch.arange(logits.shape[1], device=logits.device)
+    padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
+    outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
+    nodes = targets.shape[1] + 1
+    u = torch.where(outside, nodes, ranges.long())  # those of no item are put behind all
+    log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
+    label = torch.nn.functional.pad(ops.next_labels(targets, labels, blank_index), [0, 1])
+    label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, u)
+    never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, nodes + 1)
+    stay = never.scatter(2, u, log_probs[..., blank_index])[:, :, :-1]
+    emit = never.scatter(2, u, log_probs.gather(3, label.unsqueeze(3)).squeeze(3))[:, :, :-1]
+    emit = ops.shaped(emit, stay, frames, constrained, delay_penalty)
+    return torch.stack([stay, emit], 3)
+
+
+def pruned_lengths(
+    logits: Tensor,
+    ranges: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
+    if not torch.jit.is_scripting():
+        lens = {"input_lens": input_lens, "target_lens": target_lens}
+        given = {"logits": logits, "ranges": ranges, "targets": targets, **lens}
+        check_inputs(PRUNED, given, blank_index=blank_index)
+    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+
+
 class PrunedTransducerLoss(nn.Module):
     """The transducer's loss where each frame has the logits of a few numbers of labels alone.
 
@@ -299,29 +341,15 @@ class PrunedTransducerLoss(nn.Module):
     def forward(
         self, logits: Tensor, ranges: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
     ) -> Tensor:
-        if not torch.jit.is_scripting():
-            check_inputs(
-                PRUNED,
-                {
-                    "logits": logits,
-                    "ranges": ranges,
-                    "targets": targets,
-                    "input_lens": input_lens,
-                    "target_lens": target_lens,
-                },
-                blank_index=self.blank_index,
-            )
-        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
-        t = torch.arange(logits.shape[1], device=logits.device)
-        padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
-        outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
-        nodes = targets.shape[1] + 1
-        u = torch.where(outside, nodes, ranges.long())  # those of no item are put behind all
-        log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
-        label = torch.nn.functional.pad(ops.next_labels(targets, labels, self.blank_index), [0, 1])
-        label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, u)
-        never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, nodes + 1)
-        stay = never.scatter(2, u, log_probs[..., self.blank_index])[:, :, :-1]
-        emit = never.scatter(2, u, log_probs.gather(3, label.unsqueeze(3)).squeeze(3))[:, :, :-1]
-        emit = ops.shaped(emit, stay, frames, self.topology == "constrained", self.delay_penalty)
-        return reduced(self.arcs(torch.stack([stay, emit], 3), frames, labels), self.reduction)
+        frames, labels = pruned_lengths(logits, ranges, targets, input_lens, target_lens, self.blank_index)
+        arcs = pruned_arcs(
+            logits,
+            ranges,
+            targets,
+            frames,
+            labels,
+            self.blank_index,
+            self.delay_penalty,
+            self.topology == "constrained",
+        )
+        return reduced(self.arcs(arcs, frames, labels), self.reduction)

@@ -48,6 +48,19 @@ def absolute_lengths(
     return absolute_length(input_lens, frames), absolute_length(target_lens, targets.shape[1], least=0)
 
 
+def transducer_emissions(
+    blank_index: int, topology: str, fastemit_lambda: float = 0.0, delay_penalty: float = 0.0
+) -> Emissions:
+    """A blank and a label of one softmax."""
+    return Emissions(
+        arcs_of(topology),
+        token=[blank_index, -1],
+        constrained=topology == "constrained",
+        fastemit_lambda=fastemit_lambda,
+        delay_penalty=delay_penalty,
+    )
+
+
 class TransducerLoss(nn.Module):
     """The negative log-likelihood of label sequences under a transducer's lattice.
 
@@ -63,6 +76,12 @@ class TransducerLoss(nn.Module):
             ``batchmean`` for their mean over items.
         normalize: divide each cost by the number of frames of its item, as SpeechBrain's Numba
             transducer does; torchaudio's does not.
+        fastemit_lambda: FastEmit (Yu et al. 2021, https://arxiv.org/abs/2010.11148): by how much more labels
+            count in the gradient; the cost stays.
+        delay_penalty: added to the logarithm of a label's arc for each frame that it comes before the middle
+            of its item (Kang et al. 2023, https://arxiv.org/abs/2211.00490).
+        topology: ``regular``; ``modified``, where a label takes a frame, so that it leads to (t + 1, u + 1);
+            ``constrained``, where it takes the blank of (t, u + 1) as well.
 
     The call takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers without the
     blank; padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in
@@ -104,13 +123,7 @@ class TransducerLoss(nn.Module):
         self.custom_ops = False
         self.plain = topology == "regular" and fastemit_lambda == 0.0 and delay_penalty == 0.0
         if not self.plain:
-            self.emissions = Emissions(
-                arcs_of(topology),
-                token=[blank_index, -1],
-                constrained=topology == "constrained",
-                fastemit_lambda=fastemit_lambda,
-                delay_penalty=delay_penalty,
-            )
+            self.emissions = transducer_emissions(blank_index, topology, fastemit_lambda, delay_penalty)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index

@@ -11,7 +11,10 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``ctc_forward``                     costs `[B]` so far, and the state of the recursion
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
-``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
+``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
+``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its log-probability
+``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
+``joint_normaliser``, ``…_grad``    ln sum exp(am + lm) `[B, T, U+1]`; the gradients in both
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -24,7 +27,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .arcs import arcs_costs, arcs_costs_and_grad
+from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad
 from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
@@ -35,14 +38,12 @@ from .registration import register
 from .scores import computed
 from .transducer import (
     next_labels,
-    transducer_align,
     transducer_costs,
     transducer_costs_and_grad,
-    transducer_posteriors,
-    with_no_arc,
 )
 
 __all__ = [
+    "arcs_align",
     "arcs_costs",
     "arcs_costs_and_grad",
     "best_permutation",
@@ -56,12 +57,9 @@ __all__ = [
     "joint_normaliser_everywhere",
     "next_labels",
     "shaped",
-    "transducer_align",
     "transducer_costs",
     "transducer_costs_and_grad",
-    "transducer_posteriors",
     "using",
-    "with_no_arc",
 ]
 
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -136,18 +134,38 @@ def fuses(logits: Tensor) -> bool:
     return not torch.compiler.is_compiling() and only_native_of(logits) is native
 
 
-def _arcs_loss(arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, *rest: Any) -> tuple[Tensor, Any]:
-    *shape, grad_costs = rest
-    if arcs.dim() != 4 or arcs.shape[3] != len(shape[0]) + len(shape[1]):
-        expected = f"[B, T, U+1, {len(shape[0]) + len(shape[1])}], an arc for each duration"
+def _check_arcs(
+    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, blanks: list[int], labels: list[int]
+) -> None:
+    kinds = len(blanks) + len(labels)
+    if arcs.dim() != 4 or arcs.shape[3] != kinds:
+        expected = f"[B, T, U+1, {kinds}], an arc for each duration"
         raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected {expected}")
     if arcs.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"arcs: got {arcs.dtype}, expected float32 or float64")
     for name, tensor in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
         if tensor.shape != (arcs.shape[0],):
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{arcs.shape[0]}]")
+
+
+def _arcs_loss(arcs: Tensor, *rest: Any) -> tuple[Tensor, Any]:
+    _check_arcs(arcs, *rest[:4])
     computer = only_native_of(arcs)
-    return computer.arcs(arcs, input_lengths, target_lengths, *shape, grad_costs)
+    return computer.arcs(arcs, *rest)
+
+
+def _arcs_align(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check_arcs(arcs, *rest[:4])
+    return arcs_align(arcs, *rest)
+
+
+def _fake_arcs_align(arcs: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    labels = (arcs.shape[0], arcs.shape[2] - 1)
+    return (
+        arcs.new_empty(labels, dtype=torch.int64),
+        arcs.new_empty(labels, dtype=torch.int64),
+        _fake_costs(arcs),
+    )
 
 
 register(
@@ -161,6 +179,12 @@ register(
     lambda *given: _arcs_loss(*given, None)[0],
     _fake_costs,
     gradient="arcs_loss_grad",
+)
+register(
+    f"arcs_align(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS})"
+    " -> (Tensor, Tensor, Tensor)",
+    _arcs_align,
+    _fake_arcs_align,
 )
 
 
@@ -218,13 +242,8 @@ def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:2], dtype=torch.int64), _fake_costs(x)
 
 
-def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return targets.new_empty(targets.shape, dtype=torch.int64), _fake_costs(x)
-
-
 _register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
 _register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
-_register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
 
 
 def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -83,7 +83,47 @@ def arcs_costs_and_grad(
         beta, taken[:, n] = backward(
             beta, leaving[:, n], alphas[:, n], last[:, n], following[:, n], steps, labels
         )
-    return costs, gradient_of(taken, costs, arcs, input_lengths, target_lengths, grad_costs)
+    return costs, gradient_of(taken, steps, costs, arcs, input_lengths, target_lengths, grad_costs)
+
+
+def arcs_align(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each label's arc begins on the best path, which of the labels' arcs it is, and the path's score.
+
+    Starts and arcs are `[B, U]`, zero behind the last label and where no path is possible; the scores are
+    log-probabilities `[B]`. The forward recursion keeps the best of the arcs into each node, of those that
+    are as good the first, and the path goes back along them.
+    """
+    steps, labels = steps_of(blank_durations, label_durations), len(label_durations)
+    allowed = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+    entering = by_target(by_diagonal(allowed), steps, labels)
+    alpha = start(arcs, max(steps))
+    rows, scales = [alpha[:, 0]], [torch.zeros_like(alpha[:, 0, 0])]
+    chosen = torch.zeros(
+        entering.shape[0], entering.shape[1], arcs.shape[2], dtype=torch.int64, device=arcs.device
+    )
+    for n in range(1, entering.shape[1]):
+        alpha, scale, chosen[:, n] = forward_best(alpha, entering[:, n], steps, labels)
+        rows.append(alpha[:, 0])
+        scales.append(scale)
+    scores = -costs_of(torch.stack(rows, 1), torch.stack(scales, 1), input_lengths, target_lengths)
+    u = target_lengths.unsqueeze(1)
+    at, each = u + input_lengths.unsqueeze(1), torch.tensor(steps, device=arcs.device)
+    emitted, since, arc = [u[:, :0]], [u[:, :0]], [u[:, :0]]
+    for n in range(entering.shape[1] - 1, 0, -1):
+        u, at, label, frame, kind = back(u, at, chosen[:, n], torch.full_like(u, n), each, labels)
+        emitted.append(label)
+        since.append(frame)
+        arc.append(kind)
+    path = (torch.cat(emitted, 1), torch.cat(since, 1), torch.cat(arc, 1))
+    starts, kinds = path_of(path[0], path[1], path[2], scores, target_lengths, arcs.shape[2], steps, labels)
+    return starts, kinds, scores
 
 
 def legal(
@@ -141,16 +181,82 @@ def start(arcs: Tensor, diagonals: int) -> Tensor:
 
 def forward(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> tuple[Tensor, Tensor]:
     """The last diagonals `[B, diagonals, U+1]` one step on, less their largest, and that `[B]`."""
+    return _moved_on(alpha, _reached(alpha, entering, steps, labels).logsumexp(1))
+
+
+def forward_best(
+    alpha: Tensor, entering: Tensor, steps: list[int], labels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of the best path to each node, and the arc that it comes by, the first of equals `[B,
+    U+1]`.
+    """
+    reached = _reached(alpha, entering, steps, labels)
+    best = reached.amax(1)
+    kinds = torch.arange(len(steps), device=alpha.device).unsqueeze(1)
+    chosen = torch.where(reached == best.unsqueeze(1), kinds, len(steps) - 1).amin(1)
+    alpha, scale = _moved_on(alpha, best)
+    return alpha, scale, chosen
+
+
+def _reached(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> Tensor:
+    """What comes to each node of the next diagonal by each arc: `[B, K, U+1]`."""
     reached = []
     for k, step in enumerate(steps):
         before = alpha[:, step - 1]
         if k >= len(steps) - labels:
             before = torch.nn.functional.pad(before[:, :-1], [1, 0], value=log_zero())
         reached.append(before + entering[:, k])
-    here = torch.stack(reached, 1).logsumexp(1)
+    return torch.stack(reached, 1)
+
+
+def _moved_on(alpha: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
     alpha = torch.cat([here.unsqueeze(1), alpha[:, :-1]], 1)
     scale = alpha.amax([1, 2])
     return alpha - scale[:, None, None], scale
+
+
+def back(
+    u: Tensor, at: Tensor, chosen: Tensor, n: Tensor, steps: Tensor, labels: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One diagonal back along the best path.
+
+    Args:
+        u: the labels emitted so far on the path from its end `[B, 1]`.
+        at: the diagonal that the path is on `[B, 1]`.
+        chosen: the arcs that its nodes are reached by `[B, U+1]`.
+        n: the number of this diagonal.
+        steps: how many diagonals each arc leads on `[K]`.
+        labels: how many of the arcs are labels.
+
+    Returns:
+        `u` and `at` where the path has come from, if it is on this diagonal; the label that the arc emits or
+        -1, the frame that it leaves, and which arc it is, `[B, 1]` each.
+    """
+    arc, here = chosen.gather(1, u), at == n
+    emits = here & (arc >= steps.shape[0] - labels)
+    u = (u - emits.long()).clamp(min=0)  # an impossible path knows no bound
+    at = torch.where(here, at - steps[arc], at)
+    return u, at, torch.where(emits, u, -1), at - u, arc
+
+
+def path_of(
+    emitted: Tensor,
+    since: Tensor,
+    arc: Tensor,
+    scores: Tensor,
+    target_lengths: Tensor,
+    nodes: int,
+    steps: list[int],
+    labels: int,
+) -> tuple[Tensor, Tensor]:
+    """Where each label's arc begins, and which of the labels' arcs it is, of what `back` gives `[B, N]`."""
+    to = torch.where(emitted < 0, nodes - 1, emitted)  # what emits nothing, behind all labels
+    none = torch.zeros([to.shape[0], nodes], dtype=torch.int64, device=to.device)
+    j = torch.arange(nodes - 1, device=to.device)
+    on_path = (j < target_lengths.unsqueeze(1)) & scores.isfinite().unsqueeze(1)
+    starts = none.scatter(1, to, since)[:, :-1]
+    kinds = none.scatter(1, to, arc - (len(steps) - labels))[:, :-1]
+    return torch.where(on_path, starts, 0), torch.where(on_path, kinds, 0)
 
 
 def backward(
@@ -205,13 +311,24 @@ def _at_end(alphas: Tensor, ends: Tensor, target_lengths: Tensor) -> Tensor:
 
 def gradient_of(
     taken: Tensor,
+    steps: list[int],
     costs: Tensor,
     arcs: Tensor,
     input_lengths: Tensor,
     target_lengths: Tensor,
     grad_costs: Tensor,
 ) -> Tensor:
-    """The gradient in the arcs, of how often each is taken by diagonal `[B, T+U+1, U+1, K]`."""
+    """The gradient in the arcs, of how often each is taken by diagonal `[B, T+U+1, U+1, K]`.
+
+    Between two diagonals every path takes one arc. What those that lead over add up to is one but for the
+    digits that alpha and beta have lost far from their largest, and which are given back here.
+    """
+    over = torch.zeros_like(taken[:, :, 0, 0])
+    for k, step in enumerate(steps):
+        left = taken[..., k].sum(2)
+        for n in range(step):
+            over = over + torch.nn.functional.pad(left, [n, 0])[:, : left.shape[1]]
+    taken = taken / torch.where(over > 0, over, 1.0).unsqueeze(2).unsqueeze(3)
     nowhere = behind(arcs[..., 0], input_lengths, target_lengths) | costs.isinf()[:, None, None]
     occupation = by_frame(taken, arcs.shape[1]).masked_fill(nowhere.unsqueeze(3), 0.0)
     return -(occupation * grad_costs[:, None, None, None])

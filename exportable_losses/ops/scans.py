@@ -27,6 +27,7 @@ def table() -> dict[Any, Callable[..., Any]]:
     return {
         ours.arcs_loss.default: arcs_costs,
         ours.arcs_loss_grad.default: arcs_costs_and_grad,
+        ours.arcs_align.default: arcs_align,
         ours.emissions_loss.default: emissions_costs,
         ours.joint_normaliser.default: joint_normaliser_everywhere,
         ours.ctc_loss.default: _wide(ctc_costs),
@@ -35,7 +36,6 @@ def table() -> dict[Any, Callable[..., Any]]:
         ours.ctc_align.default: _wide(ctc_align),
         ours.transducer_loss.default: transducer_costs,
         ours.transducer_loss_grad.default: transducer_costs_and_grad,
-        ours.transducer_align.default: transducer_align,
         ours.best_permutation.default: best_permutation,
         ours.edit_counts.default: edit_counts,
     }
@@ -128,7 +128,7 @@ def arcs_costs_and_grad(
     reversed_ = [each.transpose(0, 1).flip(0) for each in sequences]
     _, (taken,) = _scan(step, [behind], reversed_, sizes=_arcs_sizes(arcs))
     taken = taken.flip(0).transpose(0, 1)
-    return costs, lattice.gradient_of(taken, costs, arcs, input_lengths, target_lengths, grad_costs)
+    return costs, lattice.gradient_of(taken, steps, costs, arcs, input_lengths, target_lengths, grad_costs)
 
 
 def _arcs_forward(
@@ -153,6 +153,51 @@ def _arcs_forward(
     _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=_arcs_sizes(arcs))
     alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
     return leaving, alphas, torch.nn.functional.pad(scales.t(), [1, 0])
+
+
+def arcs_align(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`arcs.arcs_align`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
+    entering = lattice.by_target(leaving, steps, labels)
+
+    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
+        alpha, scale, chosen = lattice.forward_best(alpha, entering, steps, labels)
+        return alpha, alpha[:, 0].clone(), scale, chosen
+
+    first = lattice.start(arcs, max(steps))
+    sizes = _arcs_sizes(arcs)
+    _, (rows, scales, chosen) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=sizes)
+    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
+    scores = -lattice.costs_of(
+        alphas, torch.nn.functional.pad(scales.t(), [1, 0]), input_lengths, target_lengths
+    )
+
+    def back(u: Tensor, at: Tensor, chosen: Tensor, n: Tensor, steps: Tensor) -> Sequence[Tensor]:
+        return lattice.back(u, at, chosen, n, steps, labels)
+
+    n = torch.arange(chosen.shape[0], device=arcs.device) + 1
+    u = target_lengths.unsqueeze(1)
+    _, path = _scan(
+        back,
+        [u, u + input_lengths.unsqueeze(1)],
+        [chosen.flip(0), n.flip(0)],
+        [torch.tensor(steps, device=arcs.device)],
+        sizes,
+    )
+    emitted, since, arc = (each.squeeze(2).t() for each in path)
+    return (
+        *lattice.path_of(emitted, since, arc, scores, target_lengths, arcs.shape[2], steps, labels),
+        scores,
+    )
 
 
 def _arcs_sizes(arcs: Tensor) -> Sequence[int]:
@@ -316,29 +361,6 @@ def _forward(
     sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
     (alpha,), (alphas, scales) = _scan(step, [start], sequences, sizes=sizes)
     return alpha, alphas.transpose(0, 1), scales.sum(0)
-
-
-def transducer_align(
-    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
-) -> tuple[Tensor, Tensor]:
-    """`transducer.transducer_align`."""
-    labels = transducer.next_labels(targets, target_lengths, blank_index)
-    log_probs = transducer.normalised(logits)
-    stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
-
-    def forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Sequence[Tensor]:
-        stayed, emitted = transducer.entering(alpha, stay, emit)
-        return torch.maximum(stayed, emitted), (emitted > stayed).long()
-
-    def backward(u: Tensor, by_label: Tensor) -> Sequence[Tensor]:
-        before = (u - by_label.gather(1, u)).clamp(min=0)
-        return before, before.clone()
-
-    sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
-    start, sizes = transducer.start(labels, stay), _sizes(logits, targets)
-    (alpha,), (by_label,) = _scan(forward, [start], sequences, sizes=sizes)
-    _, (backwards,) = _scan(backward, [target_lengths.unsqueeze(1)], [by_label.flip(0)], sizes=sizes)
-    return transducer.frames_of(backwards.flip(0).squeeze(2).t(), alpha, target_lengths)
 
 
 def best_permutation(costs: Tensor) -> Tensor:

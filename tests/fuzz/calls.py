@@ -42,10 +42,17 @@ from exportable_losses.runtime import LossSession
 Outputs = dict[str, np.ndarray]
 ROUNDING = torch.finfo(torch.float32).eps
 MOVES, TIMES = 8, 10  # roundings of the inputs that are tried; what those of a computation may come to
+TRANSDUCERS = ("TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
 COMPUTERS = {
     **dict.fromkeys(("ctc_loss", "transducer_loss", "ctc_loss_kd"), ("native", "numba", "torch")),
-    **dict.fromkeys(("TDTLoss", "MultiBlankTransducerLoss", "HATLoss"), ("native", "torch")),
-    **dict.fromkeys(("SimpleTransducerLoss", "PruneRanges", "PrunedTransducerLoss"), ("native", "torch")),
+    **dict.fromkeys(
+        (
+            *(f"{kind}Loss" for kind in TRANSDUCERS),
+            *(f"{kind}Posterior" for kind in TRANSDUCERS),
+            *("SimpleTransducerLoss", "PruneRanges", "TransducerPosterior"),
+        ),
+        ("native", "torch"),
+    ),
 }
 
 

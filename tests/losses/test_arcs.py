@@ -3,60 +3,20 @@
 import contextlib
 import itertools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from arc_shapes import SHAPES, SIZES, Shape, drawn, expected
 from computer_cases import SETS, native_on
-from enumeration import arcs_by_enumeration
+from enumeration import best_arcs
 from torch import Tensor
 
 from exportable_losses import ops
 from exportable_losses.ops import arcs as lattice
 from exportable_losses.ops import native, plain, scans
 
-
-class Shape(NamedTuple):
-    blanks: tuple[int, ...]
-    labels: tuple[int, ...]
-    label_ends: bool
-
-
-SHAPES = {
-    "regular": Shape((1,), (0,), False),
-    "modified": Shape((1,), (1,), True),
-    "TDT": Shape((1, 2, 4), (0, 1, 2, 4), False),
-    "TDT without zero": Shape((1, 2), (1, 2), False),
-    "multi-blank": Shape((1, 2, 3), (0,), False),
-    "long steps": Shape((2,), (3,), True),
-    "longer than any item": Shape((1, 9), (0, 9), False),
-}
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5}
-
-
-def drawn(shape: Shape, frames: int, labels: int, batch: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """Arcs with some that are impossible, NaN behind each item's lengths, and the lengths."""
-    draw = torch.Generator().manual_seed(frames + labels)
-    kinds = len(shape.blanks) + len(shape.labels)
-    arcs = torch.randn(batch, frames, labels + 1, kinds, generator=draw, dtype=torch.float64) - 1
-    arcs[torch.rand(arcs.shape, generator=draw) < 0.1] = -torch.inf
-    t = torch.randint(1, frames + 1, (batch,), generator=draw)
-    u = torch.randint(0, labels + 1, (batch,), generator=draw)
-    t[0], u[0], u[1] = frames, labels, 0
-    for item, (inside, below) in enumerate(zip(t.tolist(), u.tolist(), strict=True)):
-        arcs[item, inside:] = torch.nan
-        arcs[item, :, below + 1 :] = torch.nan
-        arcs[item, :, below, len(shape.blanks) :] = torch.nan  # no label leaves there
-    return arcs, t, u
-
-
-def expected(shape: Shape, arcs: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    costs, occupations = [], torch.zeros_like(arcs)
-    for item, (frames, labels) in enumerate(zip(t.tolist(), u.tolist(), strict=True)):
-        cost, taken = arcs_by_enumeration(arcs[item, :frames, : labels + 1], labels, *shape)
-        occupations[item, :frames, : labels + 1] = taken
-        costs.append(cost)
-    return torch.stack(costs), occupations
 
 
 class Scans:
@@ -70,7 +30,6 @@ class Scans:
 
 
 COMPUTERS = {"torch": plain, "scan": Scans}
-SIZES = [(5, 3), (1, 2), (1, 0), (2, 4), (4, 1)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,6 +68,25 @@ def test_scripts_and_their_gradients(name: str) -> None:
         torch.testing.assert_close(found, costs, rtol=1e-12, atol=1e-12)
         (grad,) = torch.autograd.grad(found[costs.isfinite()].sum(), leaf)
         torch.testing.assert_close(grad, -occupations, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_best_paths(name: str, ties: bool) -> None:
+    """The best of all paths, and where several are, the one that is said."""
+    shape = SHAPES[name]
+    ways = [lattice.arcs_align, torch.jit.script(lattice.arcs_align), scans.arcs_align]
+    for frames, labels in SIZES:
+        arcs, t, u = drawn(shape, frames, labels)
+        arcs = arcs.round() if ties else arcs
+        found = [way(arcs, t, u, list(shape.blanks), list(shape.labels), shape.label_ends) for way in ways]
+        for item, (inside, below) in enumerate(zip(t.tolist(), u.tolist(), strict=True)):
+            score, path = best_arcs(arcs[item, :inside, : below + 1], below, *shape)
+            for starts, kinds, scores in found:
+                assert scores[item].item() == pytest.approx(score, abs=1e-12)
+                emitted = list(zip(starts[item].tolist(), range(labels), kinds[item].tolist(), strict=True))
+                nothing = [(0, j, 0) for j in range(len(path), labels)]
+                assert emitted == path + nothing
 
 
 def test_digits_stay_over_thousands_of_frames() -> None:

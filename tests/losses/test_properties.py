@@ -21,7 +21,8 @@ sizes = st.integers(1, 6)
 BEHIND = {
     ("CTCForwardChunk", "alpha_out"): -torch.inf,
     ("CTCAlign", "tokens"): -1,
-    ("TransducerAlign", "tokens"): -1,
+    **{(f"{kind}Align", "tokens"): -1 for kind in ("Transducer", "TDT", "MultiBlankTransducer", "HAT")},
+    ("PrunedTransducerAlign", "tokens"): -1,
 }
 
 

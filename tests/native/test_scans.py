@@ -12,7 +12,7 @@ from exportable_losses import ops
 from exportable_losses.lengths import absolute_length
 from exportable_losses.ops import scans
 
-PATHS = ("ctc_posterior", "ctc_align", "transducer_align")
+PATHS = ("ctc_posterior", "ctc_align")
 
 
 def test_every_operator_has_a_program() -> None:

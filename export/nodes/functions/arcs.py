@@ -9,7 +9,9 @@ ours = Opset("exportable_losses", 1)
 
 @script(ours, default_opset=op)
 def ArcsSteps(durations, blanks: int):
-    """How many diagonals each arc [K] leads on, and how many labels: d and 0 of blanks, d + 1 and 1 of labels."""
+    """How many diagonals each arc [K] leads on, and how many labels: d and 0 of blanks, d + 1 and 1 of
+    labels.
+    """
     kinds = op.Squeeze(op.Shape(durations))
     right = op.Cast(op.Range(0, kinds, 1) >= op.Constant(value_int=blanks), to=7)
     return durations + right, right
@@ -42,12 +44,12 @@ def ArcsOf(arcs, t, u, durations, right, input_lengths, target_lengths, label_en
 
 
 @script(ours, default_opset=op)
-def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, label_ends: int):
-    """The forward recursion over diagonals n = t + u, from 0 to one behind T + U: there is always a step.
+def ArcsEntering(arcs, durations, input_lengths, target_lengths, blanks: int, label_ends: int):
+    """What a forward recursion over diagonals n = t + u takes, from 0 to one behind T + U: there is always a
+    step.
 
-    Of each diagonal alpha of its nodes [T+U+2, B, 1+U+1], an impossible one before them, less the largest of
-    the last few diagonals each time; what was taken off at each [T+U+2, B, 1]; and alpha of each item's end
-    [B, 1].
+    Its start [B, P], the last few diagonals in a row, each behind an impossible node; where in it the arcs
+    that enter the nodes of a diagonal come from [K, U+1]; and those arcs [T+U+1, B, K, U+1].
     """
     never = op.CastLike(op.Constant(value_float=float("-inf")), arcs)
     steps, right = ArcsSteps(durations, blanks=blanks)
@@ -61,15 +63,40 @@ def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, lab
     left = u - op.Unsqueeze(right, [1])
     t = n - u - op.Unsqueeze(durations, [1])
     entering = ArcsOf(arcs, t, left, durations, right, input_lengths, target_lengths, label_ends=label_ends)
-    entering = op.Transpose(entering, perm=[1, 0, 2, 3])
 
-    # the last diagonals in a row, each behind an impossible node
-    kept = op.ReduceMax(steps, keepdims=0)
-    place = op.Range(0, kept * width, 1)
+    place = op.Range(0, op.ReduceMax(steps, keepdims=0) * width, 1)
     first = op.Where(place == 1, op.CastLike(0.0, arcs), never)
-    batch = op.Shape(op.Unsqueeze(input_lengths, [1]))
     start = op.Expand(op.Unsqueeze(first, [0]), op.Concat(op.Shape(input_lengths), [1], axis=0))
     before = op.Unsqueeze(steps - 1, [1]) * width + left + 1
+    return start, before, op.Transpose(entering, perm=[1, 0, 2, 3])
+
+
+@script(ours, default_opset=op)
+def ArcsEnds(start, rows, scales, input_lengths, target_lengths):
+    """The diagonals behind the first, and what was taken off each, with the first, and alpha of each item's
+    end.
+
+    `rows` are [T+U+1, B, 1+U+1] and `scales` [T+U+1, B, 1]; both have one more then. The ends are [B, 1].
+    """
+    first = op.Unsqueeze(op.Slice(start, [0], op.Shape(rows, start=2), [1]), [0])
+    alphas = op.Concat(first, rows, axis=0)
+    nothing = op.Mul(op.Slice(scales, [0], [1], [0]), op.CastLike(0.0, start))
+    ends = op.Unsqueeze(input_lengths + target_lengths, [0, 2])
+    at_end = op.GatherElements(alphas, op.Expand(ends, op.Shape(first)), axis=0)
+    end = op.GatherElements(op.Squeeze(at_end, [0]), op.Unsqueeze(target_lengths + 1, [1]), axis=1)
+    return alphas, op.Concat(nothing, scales, axis=0), end
+
+
+@script(ours, default_opset=op)
+def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, label_ends: int):
+    """The forward recursion: of each diagonal alpha of its nodes, an impossible one before them.
+
+    They are [T+U+2, B, 1+U+1], less the largest of the last few diagonals each time; then what was taken off
+    at each [T+U+2, B, 1], and alpha of each item's end [B, 1].
+    """
+    start, before, entering = ArcsEntering(
+        arcs, durations, input_lengths, target_lengths, blanks=blanks, label_ends=label_ends
+    )
 
     @graph()
     def step(alpha: FLOAT["B", "P"], before: INT64["K", "U"], entering: FLOAT["B", "K", "U"]):
@@ -82,14 +109,8 @@ def ArcsForward(arcs, durations, input_lengths, target_lengths, blanks: int, lab
         return last - scale, op.Identity(before), row - scale, scale
 
     _alpha, _before, rows, scales = op.Scan(start, before, entering, body=step, num_scan_inputs=1)
-    first_row = op.Unsqueeze(op.Slice(start, [0], op.Unsqueeze(width, [0]), [1]), [0])
-    alphas = op.Concat(first_row, rows, axis=0)
-    nothing = op.Unsqueeze(op.Expand(op.CastLike(0.0, arcs), batch), [0])
-    scales = op.Concat(nothing, scales, axis=0)
-    ends = op.Unsqueeze(input_lengths + target_lengths, [0, 2])
-    at_end = op.GatherElements(alphas, op.Expand(ends, op.Shape(first_row)), axis=0)
-    end = op.GatherElements(op.Squeeze(at_end, [0]), op.Unsqueeze(target_lengths + 1, [1]), axis=1)
-    return alphas, scales, end
+    alphas, lost, end = ArcsEnds(start, rows, scales, input_lengths, target_lengths)
+    return alphas, lost, end
 
 
 @script(ours, default_opset=op)

@@ -77,6 +77,20 @@ def ArcsLossGrad(arcs, durations, input_lengths, target_lengths, grad_costs, bla
         num_scan_inputs=4,
     )
 
+    # between two diagonals each path takes one arc: all that lead over have lost the same digits
+    left = op.ReduceSum(taken, [3], keepdims=0)
+    diagonals = op.Shape(left, start=0, end=1)
+    room = op.Expand(
+        op.CastLike(0.0, arcs), op.Concat(op.Unsqueeze(kept, [0]), op.Shape(left, start=1), axis=0)
+    )
+    earlier = op.Unsqueeze(op.Range(0, kept, 1), [0])
+    rows = op.Unsqueeze(op.Range(0, op.Squeeze(diagonals), 1), [1]) + earlier
+    leading = op.Less(op.Unsqueeze(earlier, [2, 3]), op.Unsqueeze(steps, [0, 1, 2]))
+    counted = op.Gather(op.Concat(left, room, axis=0), rows, axis=0) * op.CastLike(leading, arcs)
+    over = op.ReduceSum(counted, [1, 3], keepdims=0)
+    one = op.CastLike(1.0, arcs)
+    taken = taken / op.Unsqueeze(op.Where(over > op.CastLike(0.0, arcs), over, one), [2, 3])
+
     # back from diagonals, the last first, to frames
     by_item = op.Flatten(op.Transpose(taken, perm=[1, 0, 3, 2]), axis=1)
     time = op.Unsqueeze(op.Range(0, frames, 1), [1, 2])

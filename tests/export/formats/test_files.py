@@ -29,6 +29,7 @@ NAMES = [
     for name, case in BY_NAME.items()
     if not case.without and case.name not in checks.REDUCTIONS[1:]
 ]
+TRANSDUCERS = ("Transducer", "TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
 LATTICES = {
     "ctc_loss": "CTCLoss",
     "ctc_loss_kd": "CTCLoss",
@@ -39,8 +40,8 @@ LATTICES = {
     "SimpleTransducerLoss": "ArcsLoss",
     "PruneRanges": "ArcsLossGrad",
     "PrunedTransducerLoss": "ArcsLoss",
-    "TransducerPosterior": "TransducerLossGrad",
-    "TransducerAlign": "TransducerAlign",
+    **{f"{kind}Posterior": "ArcsLossGrad" for kind in TRANSDUCERS},
+    **{f"{kind}Align": "ArcsAlign" for kind in TRANSDUCERS},
     "PitWrapper": "BestPermutation",
     "get_si_snr_with_pitwrapper": "BestPermutation",
     "get_snr_with_pitwrapper": "BestPermutation",
@@ -60,9 +61,9 @@ CALLED = {
     "CTCAlign": {"CTCLattice"},
     "TransducerLoss": {"TransducerArcs"},
     "TransducerLossGrad": {"TransducerArcs"},
-    "TransducerAlign": {"TransducerArcs"},
-    "ArcsLoss": {"ArcsCosts", "ArcsForward", "ArcsOf", "ArcsSteps"},
-    "ArcsLossGrad": {"ArcsCosts", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    "ArcsLoss": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    "ArcsLossGrad": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    "ArcsAlign": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsOf", "ArcsSteps"},
 }
 
 
