@@ -13,6 +13,8 @@ from exportable_losses.missing import install
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
     from matplotlib.figure import Figure
 
+    from .session import LossSession
+
 SUFFIXES = (".png", ".svg", ".pdf")
 _MOST_NAMES = 60  # that stand one above the other and can still be read
 
@@ -23,7 +25,7 @@ def plot(
     item: int = 0,
     tokens: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
-    lattice: Literal["ctc", "transducer"] | None = None,
+    lattice: Literal["ctc", "transducer", "durations"] | None = None,
 ) -> Figure:
     """Draw the posterior of one item: time to the right, tokens upwards, darker if more probable.
 
@@ -31,13 +33,14 @@ def plot(
         outputs: arrays by name, as `CTCPosterior` or `TransducerPosterior` returns them: `posteriors`
             `[B, T, 2S+1]` (blanks at even states, label (s - 1) / 2 at odd ones) or `[B, T, S+1]` (the number
             of emitted labels), and the `costs` `[B]` in nats for the title. If `tokens`, `starts` and `ends`
-            `[B, S]` of `CTCAlign` or `TransducerAlign` are there too, the best path is drawn on top. Other
-            names are ignored.
+            `[B, S]` of `CTCAlign`, `TransducerAlign` or another alignment are there too, the best path is
+            drawn on top. Other names are ignored.
         item: the index in the batch.
         tokens: the names of its labels, in order; by default the numbers in `outputs`, or their positions.
         classes: instead of `tokens`, the names of all classes from class 0; the numbers in `outputs` select
             those of the labels. A class without a name is shown by its number.
-        lattice: ``"ctc"`` or ``"transducer"``; by default the latter if there are `emissions`, which
+        lattice: ``"ctc"``, ``"transducer"`` or ``"durations"``, of which a label leads from its start to its
+            end, as in `TDTAlign`; by default a transducer's if there are `emissions`, which
             `TransducerPosterior` returns.
 
     Returns:
@@ -56,9 +59,9 @@ def plot(
         >>> figure.axes[0].get_xlabel()
         'time (frames)'
     """
-    if lattice not in (None, "ctc", "transducer"):
-        raise ValueError(f"lattice: got {lattice!r}, expected 'ctc' or 'transducer'")
-    states = 1 if lattice == "transducer" or (lattice is None and "emissions" in outputs) else 2
+    if lattice not in (None, "ctc", "transducer", "durations"):
+        raise ValueError(f"lattice: got {lattice!r}, expected 'ctc', 'transducer' or 'durations'")
+    states = 2 if lattice == "ctc" or (lattice is None and "emissions" not in outputs) else 1
     given = _item(outputs, item, states)
     posterior, tokens_of = given["posteriors"], given.get("tokens")
     if posterior.any():
@@ -78,7 +81,9 @@ def plot(
         raise ValueError(f"tokens: got {len(tokens)} names, {expected}")
     path = None
     if posterior.any() and "starts" in given and "ends" in given:
-        nodes = _through_states if states == 2 else _through_labels
+        nodes = (
+            _through_states if states == 2 else _through_arcs if lattice == "durations" else _through_labels
+        )
         path = nodes(given["starts"][:labels], given["ends"][:labels], frames)
     names = [name if name.strip() else "␣" for name in tokens]
     return _draw(posterior[:frames, : states * labels + 1], names, states, path, given.get("costs"))
@@ -91,6 +96,13 @@ def labels_of(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         return targets
     labels = whole(inputs["target_lens"], targets.shape[1])
     return np.where(np.arange(targets.shape[1]) < labels[:, None], targets, -1)
+
+
+def lattice_of(graphs: Sequence[LossSession]) -> Literal["durations"] | None:
+    """The `lattice` of `plot` for what these graphs give, where the outputs do not say it themselves."""
+    settings = [loss.settings for graph in graphs for loss in graph.losses]
+    lasting = any("durations" in each or each.get("topology", "regular") != "regular" for each in settings)
+    return "durations" if lasting else None
 
 
 def _name(number: int, classes: Sequence[str]) -> str:
@@ -129,6 +141,15 @@ def _through_labels(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.nda
     before = np.concatenate([[0], emitted[:-1]])
     pairs = zip(before, emitted, strict=True)
     return np.array([(t, u) for t, (low, high) in enumerate(pairs) for u in range(low, high + 1)])
+
+
+def _through_arcs(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
+    """The path through the nodes of a lattice with durations `[2S+2, 2]`: a label from its start to its
+    end.
+    """
+    labels = [((start, u), (end, u + 1)) for u, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    ends_of_path = ((0, 0),), ((frames - 1, len(starts)),)
+    return np.array([node for arc in (ends_of_path[0], *labels, ends_of_path[1]) for node in arc])
 
 
 def _draw(

@@ -226,6 +226,7 @@ struct Normaliser {
 // Of a row but for class `without`, which may be -1.
 template <class Score>
 Normaliser<Computed<Score>> normaliser(const Score* row, std::int64_t n, std::int64_t without) {
+  if (without == n - 1) return normaliser(row, without, -1);
   const std::int64_t before = std::max(without, std::int64_t(0)), rest = n - without - 1;
   const Score* behind = row + without + 1;
   Computed<Score> top = row_max(behind, rest);

@@ -10,10 +10,10 @@ from ..ops.scores import widened
 from ..settings import settings_repr
 from .arcs import TOPOLOGIES, arcs_of
 from .ctc import CTC, ctc_lengths
-from .durations import TDT, multi_blank_emissions, multi_blank_lengths, tdt_emissions, tdt_lengths
+from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
 from .hybrid import hat_emissions
 from .pruned import PRUNED, pruned_arcs, pruned_lengths
-from .transducer import TRANSDUCER, transducer_emissions, transducer_lengths
+from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
 __all__ = [
     "CTCAlign",
@@ -203,9 +203,9 @@ class TDTAlign(nn.Module):
         self.emissions = tdt_emissions(blank_index, self.durations)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Aligned:
-        frames, labels = tdt_lengths(
-            logits, targets, input_lens, target_lens, self.blank_index, self.durations
-        )
+        if not torch.jit.is_scripting():
+            check_tdt(logits, targets, input_lens, target_lens, self.blank_index, self.durations)
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         return self.emissions.align(logits, targets, frames, labels)
 
 
@@ -246,9 +246,11 @@ class MultiBlankTransducerAlign(nn.Module):
         self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Aligned:
-        frames, labels = multi_blank_lengths(
-            logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
-        )
+        if not torch.jit.is_scripting():
+            check_multi_blank(
+                logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         return self.emissions.align(logits, targets, frames, labels)
 
 

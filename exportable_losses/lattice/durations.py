@@ -54,22 +54,17 @@ def tdt_emissions(
     )
 
 
-def tdt_lengths(
+def check_tdt(
     logits: Tensor,
     targets: Tensor,
     input_lens: Tensor,
     target_lens: Tensor,
     blank_index: int,
-    durations: tuple[int, ...],
-) -> tuple[Tensor, Tensor]:
-    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
-    if not torch.jit.is_scripting():
-        check_inputs(
-            TDT.fitted({"durations": durations}),
-            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
-            blank_index=blank_index,
-        )
-    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+    durations: Sequence[int],
+) -> None:
+    """Refuse inputs that `TDTLoss` does not take."""
+    given = {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
+    check_inputs(TDT.fitted({"durations": durations}), given, blank_index=blank_index)
 
 
 def multi_blank_emissions(
@@ -85,23 +80,17 @@ def multi_blank_emissions(
     )
 
 
-def multi_blank_lengths(
+def check_multi_blank(
     logits: Tensor,
     targets: Tensor,
     input_lens: Tensor,
     target_lens: Tensor,
     blank_index: int,
-    big_blank_durations: tuple[int, ...],
-) -> tuple[Tensor, Tensor]:
-    """The same, of targets that have none of the big blanks."""
-    if not torch.jit.is_scripting():
-        check_inputs(
-            TRANSDUCER,
-            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
-            blank_index=blank_index,
-            big_blank_durations=big_blank_durations,
-        )
-    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+    big_blank_durations: Sequence[int],
+) -> None:
+    """Refuse inputs that `MultiBlankTransducerLoss` does not take."""
+    given = {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
+    check_inputs(TRANSDUCER, given, blank_index=blank_index, big_blank_durations=big_blank_durations)
 
 
 class TDTLoss(nn.Module):
@@ -158,9 +147,9 @@ class TDTLoss(nn.Module):
         self.emissions = tdt_emissions(blank_index, self.durations, sigma, fastemit_lambda)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        frames, labels = tdt_lengths(
-            logits, targets, input_lens, target_lens, self.blank_index, self.durations
-        )
+        if not torch.jit.is_scripting():
+            check_tdt(logits, targets, input_lens, target_lens, self.blank_index, self.durations)
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
 
 
@@ -214,7 +203,9 @@ class MultiBlankTransducerLoss(nn.Module):
         self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations, sigma, fastemit_lambda)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        frames, labels = multi_blank_lengths(
-            logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
-        )
+        if not torch.jit.is_scripting():
+            check_multi_blank(
+                logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)

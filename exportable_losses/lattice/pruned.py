@@ -296,9 +296,17 @@ def pruned_lengths(
 ) -> tuple[Tensor, Tensor]:
     """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
     if not torch.jit.is_scripting():
-        lens = {"input_lens": input_lens, "target_lens": target_lens}
-        given = {"logits": logits, "ranges": ranges, "targets": targets, **lens}
-        check_inputs(PRUNED, given, blank_index=blank_index)
+        check_inputs(
+            PRUNED,
+            {
+                "logits": logits,
+                "ranges": ranges,
+                "targets": targets,
+                "input_lens": input_lens,
+                "target_lens": target_lens,
+            },
+            blank_index=blank_index,
+        )
     return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
 
 
