@@ -15,6 +15,7 @@ from .lattice.durations import *
 from .lattice.hybrid import *
 from .lattice.posterior import *
 from .lattice.pruned import *
+from .lattice.simple import *
 from .lattice.streaming import *
 from .lattice.transducer import *
 from .margin import *

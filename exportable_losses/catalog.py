@@ -35,7 +35,7 @@ from . import (
     verification,
 )
 from .contract import Contract, Input
-from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, streaming, transducer
+from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, simple, streaming, transducer
 from .legal import blanks
 from .lengths import frame_mask
 from .settings import parameters_of
@@ -352,8 +352,8 @@ _ENTRIES: dict[str, Entry] = {
         Entry("HATLoss", hybrid.HATLoss, transducer.TRANSDUCER),
         Entry("HATPosterior", posterior.HATPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("HATAlign", align.HATAlign, align.TRANSDUCER_ALIGN),
-        Entry("SimpleTransducerLoss", pruned.SimpleTransducerLoss, pruned.SIMPLE),
-        Entry("PruneRanges", pruned.PruneRanges, pruned.RANGES),
+        Entry("SimpleTransducerLoss", simple.SimpleTransducerLoss, simple.SIMPLE),
+        Entry("PruneRanges", simple.PruneRanges, simple.RANGES),
         Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, pruned.PRUNED),
         Entry("PrunedTransducerPosterior", posterior.PrunedTransducerPosterior, posterior.PRUNED_POSTERIOR),
         Entry("PrunedTransducerAlign", align.PrunedTransducerAlign, align.PRUNED_ALIGN),

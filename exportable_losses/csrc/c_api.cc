@@ -142,6 +142,24 @@ const char* run(const exportable_losses_arcs* given, const Real* grad_costs, Rea
   });
 }
 
+template <class Score>
+const char* run(const exportable_losses_picks* given, const Computed<Score>* grad, void* out, int threads) noexcept {
+  if (given == nullptr) return say("picks: got null, expected rows");
+  return guarded("out of memory: what was written means nothing", [&]() -> const char* {
+    const auto* scores = static_cast<const Score*>(given->scores);
+    const Picks picks{given->rows, given->classes, given->row_stride, given->picked, given->kinds};
+    const std::string wrong = what_is_wrong(scores, picks);
+    if (!wrong.empty()) return say(wrong.c_str());
+    if (picks.rows == 0 || (grad == nullptr && picks.kinds == 0)) return nullptr;
+    if (out == nullptr) return say("out: got null, expected an array");
+    if (grad == nullptr)
+      pick(scores, picks, static_cast<Computed<Score>*>(out), on_threads(threads));
+    else
+      pick_grad(scores, picks, grad, static_cast<Score*>(out), on_threads(threads));
+    return nullptr;
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -168,6 +186,16 @@ EXPORTABLE_LOSSES_DOORS(float, float, float, float)
 EXPORTABLE_LOSSES_DOORS(double, double, double, double)
 EXPORTABLE_LOSSES_DOORS(bfloat16, bfloat16, float, uint16_t)
 EXPORTABLE_LOSSES_DOORS(float16, float16, float, uint16_t)
+
+#define EXPORTABLE_LOSSES_PICK(name, Score, Real)                                                                  \
+  const char* exportable_losses_pick_##name(const exportable_losses_picks* picks, const Real* grad, void* out,     \
+                                            int threads) {                                                         \
+    return run<Score>(picks, grad, out, threads);                                                                  \
+  }
+EXPORTABLE_LOSSES_PICK(float, float, float)
+EXPORTABLE_LOSSES_PICK(double, double, double)
+EXPORTABLE_LOSSES_PICK(bfloat16, bfloat16, float)
+EXPORTABLE_LOSSES_PICK(float16, float16, float)
 
 #define EXPORTABLE_LOSSES_ARCS(Real)                                                                             \
   const char* exportable_losses_arcs_##Real(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, \

@@ -120,6 +120,25 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_emissions_float16(const expo
                                                                       const float* grad_costs, float* costs,
                                                                       uint16_t* grad, int threads);
 
+/* Some classes of each row of scores; a row is contiguous. */
+typedef struct {
+  const void* scores; /* of the function's type */
+  int64_t rows, classes, row_stride;
+  const int64_t* picked; /* [rows, kinds], contiguous: classes, or -1 for none */
+  int64_t kinds;
+} exportable_losses_picks;
+
+/* The log-probabilities [rows, kinds] of the picked classes, -inf of none; a row of none is not read. With `grad`
+ * [rows, kinds], which may else be null, the gradient [rows, classes] in the scores instead; all contiguous. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float(const exportable_losses_picks*, const float* grad,
+                                                               void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_double(const exportable_losses_picks*, const double* grad,
+                                                                void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_bfloat16(const exportable_losses_picks*, const float* grad,
+                                                                  void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float16(const exportable_losses_picks*, const float* grad,
+                                                                 void* out, int threads);
+
 /* CTC's forward recursion for frames that come in pieces. `alpha` [B, 2, S+1]: log-probabilities of the blanks
  * and of the labels (the last of these is none), without what all of an item's have in common; that is `offset`
  * [B, 2], as the sum of a number and its rounding. All contiguous; before the first frame alpha is zero at each

@@ -164,6 +164,23 @@ std::string what_is_wrong(const ArcsBatch<Real>& x) {
   return {};
 }
 
+// What is wrong with rows and the classes that are picked of them, or nothing.
+template <class Score>
+std::string what_is_wrong(const Score* scores, const Picks& x) {
+  const std::int64_t sizes[] = {x.rows, x.classes, x.row_stride, x.kinds};
+  const char* const names[] = {"rows", "classes", "row_stride", "kinds"};
+  for (int i = 0; i < 4; ++i)
+    if (sizes[i] < 0) return std::string(names[i]) + ": got " + std::to_string(sizes[i]) + ", expected a number of at least 0";
+  if (x.rows == 0 || x.kinds == 0) return {};
+  if (!fits<Computed<Score>>({x.rows, x.classes}) || !fits<Score>({x.rows, x.row_stride}) || !fits<std::int64_t>({x.rows, x.kinds}))
+    return "sizes: got " + std::to_string(x.rows) + " rows of " + std::to_string(x.classes) + ", expected what fits in memory";
+  if (scores == nullptr && x.classes > 0) return "scores: got null, expected an array";
+  if (x.picked == nullptr) return "picked: got null, expected an array";
+  for (std::int64_t i = 0; i < x.rows * x.kinds; ++i)
+    if (x.picked[i] < -1 || x.picked[i] >= x.classes) return got("picked", i / x.kinds, x.picked[i], upto(-1, x.classes - 1));
+  return {};
+}
+
 // What is wrong with sequences, or nothing.
 inline std::string what_is_wrong(const Sequences& x) {
   const struct {

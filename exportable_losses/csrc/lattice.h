@@ -116,6 +116,21 @@ template <class Score>
 void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Score>* grad_costs,
                Computed<Score>* costs, Score* grad, const Parallel& parallel);
 
+// Some classes of each row of scores, or -1 for none; a row of classes is contiguous.
+struct Picks {
+  std::int64_t rows, classes, row_stride;
+  const std::int64_t* picked;  // [rows, kinds]
+  std::int64_t kinds;
+};
+
+// The log-probabilities [rows, kinds] of the picked classes, -inf of none. A row of none is not read.
+template <class Score>
+void pick(const Score* scores, const Picks& of, Computed<Score>* log_probs, const Parallel& parallel);
+
+// The gradient [rows, classes] in the scores, contiguous, of that in the log-probabilities [rows, kinds].
+template <class Score>
+void pick_grad(const Score* scores, const Picks& of, const Computed<Score>* grad, Score* to, const Parallel& parallel);
+
 // The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names a lower one; where
 // it names none, this and every loss throws std::invalid_argument.
 const char* instruction_set();
@@ -128,7 +143,9 @@ const char* instruction_set();
   template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
   template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&); \
   template void emissions(const Batch<Score>&, const Emissions&, const Computed<Score>*, Computed<Score>*, Score*, \
-                          const Parallel&);
+                          const Parallel&);                                                                      \
+  template void pick(const Score*, const Picks&, Computed<Score>*, const Parallel&);                             \
+  template void pick_grad(const Score*, const Picks&, const Computed<Score>*, Score*, const Parallel&);
 #define EXPORTABLE_LOSSES_FOR_REALS                                                                              \
   template void arcs(const ArcsBatch<double>&, const double*, double*, double*, const Parallel&);                \
   template void arcs(const ArcsBatch<float>&, const float*, float*, float*, const Parallel&);

@@ -209,3 +209,35 @@ class MultiBlankTransducerLoss(nn.Module):
             )
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
+
+
+def tdt_loss(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int = 0,
+    durations: tuple[int, ...] = (0, 1, 2, 3, 4),
+    sigma: float = 0.0,
+    fastemit_lambda: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """`TDTLoss` as a function."""
+    loss = TDTLoss(blank_index, durations, sigma, fastemit_lambda, reduction)
+    return loss(logits, targets, input_lens, target_lens)
+
+
+def multi_blank_transducer_loss(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int = 2,
+    big_blank_durations: tuple[int, ...] = (2, 4),
+    sigma: float = 0.0,
+    fastemit_lambda: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """`MultiBlankTransducerLoss` as a function."""
+    loss = MultiBlankTransducerLoss(blank_index, big_blank_durations, sigma, fastemit_lambda, reduction)
+    return loss(logits, targets, input_lens, target_lens)

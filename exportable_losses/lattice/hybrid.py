@@ -55,3 +55,15 @@ class HATLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
+
+
+def hat_loss(
+    logits: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int = 0,
+    reduction: str = "mean",
+) -> Tensor:
+    """`HATLoss` as a function."""
+    return HATLoss(blank_index, reduction)(logits, targets, input_lens, target_lens)

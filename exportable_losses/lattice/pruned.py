@@ -1,4 +1,4 @@
-"""Transducers without the joint `[B, T, U, V]`: the simple loss, the ranges it gives, the loss within them.
+"""The transducer's loss of a joint `[B, T, R, V]`, where each frame has a few numbers of labels alone.
 
 Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training", https://arxiv.org/abs/2206.13236,
 as fast_rnnt and icefall train them.
@@ -10,254 +10,47 @@ from torch import Tensor, nn
 from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
-from ..ops.scores import widened
 from ..settings import settings_repr
 from .arcs import TOPOLOGIES, arcs_of, reduced
 from .transducer import TRANSDUCER, absolute_lengths
 
-__all__ = ["PruneRanges", "PrunedTransducerLoss", "SimpleTransducerLoss"]
+__all__ = ["PrunedTransducerLoss"]
 
-_LABELS = TRANSDUCER.inputs[1:]
-SIMPLE = Contract(
-    (Input("am", "B T V"), Input("lm", "B U+1 V"), *_LABELS),
-    differentiable=("am", "lm"),
-    totals=(Total("loss"),),
-)
-RANGES = Contract(SIMPLE.inputs, ("ranges",))
 PRUNED = Contract(
-    (Input("logits", "B T R V"), Input("ranges", "B T R", "range", below="U"), *_LABELS),
+    (
+        Input("logits", "B T R V"),
+        Input("ranges", "B T R", "range", below="U"),
+        *TRANSDUCER.inputs[1:],
+    ),
     differentiable=("logits",),
     totals=(Total("loss"),),
 )
 
 
-def simple_arcs(
-    am: Tensor,
-    lm: Tensor,
-    targets: Tensor,
-    frames: Tensor,
-    labels: Tensor,
-    blank_index: int,
-    lm_only_scale: float,
-    am_only_scale: float,
-    delay_penalty: float,
-    constrained: bool,
-) -> Tensor:
-    """The blank and the label that leave each node `[B, T, U+1, 2]`, whose logits are am(t) + lm(u)."""
-    t = torch.arange(am.shape[1], device=am.device)
-    u = torch.arange(lm.shape[1], device=am.device)
-    dtype = torch.promote_types(widened(am).dtype, widened(lm).dtype)
-    am = am.to(dtype).masked_fill((t >= frames.unsqueeze(1)).unsqueeze(2), 0.0)
-    lm = lm.to(dtype).masked_fill((u > labels.unsqueeze(1)).unsqueeze(2), 0.0)
-    label = ops.next_labels(targets, labels, blank_index)
-    of_label = label.unsqueeze(1).expand(-1, am.shape[1], -1)
-    am_label, am_blank = am.gather(2, of_label), am[..., blank_index].unsqueeze(2)
-    lm_label = lm.gather(2, label.unsqueeze(2)).squeeze(2).unsqueeze(1)
-    lm_blank = lm[..., blank_index].unsqueeze(1)
-    if torch.jit.is_scripting() or torch.compiler.is_compiling():
-        norm = ops.joint_normaliser_everywhere(am, lm)
-    else:
-        norm = torch.ops.exportable_losses.joint_normaliser(am, lm)
-    emit, stay = am_label + lm_label - norm, am_blank + lm_blank - norm
-    both = 1.0 - lm_only_scale - am_only_scale
-    if lm_only_scale != 0.0 or am_only_scale != 0.0:
-        emit, stay = both * emit, both * stay
-    lm_norm = lm.logsumexp(2).unsqueeze(1)
-    if lm_only_scale != 0.0:
-        emit = emit + lm_only_scale * (lm_label - lm_norm)
-        stay = stay + lm_only_scale * (lm_blank - lm_norm)
-    if am_only_scale != 0.0:
-        # what the labels say on average, over the item's own rows
-        own = (u <= labels.unsqueeze(1)).to(lm.dtype)
-        prior = (lm.softmax(2) * own.unsqueeze(2)).sum(1) / own.sum(1, keepdim=True)
-        prior = prior.log()
-        am_norm = (am + prior.unsqueeze(1)).logsumexp(2).unsqueeze(2)
-        emit = emit + am_only_scale * (am_label + prior.gather(1, label).unsqueeze(1) - am_norm)
-        stay = stay + am_only_scale * (am_blank + prior[:, blank_index, None, None] - am_norm)
-    emit = ops.shaped(emit, stay.expand_as(emit), frames, constrained, delay_penalty)
-    return torch.stack([stay.expand_as(emit), emit], 3)
-
-
-def simple_lengths(
-    am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
-) -> tuple[Tensor, Tensor]:
-    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
-    if not torch.jit.is_scripting():
-        given = {"am": am, "lm": lm, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
-        check_inputs(SIMPLE, given, blank_index=blank_index)
-    return absolute_lengths(am.shape[1], targets, input_lens, target_lens)
-
-
-class SimpleTransducerLoss(nn.Module):
-    """The transducer's loss with logits am(t) + lm(u), which are never added up for all t, u and classes.
-
-        cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
-        p(k | t, u) = exp(am(t, k) + lm(u, k)) / (exp(am(t)) · exp(lm(u)))
-
-    Kuang et al. 2022, section 3.2, https://arxiv.org/abs/2206.13236. With scales above zero it is the
-    smoothed loss of section 3.3, as fast_rnnt computes it.
+def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of an encoder and of a predictor that meet within the ranges, for the joiner.
 
     Args:
-        blank_index: the class of the blank.
-        reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
-            their mean over items.
-        lm_only_scale: how much of each arc's logarithm comes from softmax(lm(u)) alone.
-        am_only_scale: how much from am(t) alone, beside the mean of softmax(lm(u)) over the item's rows.
-        delay_penalty: added to the arc of a label for each frame that it comes before the middle of its item.
-        topology: ``regular``; ``modified``, where a label takes a frame; ``constrained``, where it takes the
-            blank behind it as well.
+        am: the encoder's `[B, T, H]`.
+        lm: the predictor's `[B, U+1, H]`.
+        ranges: `[B, T, R]`, as `PruneRanges` gives them.
 
-    The call takes `am` `[B, T, V]`, `lm` `[B, U+1, V]`, `targets` `[B, U]` (integers without the blank;
-    padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to U
-    in [0, 1]) or integers in frames and labels.
-
-    Raises:
-        ValueError: the shapes do not match, a length is outside its range, or a label is the blank
-            or not below V.
+    Returns:
+        Both `[B, T, R, H]`; the first is a view.
 
     Examples:
         >>> import torch
-        >>> loss = SimpleTransducerLoss(blank_index=0, reduction="sum")
-        >>> ones = torch.tensor([1.0])
-        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4), torch.tensor([[3]]), ones, ones)
-        tensor(3.4657)
+        >>> am, lm = torch.zeros(1, 2, 3), torch.arange(4.0).view(1, 4, 1)
+        >>> ranges = torch.tensor([[[0, 1], [2, 3]]])
+        >>> prune(am, lm, ranges)[1].squeeze()
+        tensor([[0., 1.],
+                [2., 3.]])
     """
-
-    extra_repr = settings_repr
-
-    def __init__(
-        self,
-        blank_index: int = 0,
-        reduction: str = "mean",
-        lm_only_scale: float = 0.0,
-        am_only_scale: float = 0.0,
-        delay_penalty: float = 0.0,
-        topology: str = "regular",
-    ) -> None:
-        super().__init__()
-        self.blank_index = blank_index
-        self.reduction = check_choice("reduction", reduction)
-        self.lm_only_scale = lm_only_scale
-        self.am_only_scale = am_only_scale
-        self.delay_penalty = delay_penalty
-        self.topology = check_choice("topology", topology, TOPOLOGIES)
-        self.arcs = arcs_of(topology)
-
-    def forward(
-        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
-    ) -> Tensor:
-        frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, self.blank_index)
-        arcs = simple_arcs(
-            am,
-            lm,
-            targets,
-            frames,
-            labels,
-            self.blank_index,
-            self.lm_only_scale,
-            self.am_only_scale,
-            self.delay_penalty,
-            self.topology == "constrained",
-        )
-        return reduced(self.arcs(arcs, frames, labels), self.reduction)
-
-
-class PruneRanges(nn.Module):
-    """The labels that a transducer may be at in each frame: where the simple loss's paths mostly are.
-
-        range(t) = the `prune_range` numbers of labels that together hold most of the paths at frame t, moved
-        so that they never go back, and that no label is skipped
-
-    Kuang et al. 2022, section 3.4, https://arxiv.org/abs/2206.13236. No gradient flows.
-
-    Args:
-        prune_range: R, how many numbers of labels; all of them if a target has fewer.
-        blank_index: the class of the blank.
-        lm_only_scale: as in `SimpleTransducerLoss`.
-        am_only_scale: as in `SimpleTransducerLoss`.
-        delay_penalty: as in `SimpleTransducerLoss`.
-        topology: as in `SimpleTransducerLoss`.
-
-    The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive
-    numbers u.
-    """
-
-    extra_repr = settings_repr
-
-    def __init__(
-        self,
-        prune_range: int = 5,
-        blank_index: int = 0,
-        lm_only_scale: float = 0.0,
-        am_only_scale: float = 0.0,
-        delay_penalty: float = 0.0,
-        topology: str = "regular",
-    ) -> None:
-        super().__init__()
-        self.prune_range = prune_range
-        self.blank_index = blank_index
-        self.lm_only_scale = lm_only_scale
-        self.am_only_scale = am_only_scale
-        self.delay_penalty = delay_penalty
-        self.topology = check_choice("topology", topology, TOPOLOGIES)
-        self.arcs = arcs_of(topology)
-
-    def forward(
-        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
-    ) -> Tensor:
-        frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, self.blank_index)
-        arcs = simple_arcs(
-            am.detach(),
-            lm.detach(),
-            targets,
-            frames,
-            labels,
-            self.blank_index,
-            self.lm_only_scale,
-            self.am_only_scale,
-            self.delay_penalty,
-            self.topology == "constrained",
-        )
-        _, occupation = self.arcs.occupation(arcs, frames, labels)
-        most = self.prune_range - 1 if self.topology == "regular" else 1
-        return ranges_of(occupation, frames, labels, self.prune_range, most)
-
-
-def ranges_of(occupation: Tensor, frames: Tensor, labels: Tensor, prune_range: int, most: int) -> Tensor:
-    """The ranges `[B, T, R]` of arcs `[B, T, U+1, 2]` that are taken so often; `most` labels a frame at most.
-
-    A window holds the paths that leave the frame in it by a blank, but for those that have entered it in this
-    frame. All leave it somewhere, so that the window which holds most is that which misses least; what it
-    misses has digits where what it holds is almost all. Of windows that are as good in float64, fast_rnnt
-    takes the first.
-    """
-    nodes, size = occupation.shape[2], min(prune_range, occupation.shape[2])
-    windows = nodes - size + 1
-    stays = occupation[..., 0]
-    below = torch.nn.functional.pad(stays, [1, 0]).cumsum(2)[:, :, :windows]
-    above = torch.nn.functional.pad(stays.flip([2]), [1, 0]).cumsum(2).flip([2])[:, :, size:]
-    entered = torch.nn.functional.pad(occupation[..., 1], [1, 0])[:, :, :windows]
-    missed = below + above + entered
-    first = (missed <= missed.amin(2, keepdim=True) + 1e-16).long().argmax(2)
-    t = torch.arange(occupation.shape[1], device=occupation.device)
-    last = (labels - size + 1).clamp(min=0).unsqueeze(1)  # the item ends there, and padding stays
-    first = torch.where(t < (frames - 1).unsqueeze(1), first, last)
-    first = never_back(first)
-    first = most * t - never_back(most * t - first).clamp(min=0)
-    return first.unsqueeze(2) + torch.arange(size, device=occupation.device)
-
-
-def never_back(first: Tensor) -> Tensor:
-    """For each number of `first` `[B, T]` the least of those from it on, so that they do not fall with time.
-
-    It doubles how far it looks, for exporters know no cumulative minimum; two million frames are far enough.
-    """
-    t = torch.arange(first.shape[1], device=first.device)
-    ahead = 1
-    for _ in range(21):
-        first = torch.minimum(first, first[:, (t + ahead).clamp(max=first.shape[1] - 1)])
-        ahead *= 2
-    return first
+    rows = ranges.long().clamp(0, lm.shape[1] - 1).flatten(1).unsqueeze(2).expand(-1, -1, lm.shape[2])
+    return (
+        am.unsqueeze(2).expand(-1, -1, ranges.shape[2], -1),
+        lm.gather(1, rows).unflatten(1, ranges.shape[1:]),
+    )
 
 
 def pruned_arcs(
@@ -276,12 +69,20 @@ def pruned_arcs(
     outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
     nodes = targets.shape[1] + 1
     u = torch.where(outside, nodes, ranges.long())  # those of no item are put behind all
-    log_probs = widened(logits).masked_fill(outside.unsqueeze(3), 0.0).log_softmax(3)
     label = torch.nn.functional.pad(ops.next_labels(targets, labels, blank_index), [0, 1])
     label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, u)
-    never = torch.full_like(log_probs[:, :, :1, 0], -float("inf")).expand(-1, -1, nodes + 1)
-    stay = never.scatter(2, u, log_probs[..., blank_index])[:, :, :-1]
-    emit = never.scatter(2, u, log_probs.gather(3, label.unsqueeze(3)).squeeze(3))[:, :, :-1]
+    classes = torch.stack([torch.full_like(label, blank_index), label], 3).masked_fill(
+        outside.unsqueeze(3), -1
+    )
+    rows, wanted = logits.flatten(0, 2), classes.flatten(0, 2)
+    if torch.jit.is_scripting() or torch.compiler.is_compiling():
+        picked = ops.picked(rows, wanted)
+    else:
+        picked = torch.ops.exportable_losses.picked(rows, wanted)
+    blank, emitted = picked.view(classes.shape).unbind(3)
+    never = torch.full_like(blank[:, :, :1], -float("inf")).expand(-1, -1, nodes + 1)
+    stay = never.scatter(2, u, blank)[:, :, :-1]
+    emit = never.scatter(2, u, emitted)[:, :, :-1]
     emit = ops.shaped(emit, stay, frames, constrained, delay_penalty)
     return torch.stack([stay, emit], 3)
 
@@ -361,3 +162,19 @@ class PrunedTransducerLoss(nn.Module):
             self.topology == "constrained",
         )
         return reduced(self.arcs(arcs, frames, labels), self.reduction)
+
+
+def pruned_transducer_loss(
+    logits: Tensor,
+    ranges: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int = 0,
+    reduction: str = "mean",
+    delay_penalty: float = 0.0,
+    topology: str = "regular",
+) -> Tensor:
+    """`PrunedTransducerLoss` as a function."""
+    loss = PrunedTransducerLoss(blank_index, reduction, delay_penalty, topology)
+    return loss(logits, ranges, targets, input_lens, target_lens)

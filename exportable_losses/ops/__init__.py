@@ -14,7 +14,8 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
 ``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its log-probability
 ``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
-``joint_normaliser``, ``…_grad``    ln sum exp(am + lm) `[B, T, U+1]`; the gradients in both
+``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; its gradient `[N, V]`
+``joint_arcs``, ``joint_arcs_grad``  arcs of logits am + lm, and their normaliser; the gradients in both
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -33,7 +34,8 @@ from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
 from .emissions import emitted_arcs, shaped
-from .joint import joint_normaliser, joint_normaliser_everywhere, joint_normaliser_grad
+from .joint import joint_arcs, joint_arcs_everywhere, joint_arcs_grad
+from .picked import picked, picked_grad
 from .registration import register
 from .scores import computed
 from .transducer import (
@@ -54,8 +56,9 @@ __all__ = [
     "edit_counts",
     "emitted_arcs",
     "fuses",
-    "joint_normaliser_everywhere",
+    "joint_arcs_everywhere",
     "next_labels",
+    "picked",
     "shaped",
     "transducer_costs",
     "transducer_costs_and_grad",
@@ -209,17 +212,43 @@ register(
 )
 
 
+_JOINT = "Tensor am, Tensor lm, Tensor labels, int blank_index"
 register(
-    "joint_normaliser_grad(Tensor am, Tensor lm, Tensor grad) -> (Tensor, Tensor)",
-    joint_normaliser_grad,
-    lambda am, lm, grad: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
+    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor grad) -> (Tensor, Tensor)",
+    joint_arcs_grad,
+    lambda am, lm, *_: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
 )
 register(
-    "joint_normaliser(Tensor am, Tensor lm) -> Tensor",
-    joint_normaliser,
-    lambda am, lm: am.new_empty((*am.shape[:2], lm.shape[1])),
-    gradient="joint_normaliser_grad",
+    f"joint_arcs({_JOINT}) -> Tensor",
+    joint_arcs,
+    lambda am, lm, *_: am.new_empty((*am.shape[:2], lm.shape[1], 3)),
+    gradient="joint_arcs_grad",
     differentiable=2,
+    gives_output=True,
+)
+
+
+def _picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
+    if logits.dim() != 2 or classes.dim() != 2 or logits.shape[0] != classes.shape[0]:
+        got = f"{list(logits.shape)} and {list(classes.shape)}"
+        raise ValueError(f"logits, classes: got shapes {got}, expected [N, V] and [N, K]")
+    if grad is not None and grad.shape != classes.shape:
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {list(classes.shape)}")
+    if only_native_of(logits) is native:
+        return native.picked(logits, classes, grad)
+    return picked(logits, classes) if grad is None else picked_grad(logits, classes, grad)
+
+
+register(
+    "picked_grad(Tensor logits, Tensor classes, Tensor grad) -> Tensor",
+    _picked,
+    lambda logits, *_: logits.new_empty(logits.shape),
+)
+register(
+    "picked(Tensor logits, Tensor classes) -> Tensor",
+    _picked,
+    lambda logits, classes: logits.new_empty(classes.shape, dtype=computed(logits.dtype)),
+    gradient="picked_grad",
 )
 
 

@@ -101,6 +101,17 @@ class Emissions(ctypes.Structure):
     )
 
 
+class Picks(ctypes.Structure):
+    """`exportable_losses_picks` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("scores", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("rows", "classes", "row_stride")),
+        ("picked", ctypes.c_void_p),
+        ("kinds", ctypes.c_int64),
+    )
+
+
 def _integers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
@@ -145,6 +156,9 @@ def _declare(library: ctypes.CDLL) -> None:
         function.restype = ctypes.c_char_p
         function.argtypes = [ctypes.c_void_p] * (4 if name.startswith("arcs") else 5) + [ctypes.c_int]
     for kind in TYPES.values():
+        function = getattr(library, f"exportable_losses_pick_{kind}")
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
         function = getattr(library, f"exportable_losses_ctc_forward_{kind}")
         function.restype = ctypes.c_char_p
         function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
@@ -324,6 +338,31 @@ def emissions(
     )
     _raise(error)
     return costs, grad
+
+
+def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
+    """`picked.picked`, or with `grad` `picked.picked_grad`.
+
+    Raises:
+        ValueError: a class is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    _on_the_cpu({"classes": classes, "grad": grad}, "the logits are")
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    classes = classes.long().contiguous()
+    if grad is None:
+        out = logits.new_empty(classes.shape, dtype=computed(logits.dtype))
+    else:
+        out, grad = (
+            torch.empty(logits.shape, dtype=logits.dtype),
+            grad.to(computed(logits.dtype)).contiguous(),
+        )
+    picks = Picks(logits.data_ptr(), *logits.shape, logits.stride(0), classes.data_ptr(), classes.shape[1])
+    error = getattr(_library(), f"exportable_losses_pick_{TYPES[logits.dtype]}")(
+        ctypes.byref(picks), pointer(grad), pointer(out), torch.get_num_threads()
+    )
+    _raise(error)
+    return out
 
 
 def ctc_forward(

@@ -15,7 +15,8 @@ from torch._higher_order_ops.scan import scan_op
 from . import arcs as lattice
 from . import ctc, edits, transducer
 from .emissions import emitted_arcs
-from .joint import joint_normaliser_everywhere
+from .joint import joint_arcs_everywhere
+from .picked import picked
 from .scores import widened
 
 Steps = tuple[list[Tensor], list[Tensor]]
@@ -29,7 +30,8 @@ def table() -> dict[Any, Callable[..., Any]]:
         ours.arcs_loss_grad.default: arcs_costs_and_grad,
         ours.arcs_align.default: arcs_align,
         ours.emissions_loss.default: emissions_costs,
-        ours.joint_normaliser.default: joint_normaliser_everywhere,
+        ours.picked.default: picked,
+        ours.joint_arcs.default: joint_arcs_everywhere,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),

@@ -129,17 +129,22 @@ def test_the_operator_refuses_what_does_not_fit() -> None:
             native.arcs(arcs, lengths + 1, lengths - 2, [1], [0], False, None)
 
 
-def test_the_normaliser_of_a_joint_where_its_product_underflows() -> None:
+def test_a_joint_where_its_product_underflows() -> None:
     """am and lm are near their tops at classes that the other thinks impossible."""
     am = torch.tensor([[[0.0, -300.0, -250.0], [1.0, 0.5, 0.0]]]).requires_grad_()
     lm = torch.tensor([[[-280.0, 0.0, -290.0], [0.0, 1.0, 2.0], [-1e4, -1e4, 0.0]]]).requires_grad_()
-    whole = (am.double().unsqueeze(2) + lm.double().unsqueeze(1)).logsumexp(3)
-    weights = torch.arange(1.0, 7.0).reshape(1, 2, 3)
+    labels = torch.tensor([[2, 1, 0]])
+    logits = am.double().unsqueeze(2) + lm.double().unsqueeze(1)
+    norm = logits.logsumexp(3)
+    at = labels.unsqueeze(1).unsqueeze(3).expand(-1, 2, -1, -1)
+    whole = torch.stack([logits[..., 0] - norm, logits.gather(3, at).squeeze(3) - norm, norm], 3)
+    weights = torch.arange(1.0, 19.0).reshape(1, 2, 3, 3)
     wanted = torch.autograd.grad((whole * weights).sum(), [am, lm])
-    norm = torch.ops.exportable_losses.joint_normaliser(am, lm)
-    torch.testing.assert_close(norm.double(), whole, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(torch.autograd.grad((norm * weights).sum(), [am, lm]), wanted)
-    torch.testing.assert_close(ops.joint_normaliser_everywhere(am, lm).double(), whole, rtol=1e-6, atol=1e-6)
+    arcs = torch.ops.exportable_losses.joint_arcs(am, lm, labels, 0)
+    torch.testing.assert_close(arcs.double(), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.autograd.grad((arcs * weights).sum(), [am, lm]), wanted)
+    everywhere = ops.joint_arcs_everywhere(am, lm, labels, 0)
+    torch.testing.assert_close(everywhere.double(), whole, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("batch", "frames", "labels"), list(itertools.product([0, 1], [0, 2], [0, 1])))

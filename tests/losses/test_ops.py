@@ -12,6 +12,7 @@ OPS = torch.ops.exportable_losses
 LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2, 1]), 0)
 ARCS = (*LABELS[1:3], [1, 2], [0, 1], False)  # two blanks and two labels
 EMISSIONS = (*LABELS[:3], [1], [0, 1], False, [0, -1, -1], [1, 0, 1], 2, -1, False, 0.1, 0.2, 0.3)
+JOINT = (torch.randn(2, 5, 4).requires_grad_(), torch.randn(2, 3, 4).requires_grad_())
 STATE = (torch.zeros(2, 2, 3), torch.zeros(2, 2))
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
@@ -26,11 +27,16 @@ CALLS = {
     "arcs_align": lambda: (torch.randn(2, 5, 3, 4), *ARCS),
     "emissions_loss": lambda: (torch.randn(2, 5, 3, 6).requires_grad_(), *EMISSIONS),
     "emissions_loss_grad": lambda: (torch.randn(2, 5, 3, 6), *EMISSIONS, torch.ones(2)),
-    "joint_normaliser": lambda: (
-        torch.randn(2, 5, 4).requires_grad_(),
-        torch.randn(2, 3, 4).requires_grad_(),
+    "picked": lambda: (torch.randn(3, 5).requires_grad_(), torch.tensor([[1, 4], [-1, 0], [-1, -1]])),
+    "picked_grad": lambda: (torch.randn(3, 5), torch.tensor([[1, 4], [-1, 0], [-1, -1]]), torch.randn(3, 2)),
+    "joint_arcs": lambda: (*JOINT, LABELS[0].new_tensor([[1, 2, 0], [2, 2, 0]]), 0),
+    "joint_arcs_grad": lambda: (
+        *(x.detach() for x in JOINT),
+        LABELS[0].new_tensor([[1, 2, 0], [2, 2, 0]]),
+        0,
+        torch.randn(2, 5, 3, 3),
+        torch.randn(2, 5, 3, 3),
     ),
-    "joint_normaliser_grad": lambda: (torch.randn(2, 5, 4), torch.randn(2, 3, 4), torch.randn(2, 5, 3)),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
     "edit_counts": lambda: (LABELS[0], LABELS[0].flip(1), *LABELS[2:3] * 2),
 }
