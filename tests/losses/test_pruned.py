@@ -75,7 +75,7 @@ def test_prune_takes_the_rows_of_the_ranges() -> None:
 
 
 def test_the_joint_is_never_made() -> None:
-    """Nothing of the size of the joint `[B, T, U, V]` is made: it would be 12 GB, and as much for its gradient."""
+    """Nothing of the size of the joint `[B, T, U, V]` is: that would be 12 GB, and its gradient as much."""
     am, lm = torch.randn(1, 6000, 1000).requires_grad_(), torch.randn(1, 501, 1000).requires_grad_()
     targets = torch.randint(1, 1000, (1, 500), generator=torch.Generator().manual_seed(0))
     whole = torch.ones(1)
