@@ -44,7 +44,7 @@ WORDS = [
 LETTERS = ["<blank>", *sorted(set("".join(WORDS)))]
 BANDS, HOP, RATE = 40, 0.01, 22050
 STEPS, BATCH, RANGE = 400, 16, 4
-WEIGHTS = ("joiner.2.bias", "encoder.4.bias")
+WEIGHTS = ("model.joiner.2.bias", "model.encoder.4.bias")
 
 
 class Transducer(nn.Module):
@@ -81,7 +81,6 @@ class Loss(nn.Module):
 
     def __init__(self, model: Transducer) -> None:
         super().__init__()
-        self.encoder, self.joiner = model.encoder, model.joiner  # by these names adaptation knows them
         self.model, self.pruned = model, el.PrunedTransducerLoss()
 
     def forward(self, features: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
@@ -122,7 +121,7 @@ def synthetic(word: str, voice: str, random: np.random.Generator) -> np.ndarray:
     """Noise with a spectrum for each letter, louder at higher bands for the second voice."""
     spectra = np.random.default_rng(0).normal(size=(len(LETTERS), BANDS))
     letters = np.repeat([LETTERS.index(c) for c in word], random.integers(7, 13, len(word)))
-    tilt = np.linspace(0, 1.5, BANDS) if voice == "en-us+f3" else 0
+    tilt = np.linspace(-2, 2, BANDS) if voice == "en-us+f3" else 0
     return spectra[letters] + tilt + 0.7 * random.normal(size=(len(letters), BANDS))
 
 

@@ -94,7 +94,7 @@ class Arcs(nn.Module):
         is_label = torch.arange(targets.shape[1], device=targets.device) < labels.unsqueeze(1)
         aligned = is_label & path_scores.isfinite().unsqueeze(1)
         # a label that takes no time has the frame at which it is emitted
-        lasting = torch.tensor([1] if emits == [0] else emits, device=arcs.device)[kinds]
+        lasting = ops.number_of(kinds, [1] if emits == [0] else emits)
         at = nn.functional.pad(starts, [0, 1]).unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, arcs.shape[3])
         leaving = arcs.gather(1, at)[:, 0, :-1]
         scores = leaving.gather(2, (kinds + len(blanks)).unsqueeze(2)).squeeze(2)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad
+from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad, number_of
 from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
@@ -58,6 +58,7 @@ __all__ = [
     "fuses",
     "joint_arcs_everywhere",
     "next_labels",
+    "number_of",
     "picked",
     "shaped",
     "transducer_costs",

@@ -114,10 +114,10 @@ def arcs_align(
         scales.append(scale)
     scores = -costs_of(torch.stack(rows, 1), torch.stack(scales, 1), input_lengths, target_lengths)
     u = target_lengths.unsqueeze(1)
-    at, each = u + input_lengths.unsqueeze(1), torch.tensor(steps, device=arcs.device)
+    at = u + input_lengths.unsqueeze(1)
     emitted, since, arc = [u[:, :0]], [u[:, :0]], [u[:, :0]]
     for n in range(entering.shape[1] - 1, 0, -1):
-        u, at, label, frame, kind = back(u, at, chosen[:, n], torch.full_like(u, n), each, labels)
+        u, at, label, frame, kind = back(u, at, chosen[:, n], torch.full_like(u, n), steps, labels)
         emitted.append(label)
         since.append(frame)
         arc.append(kind)
@@ -216,7 +216,7 @@ def _moved_on(alpha: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def back(
-    u: Tensor, at: Tensor, chosen: Tensor, n: Tensor, steps: Tensor, labels: int
+    u: Tensor, at: Tensor, chosen: Tensor, n: Tensor, steps: list[int], labels: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One diagonal back along the best path.
 
@@ -225,7 +225,7 @@ def back(
         at: the diagonal that the path is on `[B, 1]`.
         chosen: the arcs that its nodes are reached by `[B, U+1]`.
         n: the number of this diagonal.
-        steps: how many diagonals each arc leads on `[K]`.
+        steps: how many diagonals each arc leads on.
         labels: how many of the arcs are labels.
 
     Returns:
@@ -233,10 +233,18 @@ def back(
         -1, the frame that it leaves, and which arc it is, `[B, 1]` each.
     """
     arc, here = chosen.gather(1, u), at == n
-    emits = here & (arc >= steps.shape[0] - labels)
+    emits = here & (arc >= len(steps) - labels)
     u = (u - emits.long()).clamp(min=0)  # an impossible path knows no bound
-    at = torch.where(here, at - steps[arc], at)
+    at = torch.where(here, at - number_of(arc, steps), at)
     return u, at, torch.where(emits, u, -1), at - u, arc
+
+
+def number_of(index: Tensor, numbers: list[int]) -> Tensor:
+    """Of each index the number, as exporters know it: without a tensor of them."""
+    found = torch.zeros_like(index)
+    for k, number in enumerate(numbers):
+        found = torch.where(index == k, number, found)
+    return found
 
 
 def path_of(

@@ -52,8 +52,10 @@ def emitted_arcs(
         blank = tokens[..., hybrid]
         others = torch.arange(tokens.shape[3], device=tokens.device) != hybrid
         log_probs = tokens.masked_fill(~others, -float("inf")).log_softmax(-1)
-        log_probs = log_probs + torch.nn.functional.logsigmoid(-blank).unsqueeze(-1)
-        log_probs = torch.where(others, log_probs, torch.nn.functional.logsigmoid(blank).unsqueeze(-1))
+        # ln(1 - sigmoid(x)) is -softplus(x); of x above 80 it is x, in 64 bits too
+        log_probs = log_probs - torch.nn.functional.softplus(blank, 1.0, 80.0).unsqueeze(-1)
+        stay = -torch.nn.functional.softplus(-blank, 1.0, 80.0)
+        log_probs = torch.where(others, log_probs, stay.unsqueeze(-1))
     else:
         log_probs = tokens.log_softmax(-1)
     log_probs = log_probs - sigma

@@ -183,18 +183,12 @@ def arcs_align(
         alphas, torch.nn.functional.pad(scales.t(), [1, 0]), input_lengths, target_lengths
     )
 
-    def back(u: Tensor, at: Tensor, chosen: Tensor, n: Tensor, steps: Tensor) -> Sequence[Tensor]:
+    def back(u: Tensor, at: Tensor, chosen: Tensor, n: Tensor) -> Sequence[Tensor]:
         return lattice.back(u, at, chosen, n, steps, labels)
 
     n = torch.arange(chosen.shape[0], device=arcs.device) + 1
     u = target_lengths.unsqueeze(1)
-    _, path = _scan(
-        back,
-        [u, u + input_lengths.unsqueeze(1)],
-        [chosen.flip(0), n.flip(0)],
-        [torch.tensor(steps, device=arcs.device)],
-        sizes,
-    )
+    _, path = _scan(back, [u, u + input_lengths.unsqueeze(1)], [chosen.flip(0), n.flip(0)], sizes=sizes)
     emitted, since, arc = (each.squeeze(2).t() for each in path)
     return (
         *lattice.path_of(emitted, since, arc, scores, target_lengths, arcs.shape[2], steps, labels),
