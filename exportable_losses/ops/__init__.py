@@ -154,8 +154,7 @@ def _check_arcs(
 
 def _arcs_loss(arcs: Tensor, *rest: Any) -> tuple[Tensor, Any]:
     _check_arcs(arcs, *rest[:4])
-    computer = only_native_of(arcs)
-    return computer.arcs(arcs, *rest)
+    return computer_of(arcs, "arcs").arcs(arcs, *rest)
 
 
 def _arcs_align(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

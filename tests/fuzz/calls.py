@@ -51,7 +51,7 @@ COMPUTERS = {
             *(f"{kind}Posterior" for kind in TRANSDUCERS),
             *("SimpleTransducerLoss", "PruneRanges", "TransducerPosterior"),
         ),
-        ("native", "torch"),
+        ("native", "numba", "torch"),
     ),
 }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exportable_losses import ops
 from exportable_losses.ops import arcs as lattice
-from exportable_losses.ops import native, plain, scans
+from exportable_losses.ops import native, numba, plain, scans
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5}
 
@@ -29,14 +29,17 @@ class Scans:
         return scans.arcs_costs_and_grad(*given)
 
 
-COMPUTERS = {"torch": plain, "scan": Scans}
+COMPUTERS = {"torch": plain, "numba": numba, "scan": Scans}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("computer", ["torch", "scan", *SETS])
+@pytest.mark.parametrize("computer", [*COMPUTERS, *SETS])
 def test_every_path(computer: str, name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     shape = SHAPES[name]
+    why = numba.unavailable(torch.zeros(1)) if computer == "numba" else ""
+    if why:
+        pytest.skip(f"numba: {why}")
     with native_on(computer, tmp_path) if computer in SETS else contextlib.nullcontext():
         for frames, labels in SIZES:
             every_path(COMPUTERS.get(computer, native), shape, frames, labels, dtype)

@@ -91,9 +91,8 @@ def test_every_path_of_every_target(kind: str) -> None:
 def test_the_probabilities_of_all_targets_add_up_to_one(kind: str) -> None:
     """Of a model that does not look at what it has said: a row of logits for each frame.
 
-    A TDT's and a multi-blank's last arc may lead behind the last frame, and such paths are no target's: with
-    durations of one frame they add up. A model whose labels take no frame may go on for ever: it is made to
-    stop.
+    A TDT's paths end with a blank: with durations of one frame alone they add up to the last one. Where
+    labels take no frame there is no end to them: they are made rare.
     """
     frames, classes = 3, 3
     losses = {"TDT": el.TDTLoss(0, (1,), reduction="none")}
