@@ -13,7 +13,7 @@ out) and `unavailable`, which says why it cannot compute given scores. The first
 ``torch``       plain torch, everywhere
 ==============  ====================================================================
 
-Lattices of given arcs are computed by ``native``, ``numba`` and ``torch``; the edits between sequences, and
+Lattices of given arcs are computed by all but ``torchaudio``; the edits between sequences, and
 CTC of frames in pieces, by ``native`` or ``torch`` alone (`only_native_of`).
 """
 
