@@ -114,9 +114,9 @@ def simple_and_pruned() -> Iterator[Line]:
 
 
 def peers() -> Iterator[Line]:
-    """transformers' TDT loss."""
+    """transformers' TDT loss: NeMo's `TDTLossPytorch`, a diagonal at a time."""
     try:
-        from transformers.models.parakeet.modeling_parakeet import tdt_loss
+        from transformers.loss.loss_tdt import tdt_loss
     except ImportError as error:
         print(f"transformers' tdt_loss: not timed, {error}")
         return
