@@ -11,7 +11,11 @@ from .edits import *
 from .lattice.align import *
 from .lattice.ctc import *
 from .lattice.decode import *
+from .lattice.durations import *
+from .lattice.hybrid import *
 from .lattice.posterior import *
+from .lattice.pruned import *
+from .lattice.simple import *
 from .lattice.streaming import *
 from .lattice.transducer import *
 from .margin import *

@@ -13,7 +13,7 @@ Examples:
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -35,7 +35,8 @@ from . import (
     verification,
 )
 from .contract import Contract, Input
-from .lattice import align, ctc, decode, posterior, streaming, transducer
+from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, simple, streaming, transducer
+from .legal import blanks
 from .lengths import frame_mask
 from .settings import parameters_of
 from .settings import settings_of as settings_of
@@ -43,7 +44,7 @@ from .settings import settings_of as settings_of
 # The sizes of an example where none is given: large enough that no size is 1, no two that may
 # differ are equal, and a label sequence can be aligned. N (frames of the targets) follows T.
 _SIZES = {"B": 3, "T": 14, "C": 7, "S": 4, "U": 5, "V": 8, "E": 2, "H": 13, "W": 9, "L": 11, "Z": 6, "X0": 5}
-_SIZES |= {"P": 10, "Q": 15, "K": 16}
+_SIZES |= {"P": 10, "Q": 15, "K": 16, "R": 6}
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,18 @@ class Entry:
         name: SpeechBrain's name; the name of the module if SpeechBrain has no such row.
         type: the class of the module.
         contract: the inputs and outputs.
+        given: the settings of the module that it was `fitted` to, of those that say what the inputs are.
     """
 
     name: str
     type: type[nn.Module]
     contract: Contract
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def fitted(self, settings: Mapping[str, Any]) -> "Entry":
+        """The entry with the contract of a module that has these settings."""
+        given = {name: settings[name] for name in ("durations", "big_blank_durations") if name in settings}
+        return replace(self, contract=self.contract.fitted(given), given=given) if given else self
 
     def module(self, **settings: Any) -> nn.Module:
         """The module; every setting has a default."""
@@ -100,13 +108,14 @@ class Entry:
         return self.contract.differentiable
 
     def example_inputs(
-        self, seed: int = 0, *, blank_index: int = 0, absolute: bool = False, **sizes: int | None
+        self, seed: int = 0, *, blank_index: int | None = None, absolute: bool = False, **sizes: int | None
     ) -> dict[str, Tensor]:
         """Random valid inputs of any size.
 
         Args:
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label has; the number of classes grows to include it.
+            blank_index: the class that no label has, the module's default if it is None; the number of
+                classes grows to include it.
             absolute: whether lengths are integers, in frames or labels, where they count one size.
             sizes: by letter (``B=2, T=100``); None drops an optional dimension (``T=None``).
 
@@ -121,19 +130,35 @@ class Entry:
             raise ValueError(f"sizes: got one for {', '.join(unknown)}, expected some of {known}")
         for entry in self.inputs:
             if entry.legal == "index" and entry.lengths and entry.below not in sizes:
-                chosen[entry.below] = max(chosen[entry.below] or 0, blank_index + 1)
+                every = self._blanks(blank_index)
+                chosen[entry.below] = max(chosen[entry.below] or 0, every.stop, len(every) + 1)
+        chosen = self._possible(chosen)
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
         for entry in self.inputs:
             shape = [_size(term, chosen) for term in _terms(entry, chosen)]
-            values = _random(entry, shape, chosen, blank_index, generator)
+            values = _random(entry, shape, chosen, self._blanks(blank_index), generator)
             counted = {chosen[letter] for letter in entry.of.split() if absolute}
             of_one_size = len(counted) == 1 and None not in counted
             drawn[entry.name] = _absolute(entry, values, chosen) if of_one_size else values
         return drawn
 
+    def _possible(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """`sizes`, with ranges that are no wider than there are numbers of labels."""
+        ranged = any(entry.legal == "range" for entry in self.inputs)
+        return {**sizes, "R": min(sizes["R"], sizes["U"] + 1)} if ranged and "R" in sizes else {**sizes}
+
+    def _blanks(self, blank_index: int | None) -> range:
+        known = {"blank_index": 0, **self.settings, **self.given}
+        return blanks(known if blank_index is None else {**known, "blank_index": blank_index})
+
     def example_as(
-        self, like: Mapping[str, Tensor], sizes: Mapping[str, int], seed: int = 0, *, blank_index: int = 0
+        self,
+        like: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        seed: int = 0,
+        *,
+        blank_index: int | None = None,
     ) -> dict[str, Tensor]:
         """Random valid inputs with the names, ranks and dtypes of `like`.
 
@@ -141,14 +166,16 @@ class Entry:
             like: some of the inputs, by name.
             sizes: one for each letter in their dimensions.
             seed: the same seed gives the same tensors.
-            blank_index: the class that no label has.
+            blank_index: the class that no label has, the module's default if it is None.
         """
+        sizes = self._possible(sizes)
         letters = self.contract.letters({name: tensor.dim() for name, tensor in like.items()})
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
         for entry in (entry for entry in self.inputs if entry.name in like):
             shape = [_size(term, sizes) for term in letters[entry.name]]
-            values, dtype = _random(entry, shape, sizes, blank_index, generator), like[entry.name].dtype
+            values = _random(entry, shape, sizes, self._blanks(blank_index), generator)
+            dtype = like[entry.name].dtype
             if values.is_floating_point() and not dtype.is_floating_point:
                 samples = (100 * values).round()  # as a file has them
                 values = _absolute(entry, values, sizes) if entry.of else samples
@@ -183,8 +210,9 @@ def _by_module() -> dict[str, Entry]:
 
 
 def find(module: nn.Module) -> Entry | None:
-    """The entry of a module, or None."""
-    return next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
+    """The entry of a module, fitted to its settings, or None."""
+    found = next((entry for entry in _ENTRIES.values() if type(module) is entry.type), None)
+    return found and found.fitted(settings_of(module))
 
 
 @cache
@@ -212,15 +240,20 @@ def _random(
     entry: Input,
     shape: list[int],
     chosen: Mapping[str, int | None],
-    blank_index: int,
+    blanks: range,
     generator: torch.Generator,
 ) -> Tensor:
     kind = entry.legal
     if kind == "index":
         classes = _size(entry.below, chosen)
-        if entry.lengths:  # labels of a lattice: anything but the blank
-            return (torch.randint(1, classes, shape, generator=generator) + blank_index) % classes
+        if entry.lengths:  # labels of a lattice: anything but a blank
+            if classes <= len(blanks):
+                raise ValueError(f"{entry.below}: got {classes}, expected more than the {len(blanks)} blanks")
+            return (torch.randint(classes - len(blanks), shape, generator=generator) + blanks.stop) % classes
         return torch.randint(classes, shape, generator=generator)
+    if kind == "range":
+        first = torch.arange(shape[1]) * (_size(entry.below, chosen) + 1 - shape[2]) // max(shape[1] - 1, 1)
+        return (first.unsqueeze(1) + torch.arange(shape[2])).repeat(shape[0], 1, 1)
     if kind == "token":  # of few kinds, so that some are equal
         return torch.randint(4, shape, generator=generator)
     if kind == "count":
@@ -306,6 +339,24 @@ _ENTRIES: dict[str, Entry] = {
         Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN),
         Entry("TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN),
+        Entry("TDTLoss", durations.TDTLoss, durations.TDT),
+        Entry("TDTPosterior", posterior.TDTPosterior, posterior.TDT_POSTERIOR),
+        Entry("TDTAlign", align.TDTAlign, align.TDT_ALIGN),
+        Entry("MultiBlankTransducerLoss", durations.MultiBlankTransducerLoss, transducer.TRANSDUCER),
+        Entry(
+            "MultiBlankTransducerPosterior",
+            posterior.MultiBlankTransducerPosterior,
+            posterior.TRANSDUCER_POSTERIOR,
+        ),
+        Entry("MultiBlankTransducerAlign", align.MultiBlankTransducerAlign, align.TRANSDUCER_ALIGN),
+        Entry("HATLoss", hybrid.HATLoss, transducer.TRANSDUCER),
+        Entry("HATPosterior", posterior.HATPosterior, posterior.TRANSDUCER_POSTERIOR),
+        Entry("HATAlign", align.HATAlign, align.TRANSDUCER_ALIGN),
+        Entry("SimpleTransducerLoss", simple.SimpleTransducerLoss, simple.SIMPLE),
+        Entry("PruneRanges", simple.PruneRanges, simple.RANGES),
+        Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, pruned.PRUNED),
+        Entry("PrunedTransducerPosterior", posterior.PrunedTransducerPosterior, posterior.PRUNED_POSTERIOR),
+        Entry("PrunedTransducerAlign", align.PrunedTransducerAlign, align.PRUNED_ALIGN),
         Entry("EditDistance", edits.EditDistance, edits.EDITS),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE),
     )

@@ -14,6 +14,7 @@ other ``*`` inputs. A letter stands for one size throughout a row.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .legal import FLOATING as FLOATING
-from .legal import INTEGER, begun, check_lengths, check_one_size, check_type, illegal, refuse, whole
+from .legal import INTEGER, begun, blanks, check_lengths, check_one_size, check_type, illegal, refuse, whole
 from .legal import LEGAL as LEGAL
 
 
@@ -67,7 +68,7 @@ class Input:
     @property
     def bounded(self) -> bool:
         """Whether some numbers are illegal here (a NaN aside)."""
-        return self.legal in ("index", "count") or self.is_length
+        return self.legal in ("index", "count", "range") or self.is_length
 
     @property
     def fixed(self) -> int:
@@ -171,6 +172,17 @@ class Contract:
             tuple(Total(**{**t, "only": tuple(map(tuple, t["only"]))}) for t in data.get("totals", ())),
         )
 
+    def fitted(self, settings: Mapping[str, Any]) -> Contract:
+        """The contract of a module with these settings, which say how many durations stand behind V
+        tokens.
+        """
+        if "durations" not in settings:
+            return self
+        wide = f"V+{len(settings['durations'])}"
+        return replace(
+            self, inputs=tuple(replace(e, dims=re.sub(r"\bV\+\d+", wide, e.dims)) for e in self.inputs)
+        )
+
     def totals_of(self, settings: Mapping[str, Any]) -> dict[str, Total]:
         """How each output of a module with these settings adds up over a corpus."""
         return {
@@ -260,7 +272,7 @@ class Contract:
         Args:
             arrays: what came, by name; where one is missing, what it alone would show is not looked at.
                 Anything with a `shape` where `values` is false.
-            settings: the row's settings; `blank_index` and `allowed_len_diff` are read.
+            settings: the row's settings; those of blanks and `allowed_len_diff` are read.
             refuse_nan: whether a NaN is an error, or a score of plus infinity.
             values: whether to look at values; shapes and dtypes are always looked at.
             known: sizes by letter, beside those that the arrays show.
@@ -275,7 +287,7 @@ class Contract:
         if self.aligned:
             self._check_aligned(sizes, int(settings.get("allowed_len_diff", 3)))
         if "blank_index" in settings:
-            self._check_blank(sizes, int(settings["blank_index"]))
+            self._check_blanks(sizes, blanks(settings))
         for entry in self.inputs:
             if entry.nonempty and entry.name in arrays and 0 in arrays[entry.name].shape:
                 raise ValueError(f"{entry.name}: got no elements, expected at least one")
@@ -405,10 +417,13 @@ class Contract:
             f"most allowed_len_diff={allowed}"
         )
 
-    def _check_blank(self, sizes: Mapping[str, int], blank: int) -> None:
-        classes = sizes.get(self.inputs[0].dims.split()[-1])  # scores come first, their classes last
-        if classes is not None and not 0 <= blank < classes:
-            raise ValueError(f"blank_index: got {blank}, expected an index in [0, {classes - 1}]")
+    def _check_blanks(self, sizes: Mapping[str, int], blanks: range) -> None:
+        classes = sizes.get(
+            self.inputs[0].dims.split()[-1].partition("+")[0]
+        )  # scores come first, classes last
+        if classes is not None and not len(blanks) - 1 <= blanks[-1] < classes:
+            got, least = blanks[-1], len(blanks) - 1
+            raise ValueError(f"blank_index: got {got}, expected an index in [{least}, {classes - 1}]")
 
 
 def _counts(entry: Input) -> bool:

@@ -1,8 +1,15 @@
-"""The losses as functions, under the names, argument names and defaults of SpeechBrain."""
+"""The losses as functions: those of SpeechBrain under its names, argument names and defaults, and ours.
+
+`prune` and `simple_loss_and_ranges` have no module: they are what a recipe with a pruned transducer calls.
+"""
 
 from .classification import bce_loss, classification_error, kldiv_loss, nll_loss
 from .distillation import ce_kd, ctc_loss_kd, nll_loss_kd
 from .lattice.ctc import ctc_loss
+from .lattice.durations import multi_blank_transducer_loss, tdt_loss
+from .lattice.hybrid import hat_loss
+from .lattice.pruned import prune, pruned_transducer_loss
+from .lattice.simple import prune_ranges, simple_loss_and_ranges, simple_transducer_loss
 from .lattice.transducer import transducer_loss
 from .masking import compute_length_mask, compute_masked_loss, get_mask, reduce_loss, truncate
 from .regression import distance_diff_loss, l1_loss, mse_loss
@@ -22,12 +29,20 @@ __all__ = [
     "get_mask",
     "get_si_snr_with_pitwrapper",
     "get_snr_with_pitwrapper",
+    "hat_loss",
     "kldiv_loss",
     "l1_loss",
     "mse_loss",
+    "multi_blank_transducer_loss",
     "nll_loss",
     "nll_loss_kd",
+    "prune",
+    "prune_ranges",
+    "pruned_transducer_loss",
     "reduce_loss",
+    "simple_loss_and_ranges",
+    "simple_transducer_loss",
+    "tdt_loss",
     "transducer_loss",
     "truncate",
 ]

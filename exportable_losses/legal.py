@@ -25,6 +25,7 @@ INTEGER = {
     "index": "class indices",
     "count": "integer lengths",
     "token": "any integers",
+    "range": "consecutive numbers of labels",
 }
 LEGAL = FLOATING | INTEGER
 
@@ -88,6 +89,12 @@ def begun(lengths: np.ndarray, size: int) -> np.ndarray:
     return np.maximum(frames, np.ceil(covered - (1e-6 + covered / (1 << 22))).astype(np.int64))
 
 
+def blanks(settings: Mapping[str, Any]) -> range:
+    """The classes that are no labels: the blank, and big blanks below it."""
+    blank = int(settings["blank_index"])
+    return range(blank - len(settings.get("big_blank_durations", ())), blank + 1)
+
+
 def check_one_size(name: str, dtype: object, sizes: Sequence[int]) -> None:
     """Refuse absolute lengths of what has several sizes."""
     if len(sizes) > 1 and "int" in str(dtype):
@@ -120,8 +127,14 @@ def illegal(
         if classes is not None:
             yield (array < 0) | (array >= classes), f"an index in [0, {classes - 1}]"
         if "blank_index" in settings:
-            blank = settings["blank_index"]
-            yield array == blank, f"labels other than blank_index={blank}"
+            first, blank = blanks(settings)[0], blanks(settings)[-1]
+            big = f" and the big blanks below it, from {first}" if first < blank else ""
+            yield (array >= first) & (array <= blank), f"labels other than blank_index={blank}{big}"
+    elif legal == "range":
+        yield array < 0, "numbers of labels, of at least 0"
+        skipped = np.zeros(array.shape, bool)
+        skipped[..., 1:] = array[..., 1:] != array[..., :-1] + 1
+        yield skipped, "one more than the number before"
     elif refuse_nan and array.size:
         infinite = _INFINITE.get(array.dtype.name)
         if infinite is not None:  # numpy is slow at numbers of 16 bits

@@ -17,15 +17,34 @@ from . import sharpness as _sharpness
 from .autoencoder import AutoencoderLossDetails, VariationalAutoencoderLossDetails
 from .checks import check_inputs
 from .contrastive import ContrastiveLoss
-from .functional import *  # noqa: F403
-from .functional import __all__ as _functions
-from .functional import mse_loss
+from .functional import (
+    bce_loss,
+    cal_si_snr,
+    cal_snr,
+    ce_kd,
+    classification_error,
+    compute_length_mask,
+    compute_masked_loss,
+    ctc_loss,
+    ctc_loss_kd,
+    distance_diff_loss,
+    get_mask,
+    get_si_snr_with_pitwrapper,
+    get_snr_with_pitwrapper,
+    kldiv_loss,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    nll_loss_kd,
+    reduce_loss,
+    transducer_loss,
+    truncate,
+)
 from .margin import AdditiveAngularMargin, AngularMargin, LogSoftmaxWrapper
 from .ops.scores import widened
 from .sharpness import Laplacian
 
 __all__ = [
-    *_functions,
     "AdditiveAngularMargin",
     "AngularMargin",
     "AutoencoderLoss",
@@ -37,6 +56,27 @@ __all__ = [
     "PitWrapper",
     "VariationalAutoencoderLoss",
     "VariationalAutoencoderLossDetails",
+    "bce_loss",
+    "cal_si_snr",
+    "cal_snr",
+    "ce_kd",
+    "classification_error",
+    "compute_length_mask",
+    "compute_masked_loss",
+    "ctc_loss",
+    "ctc_loss_kd",
+    "distance_diff_loss",
+    "get_mask",
+    "get_si_snr_with_pitwrapper",
+    "get_snr_with_pitwrapper",
+    "kldiv_loss",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "nll_loss_kd",
+    "reduce_loss",
+    "transducer_loss",
+    "truncate",
 ]
 
 

@@ -34,6 +34,8 @@ _SHAPE = {
     "row": str,
     "settings": {
         "blank_index?": int,
+        "big_blank_durations?": [int],
+        "durations?": [int],
         "allowed_len_diff?": int,
         "len_dim?": int,
         "kernel_size?": int,

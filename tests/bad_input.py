@@ -20,6 +20,16 @@ Inputs = dict[str, Tensor]
 NAN, INFINITY = float("nan"), float("inf")
 
 
+TRANSDUCERS = (
+    "transducer_loss",
+    "TransducerPosterior",
+    "TransducerAlign",
+    "HATLoss",
+    "HATPosterior",
+    "HATAlign",
+)
+
+
 @dataclass(frozen=True)
 class BadInput:
     """One case.
@@ -50,7 +60,7 @@ class BadInput:
 
     def legal(self) -> Inputs:
         """Inputs that the row takes."""
-        blank_index = self.settings.get("blank_index", 0)
+        blank_index = self.settings.get("blank_index")
         return catalog.get(self.row).example_inputs(blank_index=blank_index, **self.sizes)
 
     def illegal(self) -> Inputs:
@@ -122,7 +132,7 @@ def _of_the_contract(entry: Entry) -> Iterator[BadInput]:
     for value in entry.inputs:
         if (entry.name, value.name) in _NOT_READ:
             continue
-        for wrong, number, expected in _illegal_numbers(value, legal):
+        for wrong, number, expected in _illegal_numbers(entry, value, legal):
             message = rf"{value.name}: got {wrong} at \[0.*\], expected {expected}"
             yield BadInput(entry.name, f"{value.name} {wrong}", put(value.name, number), message)
         if value.dtype == "float32" and not value.bounded:
@@ -149,7 +159,7 @@ def _of_the_contract(entry: Entry) -> Iterator[BadInput]:
         yield from _lengths_too_different(entry)
 
 
-def _illegal_numbers(value: Input, legal: Inputs) -> Iterator[tuple[str, float, str]]:
+def _illegal_numbers(entry: Entry, value: Input, legal: Inputs) -> Iterator[tuple[str, float, str]]:
     """What is wrong (as it is printed), the number, and what the message expects."""
     if value.legal.startswith("relative_length"):
         expected = r"relative lengths in [\(\[]0, 1\]"
@@ -160,8 +170,7 @@ def _illegal_numbers(value: Input, legal: Inputs) -> Iterator[tuple[str, float, 
         size = legal["source"].shape[0]
         yield from ((str(x), x, rf"integer lengths in \[0, {size}\]") for x in (-1, size + 1))
     if value.legal == "index":
-        scores = next(x for x in legal.values() if x.dim() > legal[value.name].dim())
-        classes = scores.shape[-1]
+        classes = entry.contract.sizes({name: tuple(x.shape) for name, x in legal.items()})[value.below]
         yield from ((str(x), x, rf"an index in \[0, {classes - 1}\]") for x in (-1, classes))
 
 
@@ -187,7 +196,7 @@ _PARTICULAR = [
         )
         for row in (
             *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign"),
-            *("transducer_loss", "TransducerPosterior", "TransducerAlign"),
+            *TRANSDUCERS,
         )
     ),
     *(
@@ -208,7 +217,7 @@ _PARTICULAR = [
             r"targets: got 7 at \[0, 0\], expected labels other than blank_index=7",
             {"blank_index": 7},
         )
-        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+        for row in TRANSDUCERS
     ),
     *(
         BadInput(
@@ -217,7 +226,7 @@ _PARTICULAR = [
             cut("logits", 2),
             r"targets: got size 5 along dimension 1 \(U\), expected 4, the size in logits",
         )
-        for row in ("transducer_loss", "TransducerPosterior", "TransducerAlign")
+        for row in TRANSDUCERS
     ),
     BadInput(
         "ctc_loss",

@@ -155,3 +155,56 @@ def ctc_lattice_by_enumeration(
     ends = [(*path, states - 1) for path, score in zip(paths, scores, strict=True) if score == best]
     moves = [[b - a for a, b in itertools.pairwise((0, *path))][::-1] for path in ends]
     return cost, occupation, best, min(zip(moves, ends, strict=True))[1][:-1]
+
+
+Arc = tuple[int, int, int]  # t, u and the number of the arc
+
+
+def arc_paths(
+    frames: int, labels: int, blanks: tuple[int, ...], emits: tuple[int, ...], label_ends: bool
+) -> Iterator[list[Arc]]:
+    """Every path from (0, 0) to (frames, labels) over arcs of these durations, blanks before labels."""
+    durations = [*((d, 0) for d in blanks), *((d, 1) for d in emits)]
+
+    def on_from(t: int, u: int) -> Iterator[list[Arc]]:
+        if (t, u) == (frames, labels):
+            yield []
+        if t >= frames:
+            return
+        for k, (duration, right) in enumerate(durations):
+            latest = frames if not right or label_ends else frames - 1
+            if t + duration <= latest and u + right <= labels:
+                for rest in on_from(t + duration, u + right):
+                    yield [(t, u, k), *rest]
+
+    return on_from(0, 0)
+
+
+def arcs_by_enumeration(
+    arcs: Tensor, labels: int, blanks: tuple[int, ...], emits: tuple[int, ...], label_ends: bool
+) -> tuple[Tensor, Tensor]:
+    """The cost of one item's arcs `[T, U+1, K]`, and how often each is taken."""
+    paths = list(arc_paths(len(arcs), labels, blanks, emits, label_ends))
+    taken = torch.zeros_like(arcs)
+    if not paths:
+        return torch.tensor(math.inf, dtype=arcs.dtype), taken
+    scores = torch.stack([sum((arcs[arc] for arc in path), arcs.new_zeros(())) for path in paths])
+    cost = -scores.logsumexp(0)
+    for score, path in zip(scores, paths, strict=True):
+        for arc in path if cost.isfinite() else []:
+            taken[arc] += (score + cost).exp()
+    return cost, taken
+
+
+def best_arcs(
+    arcs: Tensor, labels: int, blanks: tuple[int, ...], emits: tuple[int, ...], label_ends: bool
+) -> tuple[float, list[Arc]]:
+    """The best path's log-probability and the arcs of its labels; of equals, the first arcs from its end."""
+    paths = list(arc_paths(len(arcs), labels, blanks, emits, label_ends))
+    scores = [math.fsum(arcs[arc].item() for arc in path) for path in paths]
+    most = max(scores, default=-math.inf)
+    if most == -math.inf:
+        return most, []
+    ways = [path for score, path in zip(scores, paths, strict=True) if score >= most - 1e-9]
+    best = min(ways, key=lambda path: [k for _, _, k in path[::-1]])
+    return most, [(t, u, k - len(blanks)) for t, u, k in best if k >= len(blanks)]

@@ -59,7 +59,7 @@ def pt2(module: nn.Module, inputs: Mapping[str, Tensor] | None = None) -> Path:
 def _example(module: nn.Module) -> dict[str, Tensor]:
     entry = catalog.find(module)
     assert entry is not None
-    return entry.example_inputs(blank_index=catalog.settings_of(module).get("blank_index", 0))
+    return entry.example_inputs(blank_index=catalog.settings_of(module).get("blank_index"))
 
 
 def _file(name: str, suffix: str, write: Callable[[Path], object]) -> Path:

@@ -1,8 +1,9 @@
 """What draws the lattices of a scored corpus's items."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from exportable_losses.runtime import LossSession, Scorer
 from exportable_losses.runtime.corpus.lattices import Lattices
@@ -10,10 +11,15 @@ from exportable_losses.runtime.corpus.lattices import Lattices
 from .program import names_in
 from .sessions import load
 
-_CTC, _TRANSDUCER = ("CTCPosterior", "CTCAlign"), ("TransducerPosterior", "TransducerAlign")
+_KINDS = {  # what gives the posterior and the alignment, by the row that is scored
+    "CTC": ("ctc_loss",),
+    "Transducer": ("transducer_loss",),
+    **{kind: (f"{kind}Loss",) for kind in ("TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")},
+}
 _ROWS = {
-    **dict.fromkeys(("ctc_loss", *_CTC), _CTC),
-    **dict.fromkeys(("transducer_loss", *_TRANSDUCER), _TRANSDUCER),
+    row: (f"{kind}Posterior", f"{kind}Align")
+    for kind, losses in _KINDS.items()
+    for row in (*losses, f"{kind}Posterior", f"{kind}Align")
 }
 
 
@@ -42,14 +48,15 @@ def lattices(
         return None, "the loss is attached to a model; attach a posterior as well and give it as --lattice"
     else:
         try:
-            sessions = _exported(_ROWS[row], scorer.session.losses[0].settings["blank_index"])
+            sessions = _exported(_ROWS[row], scorer.session.losses[0].settings)
         except ModuleNotFoundError as error:
             return None, f"{error.name} is not installed, so none can be exported; give files as --lattice"
     names = None if tokens is None else names_in(tokens)
     return Lattices(scorer, data, sessions, names), ""
 
 
-def _exported(rows: Sequence[str], blank_index: int) -> list[LossSession]:
+def _exported(rows: Sequence[str], settings: Mapping[str, Any]) -> list[LossSession]:
+    """Graphs of these rows, of the lattice that a loss with these settings has."""
     from exportable_losses import catalog
 
     from ..formats.onnx import to_onnx
@@ -57,5 +64,6 @@ def _exported(rows: Sequence[str], blank_index: int) -> list[LossSession]:
     with tempfile.TemporaryDirectory() as folder:
         paths = {row: Path(folder) / f"{row}.onnx" for row in rows}
         for row, path in paths.items():
-            to_onnx(catalog.get(row).module(blank_index=blank_index), path)
+            entry = catalog.get(row)
+            to_onnx(entry.module(**{k: v for k, v in settings.items() if k in entry.settings}), path)
         return [LossSession(path) for path in paths.values()]

@@ -40,11 +40,12 @@ def plot_command(
 ) -> None:
     """Draw the posterior of a lattice, with the best path on top.
 
-    Give an exported CTCPosterior or TransducerPosterior, and CTCAlign or TransducerAlign for the path, or one
-    graph with both. All run on the same inputs. Time runs to the right, tokens upwards.
+    Give an exported posterior (CTCPosterior, TransducerPosterior, TDTPosterior, ...), and its alignment
+    (CTCAlign, ...) for the path, or one graph with both. All run on the same inputs. Time runs to the right,
+    tokens upwards.
     """
     from exportable_losses.runtime import plot
-    from exportable_losses.runtime.plot import SUFFIXES, labels_of
+    from exportable_losses.runtime.plot import SUFFIXES, labels_of, lattice_of
 
     from .sessions import load, read, together
 
@@ -63,7 +64,7 @@ def plot_command(
     if "targets" in arrays:
         outputs.setdefault("tokens", labels_of(arrays))
     with wrong_call("plot", (ModuleNotFoundError, ValueError)):
-        figure = plot(outputs, item=item, classes=names)
+        figure = plot(outputs, item=item, classes=names, lattice=lattice_of(sessions))
     with wrong_call("--out", (OSError,)):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150)

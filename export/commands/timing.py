@@ -28,12 +28,19 @@ Sizes = dict[str, Any]  # by letter: int, or None for a dimension left out
 # The size of each letter, and what is different where a row says nothing else. X0 is what `*` is.
 _SIZES: Sizes = {"B": 16, "T": 500, "C": 500, "U": 40, "V": 512, "X0": 80, "H": 500, "W": 80}
 _SIZES |= {"L": 500, "Z": 64, "E": None}
-_SIZES |= {"P": 10_000, "Q": 100_000, "K": 100}
+_SIZES |= {"P": 10_000, "Q": 100_000, "K": 100, "R": 5}
 _SECOND: Sizes = {"T": 16000, "C": 2}  # of two signals
 _SPEAKERS: Sizes = {"B": 256, "C": 5000}
 _CASES: dict[str, Sequence[Sizes]] = {
     "ctc_loss": [{"T": 1000, "S": 100}, {"B": 1, "S": 60, "C": 64}],
     "transducer_loss": [{"B": 4, "T": 150}],
+    **{
+        f"{kind}{what}": [{"B": 4, "T": 150}]
+        for kind in ("TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
+        for what in ("Loss", "Posterior", "Align")
+    },
+    "SimpleTransducerLoss": [{"B": 4, "T": 150}],
+    "PruneRanges": [{"B": 4, "T": 150}],
     "ctc_loss_kd": [{"T": 1000}],
     "ce_kd": [{"N": 8000}],
     "PitWrapper": [{"S": s, "X0": 16000 // s} for s in (2, 3, 4, 8)],

@@ -60,9 +60,10 @@ def prepare(
         TypeError: the row does not have such a setting.
         ValueError: a setting or a size does not fit, or an input has no gradient.
     """
-    entry, settings = catalog.get(row), settings or {}
+    settings = settings or {}
+    entry = catalog.get(row).fitted(settings)
     module = entry.module(**settings)
-    blank = settings.get("blank_index", 0)
+    blank = settings.get("blank_index")
     inputs = entry.example_inputs(blank_index=blank, absolute=absolute, **sizes or {})
     try:
         outputs = module(**inputs)

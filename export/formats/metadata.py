@@ -34,4 +34,6 @@ def describe(module: nn.Module) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -154,7 +154,7 @@ def _example(module: nn.Module, entry: catalog.Entry, settings: Mapping[str, Any
     )
     letters = [term for term in terms if term.isalnum() and not term.isdigit()]
     fixed = [{letter: n} for n in sorted(_weighted(settings)) for letter in letters]
-    blank = settings.get("blank_index", 0)
+    blank = settings.get("blank_index")
     for sizes in ({}, *fixed):
         inputs = entry.example_inputs(blank_index=blank, absolute=False, **sizes)
         if _runs(Positional(module, list(inputs)), inputs):

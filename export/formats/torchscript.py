@@ -55,8 +55,9 @@ def to_torchscript(
     """
     about = describe(module)
     script = copy.deepcopy(module).eval()
-    if hasattr(script, "custom_ops"):
-        script.custom_ops = custom_ops  # type: ignore[assignment]
+    for each in script.modules():
+        if hasattr(each, "custom_ops"):
+            each.custom_ops = custom_ops  # type: ignore[assignment]
     with placed(path) as new:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)

@@ -62,7 +62,7 @@ def cases(
     draw: list[Callable[[Sizes], Tensors]] = [lambda sizes: resized(example, dims, sizes)]
     if entry is not None:
         every = entry.contract.sizes({name: tuple(tensor.shape) for name, tensor in example.items()})
-        blank = catalog.settings_of(module).get("blank_index", 0)
+        blank = catalog.settings_of(module).get("blank_index")
         draw.insert(0, lambda sizes: entry.example_as(example, {**every, **sizes}, 1, blank_index=blank))
 
     def tried(sizes: Sizes) -> Case | None:

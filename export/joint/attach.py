@@ -134,7 +134,7 @@ def _export(
     """The graph of a module as the model's scores want it: their type, their rank, their classes."""
     about, entry = json.loads(describe(loss)), catalog.find(loss)
     assert entry is not None  # describe has checked it
-    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index", 0)
+    first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index")
     scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
     dims = (dims_of(scores[0]) if scores else None) or [""]
     sizes: dict[str, Any] = {}

@@ -148,7 +148,7 @@ class _Apart:
 
     def others(self, scores: Mapping[str, np.ndarray], seed: int) -> dict[str, Tensor]:
         """Random inputs of the loss that the model does not compute, by their names in the joint graph."""
-        entry = catalog.get(self.given.about["row"])
+        entry = catalog.get(self.given.about["row"]).fitted(self.given.about["settings"])
         sizes = self.contract.sizes({name: array.shape for name, array in scores.items()})
         for letter, size in sizes.items():
             said = self.given.sizes.get(letter, size)
@@ -166,7 +166,7 @@ class _Apart:
             name: torch.from_numpy(np.zeros([1] * len(dims), self.loss.dtype(name)))
             for name, dims in self.dims.items()
         }
-        blank = self.given.about["settings"].get("blank_index", 0)
+        blank = self.given.about["settings"].get("blank_index")
         drawn = entry.example_as(like, sizes, seed, blank_index=blank)
         return {called: drawn[name] for name, called in self.names.inputs.items()}
 

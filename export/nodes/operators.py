@@ -9,6 +9,22 @@ _FLOATS = ["tensor(float)", "tensor(double)"]
 _LATTICE_INPUTS = ("targets", "input_lengths", "target_lengths")
 
 
+def arcs() -> tuple[Op, Op, Op]:
+    """The operators of a lattice whose arcs are given: of the costs, their gradient, and the best path."""
+    inputs = {"arcs": "T", **dict.fromkeys(("durations", "input_lengths", "target_lengths"), "tensor(int64)")}
+    attributes = ("blanks", "label_ends")
+    return (
+        node("ArcsLoss", inputs, {"costs": "T"}, attributes),
+        node("ArcsLossGrad", {**inputs, "grad_costs": "T"}, {"costs": "T", "grad": "T"}, attributes),
+        node(
+            "ArcsAlign",
+            inputs,
+            {"starts": "tensor(int64)", "kinds": "tensor(int64)", "scores": "T"},
+            attributes,
+        ),
+    )
+
+
 def node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
     """An operator of our domain; types are ``T`` for floats or an ONNX type."""
     schema = onnx.defs.OpSchema(

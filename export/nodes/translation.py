@@ -31,6 +31,25 @@ def _on_lattice(node: Op) -> Callable[..., Any]:
     return translate
 
 
+def _on_arcs(node: Op) -> Callable[..., Any]:
+    """What translates an operator on the arcs of a lattice to `node`, for which durations are a tensor."""
+
+    def translate(
+        arcs: Any,
+        input_lengths: Any,
+        target_lengths: Any,
+        blank_durations: Sequence[int],
+        label_durations: Sequence[int],
+        label_ends: bool,
+        *more: Any,
+    ) -> Any:
+        durations = _constant([*blank_durations, *label_durations], ir.DataType.INT64)
+        attributes = {"blanks": len(blank_durations), "label_ends": int(label_ends)}
+        return node(arcs, durations, input_lengths, target_lengths, *more, **attributes)
+
+    return translate
+
+
 def _lattice(row: str, name: str, scores: str) -> dict[Any, Callable[..., Any]]:
     """The operator of a lattice's costs and that of their gradient."""
     node, node_grad = operators.lattice(name, scores)
@@ -219,19 +238,21 @@ def translations() -> dict[Any, Callable[..., Any]]:
     )
     edits = operators.node("EditCounts", of_sequences, {"counts": "tensor(int64)"})
     occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
-    frames = {"frames": "tensor(int64)", "scores": "T"}
     state = {"alpha": "T", "offset": "T"}
     walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
     ours, aten = torch.ops.exportable_losses, torch.ops.aten
+    arcs_loss, arcs_loss_grad, arcs_align = operators.arcs()
     return {
         **_lattice("ctc_loss", "CTCLoss", "log_probs"),
+        ours.arcs_loss.default: _on_arcs(arcs_loss),
+        ours.arcs_loss_grad.default: _on_arcs(arcs_loss_grad),
+        ours.arcs_align.default: _on_arcs(arcs_align),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.ctc_posterior.default: _on_lattice(
             operators.on_lattice("CTCPosterior", "log_probs", occupation)
         ),
         ours.ctc_forward.default: _on_lattice(operators.on_lattice("CTCForward", "log_probs", walked, state)),
         ours.ctc_align.default: _on_lattice(operators.on_lattice("CTCAlign", "log_probs", path)),
-        ours.transducer_align.default: _on_lattice(operators.on_lattice("TransducerAlign", "logits", frames)),
         **torch_losses.translations(),
         **backward.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),

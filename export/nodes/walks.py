@@ -12,6 +12,7 @@ ours = torch.ops.exportable_losses
 aten = torch.ops.aten
 _GRADIENTS = {
     ours.ctc_loss.default: ours.ctc_loss_grad.default,
+    ours.arcs_loss.default: ours.arcs_loss_grad.default,
     ours.transducer_loss.default: ours.transducer_loss_grad.default,
 }
 

@@ -107,6 +107,59 @@ const char* run(const exportable_losses_batch* given, const exportable_losses_wa
   });
 }
 
+ArcShape shape_of(const exportable_losses_arc_shape& given) {
+  return {given.kinds, given.blanks, given.duration, given.label_ends != 0};
+}
+
+template <class Score>
+const char* run(const exportable_losses_batch* given, const exportable_losses_emissions* of,
+                const Computed<Score>* grad_costs, Computed<Score>* costs, void* grad, int threads) noexcept {
+  constexpr auto out_of_memory = "out of memory: what costs and grad hold means nothing";
+  return run<Score>(given, costs, out_of_memory, [&](const Batch<Score>& batch) {
+    if (of == nullptr) return say("emissions: got null, expected what the arcs are");
+    const Emissions emitted{shape_of(of->shape), of->durations,        of->token, of->logit,           of->hybrid,
+                            of->constrained != 0, of->sigma, of->fastemit_lambda, of->delay_penalty};
+    const std::string wrong = what_is_wrong(batch, emitted);
+    if (!wrong.empty()) return say(wrong.c_str());
+    emissions(batch, emitted, grad_costs, costs, static_cast<Score*>(grad), on_threads(threads));
+    return static_cast<const char*>(nullptr);
+  });
+}
+
+template <class Real>
+const char* run(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, Real* grad,
+                int threads) noexcept {
+  if (given == nullptr) return say("arcs: got null, expected arcs");
+  return guarded("out of memory: what costs and grad hold means nothing", [&]() -> const char* {
+    const ArcsBatch<Real> batch{static_cast<const Real*>(given->arcs), given->batch,          given->frames, given->labels,
+                                given->input_lengths,                  given->target_lengths, shape_of(given->shape)};
+    const std::string wrong = what_is_wrong(batch);
+    if (!wrong.empty()) return say(wrong.c_str());
+    if (batch.batch == 0) return nullptr;
+    if (costs == nullptr) return say("costs: got null, expected an array");
+    arcs(batch, grad_costs, costs, grad, on_threads(threads));
+    return nullptr;
+  });
+}
+
+template <class Score>
+const char* run(const exportable_losses_picks* given, const Computed<Score>* grad, void* out, int threads) noexcept {
+  if (given == nullptr) return say("picks: got null, expected rows");
+  return guarded("out of memory: what was written means nothing", [&]() -> const char* {
+    const auto* scores = static_cast<const Score*>(given->scores);
+    const Picks picks{given->rows, given->classes, given->row_stride, given->picked, given->kinds};
+    const std::string wrong = what_is_wrong(scores, picks);
+    if (!wrong.empty()) return say(wrong.c_str());
+    if (picks.rows == 0 || (grad == nullptr && picks.kinds == 0)) return nullptr;
+    if (out == nullptr) return say("out: got null, expected an array");
+    if (grad == nullptr)
+      pick(scores, picks, static_cast<Computed<Score>*>(out), on_threads(threads));
+    else
+      pick_grad(scores, picks, grad, static_cast<Score*>(out), on_threads(threads));
+    return nullptr;
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -120,6 +173,11 @@ extern "C" {
                                                    const exportable_losses_walk* walk, Real* costs, int threads) { \
     return run<Score>(batch, walk, costs, threads);                                                                \
   }                                                                                                                \
+  const char* exportable_losses_emissions_##name(const exportable_losses_batch* batch,                             \
+                                                 const exportable_losses_emissions* of, const Real* grad_costs,    \
+                                                 Real* costs, Grad* grad, int threads) {                           \
+    return run<Score>(batch, of, grad_costs, costs, grad, threads);                                                \
+  }                                                                                                                \
   const char* exportable_losses_transducer_##name(const exportable_losses_batch* batch, const Real* grad_costs,    \
                                                   Real* costs, Grad* grad, int threads) {                          \
     return run<Score>(&transducer<Score>, batch, grad_costs, costs, grad, threads);                                \
@@ -128,6 +186,24 @@ EXPORTABLE_LOSSES_DOORS(float, float, float, float)
 EXPORTABLE_LOSSES_DOORS(double, double, double, double)
 EXPORTABLE_LOSSES_DOORS(bfloat16, bfloat16, float, uint16_t)
 EXPORTABLE_LOSSES_DOORS(float16, float16, float, uint16_t)
+
+#define EXPORTABLE_LOSSES_PICK(name, Score, Real)                                                                  \
+  const char* exportable_losses_pick_##name(const exportable_losses_picks* picks, const Real* grad, void* out,     \
+                                            int threads) {                                                         \
+    return run<Score>(picks, grad, out, threads);                                                                  \
+  }
+EXPORTABLE_LOSSES_PICK(float, float, float)
+EXPORTABLE_LOSSES_PICK(double, double, double)
+EXPORTABLE_LOSSES_PICK(bfloat16, bfloat16, float)
+EXPORTABLE_LOSSES_PICK(float16, float16, float)
+
+#define EXPORTABLE_LOSSES_ARCS(Real)                                                                             \
+  const char* exportable_losses_arcs_##Real(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, \
+                                            Real* grad, int threads) {                                           \
+    return run<Real>(given, grad_costs, costs, grad, threads);                                                   \
+  }
+EXPORTABLE_LOSSES_ARCS(float)
+EXPORTABLE_LOSSES_ARCS(double)
 
 const char* exportable_losses_edit_counts(const exportable_losses_sequences* given, int64_t* counts, int threads) {
   if (given == nullptr) return say("sequences: got null, expected sequences");

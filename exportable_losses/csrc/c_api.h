@@ -65,6 +65,80 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_float16(const exp
                                                                        const float* grad_costs, float* costs,
                                                                        uint16_t* grad, int threads);
 
+/* The arcs that leave each node (t, u) of a transducer's lattice: the first `blanks` of `kinds` lead to
+ * (t + duration, u), the others to (t + duration, u + 1). Paths lead from (0, 0) to (T, U). */
+typedef struct {
+  int64_t kinds, blanks;
+  const int64_t* duration; /* [kinds], in frames: of blanks above 0, of labels at least 0 */
+  int64_t label_ends;      /* not 0 where a label may lead to the end of the last frame, and so end a path */
+} exportable_losses_arc_shape;
+
+/* Lattices whose arcs are given, all contiguous. */
+typedef struct {
+  const void* arcs; /* log-probabilities [B, T, U+1, kinds], of the function's type */
+  int64_t batch, frames, labels;
+  const int64_t* input_lengths;  /* [B], in frames, from 0 to T */
+  const int64_t* target_lengths; /* [B], in labels, from 0 to U */
+  exportable_losses_arc_shape shape;
+} exportable_losses_arcs;
+
+/* Costs [B], and with grad the gradient in the arcs, as above. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_arcs_float(const exportable_losses_arcs*, const float* grad_costs,
+                                                               float* costs, float* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_arcs_double(const exportable_losses_arcs*,
+                                                                const double* grad_costs, double* costs,
+                                                                double* grad, int threads);
+
+/* What the arcs are of logits [B, T, U+1, classes], the last `durations` of which are of durations. */
+typedef struct {
+  exportable_losses_arc_shape shape;
+  int64_t durations;
+  const int64_t* token;   /* [kinds]: the class of a blank, or -1 for a node's next label */
+  const int64_t* logit;   /* [kinds]: which of the durations' logits says how long the arc lasts, or -1 */
+  int64_t hybrid;         /* the blank whose logit is of a sigmoid, the labels' being of a softmax; or -1 */
+  int64_t constrained;    /* not 0 where a label's arc takes the blank of (t, u + 1), too */
+  double sigma;           /* off the log-probability of each token */
+  double fastemit_lambda; /* by how much more a label's token counts in the gradient */
+  double delay_penalty;   /* on a label's arc, times how many frames it comes before the middle of its item */
+} exportable_losses_emissions;
+
+/* Costs [B], and with grad the gradient in the logits, as above; the batch's own blank is not read. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_emissions_float(const exportable_losses_batch*,
+                                                                    const exportable_losses_emissions*,
+                                                                    const float* grad_costs, float* costs,
+                                                                    float* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_emissions_double(const exportable_losses_batch*,
+                                                                     const exportable_losses_emissions*,
+                                                                     const double* grad_costs, double* costs,
+                                                                     double* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_emissions_bfloat16(const exportable_losses_batch*,
+                                                                       const exportable_losses_emissions*,
+                                                                       const float* grad_costs, float* costs,
+                                                                       uint16_t* grad, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_emissions_float16(const exportable_losses_batch*,
+                                                                      const exportable_losses_emissions*,
+                                                                      const float* grad_costs, float* costs,
+                                                                      uint16_t* grad, int threads);
+
+/* Some classes of each row of scores; a row is contiguous. */
+typedef struct {
+  const void* scores; /* of the function's type */
+  int64_t rows, classes, row_stride;
+  const int64_t* picked; /* [rows, kinds], contiguous: classes, or -1 for none */
+  int64_t kinds;
+} exportable_losses_picks;
+
+/* The log-probabilities [rows, kinds] of the picked classes, -inf of none; a row of none is not read. With `grad`
+ * [rows, kinds], which may else be null, the gradient [rows, classes] in the scores instead; all contiguous. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float(const exportable_losses_picks*, const float* grad,
+                                                               void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_double(const exportable_losses_picks*, const double* grad,
+                                                                void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_bfloat16(const exportable_losses_picks*, const float* grad,
+                                                                  void* out, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float16(const exportable_losses_picks*, const float* grad,
+                                                                 void* out, int threads);
+
 /* CTC's forward recursion for frames that come in pieces. `alpha` [B, 2, S+1]: log-probabilities of the blanks
  * and of the labels (the last of these is none), without what all of an item's have in common; that is `offset`
  * [B, 2], as the sum of a number and its rounding. All contiguous; before the first frame alpha is zero at each

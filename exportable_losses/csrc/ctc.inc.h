@@ -70,7 +70,7 @@ struct Item {
 template <class Real>
 class Tape {
  public:
-  Tape(std::int64_t length, std::int64_t width) : width_(width), memory_(length * States<Real>::size(width)) {
+  EXPORTABLE_LOSSES_ONE_COPY Tape(std::int64_t length, std::int64_t width) : width_(width), memory_(length * States<Real>::size(width)) {
     for (std::int64_t k = 0; k < length; ++k)
       for (Row<Real> row : {(*this)[k].blank, (*this)[k].label})
         for (std::int64_t i = -1; i <= width; ++i) row.set(i, {Real(0), lowest<Real>()});
@@ -178,7 +178,7 @@ class Sweep {
   void step(std::int64_t k, States<Real> from, States<Real> to) { step<false>(k, from, to, from, nullptr); }
 
   // The probability of each label at frame t, and of the blank.
-  Wide<Real> emit(std::int64_t t) {
+  EXPORTABLE_LOSSES_ONE_COPY Wide<Real> emit(std::int64_t t) {
     const std::int64_t next = t + direction < 0 || t + direction == item_.frames ? t : t + direction;
     Real* scores = scores_.data() + 1;
     item_.access.pick(item_.row(t), item_.row(next), item_.targets, item_.labels, scores);
@@ -195,9 +195,9 @@ class Sweep {
   // One frame. Where it meets the other's states behind that frame, also the occupation of the labels, and
   // that of the blanks behind it.
   template <bool normalise, bool meets>
-  void sum(States<Real> from, States<Real> to, Wide<Real> y_blank, States<Real> other, Real* occupied) {
+  EXPORTABLE_LOSSES_ONE_COPY void sum(States<Real> from, States<Real> to, Wide<Real> y_blank, States<Real> other, Real* occupied) {
     const Row<Real> y = emitted();
-    const unsigned char* may_skip = may_skip_.data() + 1;
+    const auto* may_skip = may_skip_.data() + 1;
     const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
     for (std::int64_t n = 0; n < width; ++n) {
@@ -226,7 +226,7 @@ class Sweep {
     const Access<Real>& access = item_.access;
     grad += t * item_.classes * access.bytes;
     if (access.narrow == nullptr) slopes = reinterpret_cast<Real*>(grad);
-    access.slopes(item_.row(t), item_.classes, weight, slopes);
+    access.slopes(item_.row(t), item_.classes, Real(0), weight, slopes);
     Real on_blank = 0;
 #pragma omp simd reduction(+ : on_blank)
     for (std::int64_t i = 0; i < item_.width; ++i) on_blank += occupied[i + item_.width];
@@ -240,7 +240,7 @@ class Sweep {
   bool remember_;
   Tape<Real> now_, next_, remembered_;
   std::vector<Real> scores_, emitted_;
-  std::vector<unsigned char> may_skip_;
+  std::vector<typename Format<Real>::Bits> may_skip_;  // as wide as a number, so that a vector has as many
 };
 
 // The cost of an item, and with grad its gradient of frames [0, input_length).

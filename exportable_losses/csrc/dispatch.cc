@@ -14,6 +14,15 @@
   void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&);           \
   template <class Score>                                                                                            \
   void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);          \
+  template <class Score>                                                                                            \
+  void emissions(const Batch<Score>&, const Emissions&, const Computed<Score>*, Computed<Score>*, Score*,           \
+                 const Parallel&);                                                                                  \
+  template <class Score>                                                                                            \
+  void pick(const Score*, const Picks&, Computed<Score>*, const Parallel&);                                         \
+  template <class Score>                                                                                            \
+  void pick_grad(const Score*, const Picks&, const Computed<Score>*, Score*, const Parallel&);                      \
+  template <class Real>                                                                                             \
+  void arcs(const ArcsBatch<Real>&, const Real*, Real*, Real*, const Parallel&);                                    \
   void edit_counts(const Sequences&, std::int64_t*, const Parallel&);                                               \
   }
 
@@ -81,6 +90,27 @@ template <class Score>
 void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
                 const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
+}
+
+template <class Score>
+void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Score>* grad_costs,
+               Computed<Score>* costs, Score* grad, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(emissions(batch, of, grad_costs, costs, grad, parallel))
+}
+
+template <class Real>
+void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(arcs(batch, grad_costs, costs, grad, parallel))
+}
+
+template <class Score>
+void pick(const Score* scores, const Picks& of, Computed<Score>* log_probs, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(pick(scores, of, log_probs, parallel))
+}
+
+template <class Score>
+void pick_grad(const Score* scores, const Picks& of, const Computed<Score>* grad, Score* to, const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(pick_grad(scores, of, grad, to, parallel))
 }
 
 void edit_counts(const Sequences& sequences, std::int64_t* counts, const Parallel& parallel) {

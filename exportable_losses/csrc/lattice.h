@@ -76,6 +76,61 @@ template <class Score>
 void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
                 const Parallel& parallel);
 
+// The arcs that leave each node (t, u) of a transducer's lattice: the first of them, blanks, lead to
+// (t + duration, u), the others, labels, to (t + duration, u + 1).
+struct ArcShape {
+  std::int64_t kinds, blanks;
+  const std::int64_t* duration;  // [kinds], in frames; of blanks above 0
+  bool label_ends;               // whether a label may lead to the last frame's end, and so end a path
+};
+
+// Lattices whose arcs are given by their log-probabilities [B, T, U+1, kinds], contiguous.
+template <class Real>
+struct ArcsBatch {
+  const Real* arcs;
+  std::int64_t batch, frames, labels;
+  const std::int64_t* input_lengths;
+  const std::int64_t* target_lengths;
+  ArcShape shape;
+};
+
+// Costs [B] and the gradient in the arcs, as above; that of an arc is minus its occupation.
+template <class Real>
+void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel);
+
+// What the arcs are of logits [B, T, U+1, V + D], whose last D are of durations.
+struct Emissions {
+  ArcShape shape;
+  std::int64_t durations;     // D
+  const std::int64_t* token;  // [kinds]: a blank, or -1 for the node's next label
+  const std::int64_t* logit;  // [kinds]: which of the D says how long the arc lasts, or -1
+  std::int64_t hybrid;        // the blank whose logit is of a sigmoid, the labels' being of a softmax; or -1
+  bool constrained;           // a label's arc takes the blank behind it, of (t, u + 1), too
+  double sigma;               // off the logarithm of each token's probability
+  double fastemit_lambda;     // by how much more a label's token counts in the gradient
+  double delay_penalty;       // times how many frames an arc of a label comes before the middle of its item: on it
+};
+
+// The transducer of any arcs; `transducer` has {blank, label} of durations 1 and 0.
+template <class Score>
+void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Score>* grad_costs,
+               Computed<Score>* costs, Score* grad, const Parallel& parallel);
+
+// Some classes of each row of scores, or -1 for none; a row of classes is contiguous.
+struct Picks {
+  std::int64_t rows, classes, row_stride;
+  const std::int64_t* picked;  // [rows, kinds]
+  std::int64_t kinds;
+};
+
+// The log-probabilities [rows, kinds] of the picked classes, -inf of none. A row of none is not read.
+template <class Score>
+void pick(const Score* scores, const Picks& of, Computed<Score>* log_probs, const Parallel& parallel);
+
+// The gradient [rows, classes] in the scores, contiguous, of that in the log-probabilities [rows, kinds].
+template <class Score>
+void pick_grad(const Score* scores, const Picks& of, const Computed<Score>* grad, Score* to, const Parallel& parallel);
+
 // The instruction set in use: "avx512", "avx2", "neon" or "baseline". EXPORTABLE_LOSSES_ISA names a lower one; where
 // it names none, this and every loss throws std::invalid_argument.
 const char* instruction_set();
@@ -86,8 +141,16 @@ const char* instruction_set();
 #define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
   template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
   template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
-  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);
+  template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&); \
+  template void emissions(const Batch<Score>&, const Emissions&, const Computed<Score>*, Computed<Score>*, Score*, \
+                          const Parallel&);                                                                      \
+  template void pick(const Score*, const Picks&, Computed<Score>*, const Parallel&);                             \
+  template void pick_grad(const Score*, const Picks&, const Computed<Score>*, Score*, const Parallel&);
+#define EXPORTABLE_LOSSES_FOR_REALS                                                                              \
+  template void arcs(const ArcsBatch<double>&, const double*, double*, double*, const Parallel&);                \
+  template void arcs(const ArcsBatch<float>&, const float*, float*, float*, const Parallel&);
 #define EXPORTABLE_LOSSES_FOR_EVERY_TYPE                                                \
+  EXPORTABLE_LOSSES_FOR_REALS                                                           \
   EXPORTABLE_LOSSES_FOR(double)                                                         \
   EXPORTABLE_LOSSES_FOR(float)                                                          \
   EXPORTABLE_LOSSES_FOR(bfloat16)                                                       \

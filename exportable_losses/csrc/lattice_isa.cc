@@ -4,6 +4,7 @@
 
 #include "ctc.inc.h"
 #include "edits.inc.h"
+#include "picked.inc.h"
 #include "transducer.inc.h"
 
 namespace exportable_losses {

@@ -4,9 +4,12 @@
 //   TransducerLoss(logits [B, T, U+1, V], targets [B, U], input_lengths [B], target_lengths [B]) -> costs [B]
 //   CTCLossGrad, TransducerLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the scores
 //   CTCForward(the four of CTCLoss, alpha [B, 2, S+1], offset [B, 2]) -> costs [B], alpha, offset
+//   ArcsLoss(arcs [B, T, U+1, K], durations [K], input_lengths [B], target_lengths [B]) -> costs [B]
+//   ArcsLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the arcs
 //   EditCounts(predictions [B, K], targets [B, S], prediction_lengths [B], target_lengths [B]) -> counts [B, 3]
 //
-// Tokens, targets and lengths are int64; the attribute `blank_index` is an integer. The gradient is that of
+// Tokens, targets, durations and lengths are int64; the attributes are integers: `blank_index`, and of arcs `blanks`, how
+// many of the K are, and `label_ends`. The gradient is that of
 // sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
 //
 // They are registered for the CPU, and those of lattices, where the library with the CUDA kernels lies beside
@@ -81,14 +84,13 @@ struct OnCuda {
   }
 };
 
-// What every operator on a lattice has.
-inline std::int64_t blank_index(const OrtApi& api, const OrtKernelInfo* info) {
-  std::int64_t blank = 0;
-  if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, "blank_index", &blank)) {
+inline std::int64_t attribute(const OrtApi& api, const OrtKernelInfo* info, const char* name) {
+  std::int64_t value = 0;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_int64(info, name, &value)) {
     api.ReleaseStatus(status);
-    throw std::invalid_argument("blank_index: got no such attribute, expected an integer");
+    throw std::invalid_argument(std::string(name) + ": got no such attribute, expected an integer");
   }
-  return blank;
+  return value;
 }
 
 template <class Loss, class Real, bool with_grad, class Device>
@@ -101,7 +103,7 @@ class Lattice {
     return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   }
 
-  Lattice(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(blank_index(api, info)) {}
+  Lattice(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(attribute(api, info, "blank_index")) {}
 
   const OrtApi& api() const { return api_; }
 
@@ -136,7 +138,7 @@ class Forward {
     return i == 0 || i > 3 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   }
 
-  Forward(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(blank_index(api, info)) {}
+  Forward(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(attribute(api, info, "blank_index")) {}
 
   const OrtApi& api() const { return api_; }
 
@@ -155,6 +157,43 @@ class Forward {
  private:
   const OrtApi& api_;
   std::int64_t blank_;
+};
+
+template <class Real, bool with_grad>
+class ArcsLoss {
+ public:
+  static constexpr const char *name = with_grad ? "ArcsLossGrad" : "ArcsLoss", *provider = OnCpu::provider;
+  static constexpr std::size_t inputs = with_grad ? 5 : 4, outputs = with_grad ? 2 : 1;
+  static constexpr auto output_type = element_type<Real>;
+  static constexpr auto input_type(std::size_t i) {
+    return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+
+  ArcsLoss(const OrtApi& api, const OrtKernelInfo* info)
+      : api_(api), blanks_(attribute(api, info, "blanks")), label_ends_(attribute(api, info, "label_ends") != 0) {}
+
+  const OrtApi& api() const { return api_; }
+
+  void compute(const Call& call) const {
+    const auto given = call.input<Real>(0);
+    const auto batch = checked_arcs(given, call.input<std::int64_t>(1), call.input<std::int64_t>(2),
+                                    call.input<std::int64_t>(3), blanks_, label_ends_);
+    const Shape per_item{batch.batch};
+    const Real* grad_costs = nullptr;
+    if (with_grad) {
+      const auto weights = call.input<Real>(4);
+      expect(weights.shape == per_item, "grad_costs", weights.shape, text(per_item));
+      grad_costs = weights.data;
+    }
+    Real* costs = call.output<Real>(0, per_item);
+    Real* grad = with_grad ? call.output<Real>(1, given.shape) : static_cast<Real*>(nullptr);
+    arcs(batch, grad_costs, costs, grad, call.threads());
+  }
+
+ private:
+  const OrtApi& api_;
+  std::int64_t blanks_;
+  bool label_ends_;
 };
 
 class EditCounts {
@@ -237,6 +276,8 @@ OrtCustomOpDomain* domain_for(const OrtApi& api) {
       if (OnCuda::provider != std::string(OnCpu::provider)) add_lattices<OnCpu>(api, made);
       if (cuda_library() != nullptr) add_lattices<OnCuda>(api, made);
       add<Forward<float>>(api, made), add<Forward<double>>(api, made);
+      add<ArcsLoss<float, false>>(api, made), add<ArcsLoss<double, false>>(api, made);
+      add<ArcsLoss<float, true>>(api, made), add<ArcsLoss<double, true>>(api, made);
       add<EditCounts>(api, made);
     } catch (...) {
       api.ReleaseCustomOpDomain(made);

@@ -95,6 +95,25 @@ Batch<Score> checked_batch(const Array<Score>& scores, const Rest&... rest) {
   return batch;
 }
 
+// Lattices of given arcs, every size and value of them checked.
+template <class Real>
+ArcsBatch<Real> checked_arcs(const Array<Real>& arcs, const Array<std::int64_t>& durations,
+                             const Array<std::int64_t>& input_lengths, const Array<std::int64_t>& target_lengths,
+                             std::int64_t blanks, bool label_ends) {
+  const Shape& sizes = arcs.shape;
+  expect(sizes.size() == 4 && sizes[2] > 0, "arcs", sizes, "[B, T, U+1, K] with U+1 at least 1");
+  const Shape per_item{sizes[0]}, per_arc{sizes[3]};
+  const std::string because = ", for arcs of shape " + text(sizes);
+  expect(durations.shape == per_arc, "durations", durations.shape, text(per_arc) + because);
+  expect(input_lengths.shape == per_item, "input_lengths", input_lengths.shape, text(per_item) + because);
+  expect(target_lengths.shape == per_item, "target_lengths", target_lengths.shape, text(per_item) + because);
+  const ArcsBatch<Real> batch{arcs.data,           sizes[0],           sizes[1], sizes[2] - 1,
+                              input_lengths.data,  target_lengths.data, {sizes[3], blanks, durations.data, label_ends}};
+  const std::string wrong = what_is_wrong(batch);
+  if (!wrong.empty()) throw std::invalid_argument(wrong);
+  return batch;
+}
+
 // Sequences of which every size and length is checked.
 inline Sequences checked_sequences(const Array<std::int64_t>& predictions, const Array<std::int64_t>& targets,
                                    const Array<std::int64_t>& prediction_lengths,

@@ -25,6 +25,11 @@ using Lattice = Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor
 using LatticeGrad = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                                std::int64_t, const Tensor&);
 
+using Durations = c10::IntArrayRef;
+using ArcsCosts = Tensor(const Tensor&, const Tensor&, const Tensor&, Durations, Durations, bool);
+using ArcsCostsGrad = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, Durations, Durations, bool,
+                                                 const Tensor&);
+
 template <class Loss>
 const char* const operator_name = nullptr;
 template <>
@@ -170,6 +175,114 @@ std::tuple<Tensor, Tensor> differentiable_once(const Tensor& scores, const Tenso
   return {outputs[0], outputs[1]};
 }
 
+// The arcs, in the type they have, and the rest as integers.
+template <class Real>
+std::tuple<Tensor, Tensor> compute_arcs(const Tensor& arcs, const Tensor& input_lengths, const Tensor& target_lengths,
+                                        Durations blanks, Durations labels, bool label_ends, const Tensor* grad_costs) {
+  std::vector<std::int64_t> durations = blanks.vec();
+  durations.insert(durations.end(), labels.begin(), labels.end());
+  const Shape kinds{static_cast<std::int64_t>(durations.size())};
+  try {
+    const auto batch = checked_arcs(array<Real>(arcs), {durations.data(), kinds}, array<std::int64_t>(input_lengths),
+                                    array<std::int64_t>(target_lengths), static_cast<std::int64_t>(blanks.size()), label_ends);
+    Tensor costs = at::empty({batch.batch}, arcs.options()), weights, grad;
+    if (grad_costs != nullptr) {
+      expect(grad_costs->sizes() == costs.sizes(), "grad_costs", grad_costs->sizes().vec(), text({batch.batch}));
+      weights = grad_costs->to(costs.scalar_type()).contiguous();
+      grad = at::empty(arcs.sizes(), arcs.options());
+    }
+    exportable_losses::arcs(batch, grad_costs ? weights.const_data_ptr<Real>() : nullptr, costs.mutable_data_ptr<Real>(),
+                            grad_costs ? grad.mutable_data_ptr<Real>() : nullptr, torchs_threads());
+    return {costs, grad};
+  } catch (const std::invalid_argument& wrong) {
+    TORCH_CHECK_VALUE(false, wrong.what());
+  }
+}
+
+std::tuple<Tensor, Tensor> compute_arcs(const Tensor& arcs, const Tensor& input_lengths, const Tensor& target_lengths,
+                                        Durations blanks, Durations labels, bool label_ends, const Tensor* grad_costs) {
+  TORCH_CHECK_VALUE(arcs.scalar_type() == at::kFloat || arcs.scalar_type() == at::kDouble, "arcs: got ",
+                    arcs.scalar_type(), ", expected floating point of 32 or 64 bits");
+  const auto run = arcs.scalar_type() == at::kFloat ? &compute_arcs<float> : &compute_arcs<double>;
+  return run(arcs.contiguous(), integers(input_lengths, "input_lengths"), integers(target_lengths, "target_lengths"),
+             blanks, labels, label_ends, grad_costs);
+}
+
+Tensor arcs_loss(const Tensor& arcs, const Tensor& input_lengths, const Tensor& target_lengths, Durations blanks,
+                 Durations labels, bool label_ends) {
+  return std::get<0>(compute_arcs(arcs, input_lengths, target_lengths, blanks, labels, label_ends, nullptr));
+}
+
+std::tuple<Tensor, Tensor> arcs_loss_grad(const Tensor& arcs, const Tensor& input_lengths, const Tensor& target_lengths,
+                                          Durations blanks, Durations labels, bool label_ends, const Tensor& grad_costs) {
+  return compute_arcs(arcs, input_lengths, target_lengths, blanks, labels, label_ends, &grad_costs);
+}
+
+struct DifferentiableArcs : torch::autograd::Function<DifferentiableArcs> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& arcs, const Tensor& input_lengths,
+                        const Tensor& target_lengths, Durations blanks, Durations labels, bool label_ends) {
+    static const auto below = find<ArcsCosts>("exportable_losses::arcs_loss");
+    context->save_for_backward({arcs, input_lengths, target_lengths});
+    context->saved_data["blanks"] = blanks.vec();
+    context->saved_data["labels"] = labels.vec();
+    context->saved_data["label_ends"] = label_ends;
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return below.call(arcs, input_lengths, target_lengths, blanks, labels, label_ends);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grad_costs) {
+    static const auto with_grad = find<ArcsCostsGrad>("exportable_losses::arcs_loss_grad");
+    const auto saved = context->get_saved_variables();
+    auto& data = context->saved_data;
+    const std::vector<std::int64_t> blanks = data["blanks"].toIntVector(), labels = data["labels"].toIntVector();
+    const Tensor grad = std::get<1>(
+        with_grad.call(saved[0], saved[1], saved[2], blanks, labels, data["label_ends"].toBool(), grad_costs[0]));
+    return {grad, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+Tensor differentiable_arcs(const Tensor& arcs, const Tensor& input_lengths, const Tensor& target_lengths,
+                           Durations blanks, Durations labels, bool label_ends) {
+  return DifferentiableArcs::apply(arcs, input_lengths, target_lengths, blanks, labels, label_ends);
+}
+
+struct DifferentiableArcsOnce : torch::autograd::Function<DifferentiableArcsOnce> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext*, const Tensor& arcs,
+                                                const Tensor& input_lengths, const Tensor& target_lengths,
+                                                Durations blanks, Durations labels, bool label_ends,
+                                                const Tensor& grad_costs) {
+    static const auto below = find<ArcsCostsGrad>("exportable_losses::arcs_loss_grad");
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto [costs, grad] = below.call(arcs, input_lengths, target_lengths, blanks, labels, label_ends, grad_costs);
+    return {costs, grad};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 const torch::autograd::variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, "derivative for exportable_losses::arcs_loss_grad is not implemented");
+  }
+};
+
+std::tuple<Tensor, Tensor> differentiable_arcs_once(const Tensor& arcs, const Tensor& input_lengths,
+                                                    const Tensor& target_lengths, Durations blanks, Durations labels,
+                                                    bool label_ends, const Tensor& grad_costs) {
+  const auto outputs =
+      DifferentiableArcsOnce::apply(arcs, input_lengths, target_lengths, blanks, labels, label_ends, grad_costs);
+  return {outputs[0], outputs[1]};
+}
+
+void add_arcs(torch::Library& m) {
+  const std::string arguments = "(Tensor arcs, Tensor input_lengths, Tensor target_lengths, int[] blank_durations, "
+                                "int[] label_durations, bool label_ends";
+  m.def(("arcs_loss" + arguments + ") -> Tensor").c_str());
+  m.def(("arcs_loss_grad" + arguments + ", Tensor grad_costs) -> (Tensor, Tensor)").c_str());
+  m.impl("arcs_loss", torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(arcs_loss)));
+  m.impl("arcs_loss_grad", torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(arcs_loss_grad)));
+  m.impl("arcs_loss", torch::dispatch(c10::DispatchKey::Autograd, TORCH_FN(differentiable_arcs)));
+  m.impl("arcs_loss_grad", torch::dispatch(c10::DispatchKey::Autograd, TORCH_FN(differentiable_arcs_once)));
+}
+
 Tensor edits(const Tensor& predictions, const Tensor& targets, const Tensor& prediction_lengths,
              const Tensor& target_lengths) {
   const Tensor given[] = {integers(predictions, "predictions"), integers(targets, "targets"),
@@ -259,6 +372,7 @@ TORCH_LIBRARY_FRAGMENT(exportable_losses, m) {
   if (c10::Dispatcher::singleton().findSchema({"exportable_losses::ctc_loss", ""})) return;
   add<CTC>(m, "ctc_loss");
   add<Transducer>(m, "transducer_loss");
+  add_arcs(m);
   m.def("best_permutation(Tensor costs) -> Tensor");
   m.impl("best_permutation", torch::dispatch(c10::DispatchKey::CPU, TORCH_FN(best_permutation)));
   m.def("edit_counts(Tensor predictions, Tensor targets, Tensor prediction_lengths, Tensor target_lengths) -> Tensor");

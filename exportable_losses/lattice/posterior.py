@@ -1,22 +1,35 @@
 """The posterior of a lattice: how probable each of its states is, given the target."""
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..checks import check_choice
 from ..contract import Contract, Total
 from ..settings import settings_repr
+from .arcs import TOPOLOGIES, arcs_of
 from .ctc import CTC, ctc_lengths
-from .transducer import TRANSDUCER, transducer_lengths
+from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
+from .hybrid import hat_emissions
+from .pruned import PRUNED, pruned_arcs, pruned_lengths
+from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
-__all__ = ["CTCPosterior", "TransducerPosterior"]
+__all__ = [
+    "CTCPosterior",
+    "HATPosterior",
+    "MultiBlankTransducerPosterior",
+    "PrunedTransducerPosterior",
+    "TDTPosterior",
+    "TransducerPosterior",
+]
+
+Occupied = tuple[Tensor, Tensor, Tensor]
 
 CTC_POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"), totals=(Total("costs"),))
-TRANSDUCER_POSTERIOR = Contract(
-    TRANSDUCER.inputs, ("posteriors", "emissions", "costs"), totals=(Total("costs"),)
-)
+_OCCUPIED = ("posteriors", "emissions", "costs")
+TRANSDUCER_POSTERIOR = Contract(TRANSDUCER.inputs, _OCCUPIED, totals=(Total("costs"),))
+TDT_POSTERIOR = Contract(TDT.inputs, _OCCUPIED, totals=(Total("costs"),))
+PRUNED_POSTERIOR = Contract(PRUNED.inputs, _OCCUPIED, totals=(Total("costs"),))
 
 
 class CTCPosterior(nn.Module):
@@ -81,6 +94,7 @@ class TransducerPosterior(nn.Module):
 
     Args:
         blank_index: the class of the blank.
+        topology: ``regular``, ``modified`` or ``constrained``, as in `TransducerLoss`.
 
     The call takes what `TransducerLoss` takes. It returns:
 
@@ -108,34 +122,182 @@ class TransducerPosterior(nn.Module):
         tensor([[0.5000, 0.5000]])
     """
 
-    custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+    extra_repr = settings_repr
+
+    def __init__(self, blank_index: int = 0, topology: str = "regular") -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
+        self.emissions = transducer_emissions(blank_index, topology)
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Occupied:
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        return self.emissions.posterior(logits, targets, frames, labels)
+
+
+class TDTPosterior(nn.Module):
+    """How probable each node of a TDT's lattice is, given the labels.
+
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = sum over d of alpha(t, u) · p(label u + 1, d at (t, u)) · beta(t + d, u + 1) /
+        p(labels)
+
+    On the lattice of Xu et al. 2023, https://arxiv.org/abs/2304.06795. No gradient flows to `logits`.
+
+    Args:
+        blank_index: the class of the blank.
+        durations: in frames, in the order of their logits.
+
+    The call takes what `TDTLoss` takes, and returns what `TransducerPosterior` returns. A path passes over
+    frames that an arc of several skips: there nodes add up to less than one.
+
+    Raises:
+        ValueError: as `TDTLoss` does.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.tensor([1.0])
+        >>> posterior = TDTPosterior(durations=(0, 1, 2))
+        >>> _, emissions, _ = posterior(torch.zeros(1, 3, 2, 4 + 3), torch.tensor([[3]]), ones, ones)
+        >>> emissions.squeeze(-1)
+        tensor([[0.8953, 0.0689, 0.0358]])
+    """
+
+    extra_repr = settings_repr
+
+    def __init__(self, blank_index: int = 0, durations: tuple[int, ...] = (0, 1, 2, 3, 4)) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.durations = tuple(durations)
+        self.emissions = tdt_emissions(blank_index, self.durations)
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Occupied:
+        if not torch.jit.is_scripting():
+            check_tdt(logits, targets, input_lens, target_lens, self.blank_index, self.durations)
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+        return self.emissions.posterior(logits, targets, frames, labels)
+
+
+class MultiBlankTransducerPosterior(nn.Module):
+    """How probable each node of the lattice of a transducer with big blanks is, given the labels.
+
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = alpha(t, u) · p(label u + 1 at (t, u)) · beta(t, u + 1) / p(labels)
+
+    On the lattice of Xu et al. 2022, https://arxiv.org/abs/2211.03541. No gradient flows to `logits`.
+
+    Args:
+        blank_index: the class of the blank; the i-th big blank, from 0, is class `blank_index - 1 - i`.
+        big_blank_durations: of the big blanks, in frames.
+
+    The call takes what `MultiBlankTransducerLoss` takes, and returns what `TransducerPosterior` returns. A
+    path passes over frames that a big blank skips.
+
+    Raises:
+        ValueError: as `MultiBlankTransducerLoss` does.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.tensor([1.0])
+        >>> posterior = MultiBlankTransducerPosterior(blank_index=1, big_blank_durations=(2,))
+        >>> _, emissions, _ = posterior(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), ones, ones)
+        >>> emissions.squeeze(-1)
+        tensor([[0.8333, 0.1667]])
+    """
+
+    extra_repr = settings_repr
+
+    def __init__(self, blank_index: int = 2, big_blank_durations: tuple[int, ...] = (2, 4)) -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.big_blank_durations = tuple(big_blank_durations)
+        self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations)
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Occupied:
+        if not torch.jit.is_scripting():
+            check_multi_blank(
+                logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
+            )
+        frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+        return self.emissions.posterior(logits, targets, frames, labels)
+
+
+class HATPosterior(nn.Module):
+    """How probable each node of the lattice of a hybrid transducer is, given the labels.
+
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = alpha(t, u) · p(label u + 1 at (t, u)) · beta(t, u + 1) / p(labels)
+
+    On the lattice of Variani et al. 2020, https://arxiv.org/abs/2003.07705. No gradient flows to `logits`.
+
+    Args:
+        blank_index: the class of the blank.
+
+    The call takes what `HATLoss` takes, and returns what `TransducerPosterior` returns.
+
+    Raises:
+        ValueError: as `HATLoss` does.
+
+    Examples:
+        >>> import torch
+        >>> ones = torch.tensor([1.0])
+        >>> _, emissions, _ = HATPosterior()(torch.zeros(1, 2, 2, 4), torch.tensor([[3]]), ones, ones)
+        >>> emissions.squeeze(-1)
+        tensor([[0.5000, 0.5000]])
+    """
 
     extra_repr = settings_repr
 
     def __init__(self, blank_index: int = 0) -> None:
         super().__init__()
         self.blank_index = blank_index
-        self.custom_ops = False
+        self.emissions = hat_emissions(blank_index)
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Occupied:
+        frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
+        return self.emissions.posterior(logits, targets, frames, labels)
+
+
+class PrunedTransducerPosterior(nn.Module):
+    """How probable each node of a transducer's lattice is within ranges, given the labels.
+
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = alpha(t, u) · p(label u + 1 at (t, u)) · beta(t, u + 1) / p(labels)
+
+    On the lattice of Kuang et al. 2022, https://arxiv.org/abs/2206.13236. No gradient flows to `logits`.
+
+    Args:
+        blank_index: the class of the blank.
+        topology: ``regular``, ``modified`` or ``constrained``, as in `TransducerLoss`.
+
+    The call takes what `PrunedTransducerLoss` takes, and returns what `TransducerPosterior` returns: of all
+    numbers of labels, zero outside of the ranges.
+
+    Raises:
+        ValueError: as `PrunedTransducerLoss` does.
+
+    Examples:
+        >>> import torch
+        >>> ones, every = torch.tensor([1.0]), torch.arange(2).expand(1, 2, 2)
+        >>> posterior = PrunedTransducerPosterior()
+        >>> _, emissions, _ = posterior(torch.zeros(1, 2, 2, 4), every, torch.tensor([[3]]), ones, ones)
+        >>> emissions.squeeze(-1)
+        tensor([[0.5000, 0.5000]])
+    """
+
+    extra_repr = settings_repr
+
+    def __init__(self, blank_index: int = 0, topology: str = "regular") -> None:
+        super().__init__()
+        self.blank_index = blank_index
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
+        self.arcs = arcs_of(topology)
 
     def forward(
-        self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        input_lengths, target_lengths = transducer_lengths(
-            logits, targets, input_lens, target_lens, self.blank_index
-        )
-        three = ops.with_no_arc(logits.detach(), targets, target_lengths, self.blank_index)
-        labels, each = torch.ones_like(targets), torch.ones_like(three[:, 0, 0, 0])
-        if torch.jit.is_scripting():
-            if self.custom_ops:
-                costs, grad = torch.ops.exportable_losses.transducer_loss_grad(
-                    three, labels, input_lengths, target_lengths, 0, each
-                )
-            else:
-                costs, grad = ops.transducer_costs_and_grad(
-                    three, labels, input_lengths, target_lengths, 0, each
-                )
-        else:
-            costs, grad = torch.ops.exportable_losses.transducer_loss_grad(
-                three, labels, input_lengths, target_lengths, 0, each
-            )
-        return ops.transducer_posteriors(three, costs, grad, input_lengths, target_lengths)
+        self, logits: Tensor, ranges: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> Occupied:
+        blank = self.blank_index
+        frames, labels = pruned_lengths(logits, ranges, targets, input_lens, target_lens, blank)
+        constrained = self.topology == "constrained"
+        arcs = pruned_arcs(logits.detach(), ranges, targets, frames, labels, blank, 0.0, constrained)
+        return self.arcs.posterior(arcs, frames, labels)

@@ -11,6 +11,7 @@ from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
 from ..masking import as_index
 from ..settings import settings_repr
+from .arcs import TOPOLOGIES, Emissions, arcs_of, reduced
 
 __all__ = ["TransducerLoss"]
 
@@ -29,18 +30,35 @@ TRANSDUCER = Contract(
 def transducer_lengths(
     logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
 ) -> tuple[Tensor, Tensor]:
-    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
+    """The frames and the labels of each item `[B]`, int64, of inputs that an eager call checks."""
     if not torch.jit.is_scripting():
-        given = {
-            "logits": logits,
-            "targets": targets,
-            "input_lens": input_lens,
-            "target_lens": target_lens,
-        }
-        check_inputs(TRANSDUCER, given, blank_index=blank_index)
+        check_inputs(
+            TRANSDUCER,
+            {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens},
+            blank_index=blank_index,
+        )
+    return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
+
+
+def absolute_lengths(
+    frames: int, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The frames and the labels of each item `[B]`, int64."""
     as_index(targets)  # compiled code checks nothing else
-    frames = absolute_length(input_lens, logits.shape[1])
-    return frames, absolute_length(target_lens, targets.shape[1], least=0)
+    return absolute_length(input_lens, frames), absolute_length(target_lens, targets.shape[1], least=0)
+
+
+def transducer_emissions(
+    blank_index: int, topology: str, fastemit_lambda: float = 0.0, delay_penalty: float = 0.0
+) -> Emissions:
+    """A blank and a label of one softmax."""
+    return Emissions(
+        arcs_of(topology),
+        token=[blank_index, -1],
+        constrained=topology == "constrained",
+        fastemit_lambda=fastemit_lambda,
+        delay_penalty=delay_penalty,
+    )
 
 
 class TransducerLoss(nn.Module):
@@ -58,6 +76,12 @@ class TransducerLoss(nn.Module):
             ``batchmean`` for their mean over items.
         normalize: divide each cost by the number of frames of its item, as SpeechBrain's Numba
             transducer does; torchaudio's does not.
+        fastemit_lambda: FastEmit (Yu et al. 2021, https://arxiv.org/abs/2010.11148): by how much more labels
+            count in the gradient; the cost stays.
+        delay_penalty: added to the logarithm of a label's arc for each frame that it comes before the middle
+            of its item (Kang et al. 2023, https://arxiv.org/abs/2211.00490).
+        topology: ``regular``; ``modified``, where a label takes a frame, so that it leads to (t + 1, u + 1);
+            ``constrained``, where it takes the blank of (t, u + 1) as well.
 
     The call takes `logits` `[B, T, U+1, V]` (normalised inside), `targets` `[B, U]` (integers without the
     blank; padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in
@@ -76,6 +100,7 @@ class TransducerLoss(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
+    plain: Final[bool]  # the transducer of Graves, which has an operator of its own
 
     extra_repr = settings_repr
 
@@ -84,19 +109,30 @@ class TransducerLoss(nn.Module):
         blank_index: int = 0,
         reduction: str = "mean",
         normalize: bool = False,
+        fastemit_lambda: float = 0.0,
+        delay_penalty: float = 0.0,
+        topology: str = "regular",
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
         self.normalize = normalize
+        self.fastemit_lambda = fastemit_lambda
+        self.delay_penalty = delay_penalty
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
+        self.plain = topology == "regular" and fastemit_lambda == 0.0 and delay_penalty == 0.0
+        if not self.plain:
+            self.emissions = transducer_emissions(blank_index, topology, fastemit_lambda, delay_penalty)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
         input_lengths, target_lengths = transducer_lengths(
             logits, targets, input_lens, target_lens, blank_index
         )
-        if torch.jit.is_scripting():
+        if not self.plain:
+            costs = self.emissions(logits, targets, input_lengths, target_lengths)
+        elif torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.transducer_loss(
                     logits, targets, input_lengths, target_lengths, blank_index
@@ -109,11 +145,7 @@ class TransducerLoss(nn.Module):
             )
         if self.normalize:
             costs = costs / input_lengths.to(costs.dtype)
-        if self.reduction == "sum":
-            return costs.sum()
-        if self.reduction == "mean" or self.reduction == "batchmean":
-            return costs.mean()
-        return costs
+        return reduced(costs, self.reduction)
 
 
 def transducer_loss(

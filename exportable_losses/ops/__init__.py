@@ -11,7 +11,11 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``ctc_forward``                     costs `[B]` so far, and the state of the recursion
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
-``transducer_align``                the best path's frame of each label `[B, U]`; its log-probability
+``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
+``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its log-probability
+``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
+``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; its gradient `[N, V]`
+``joint_arcs``, ``joint_arcs_grad``  arcs of logits am + lm, and their normaliser; the gradients in both
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -23,33 +27,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
+from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad, number_of
 from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
+from .emissions import emitted_arcs, shaped
+from .joint import joint_arcs, joint_arcs_everywhere, joint_arcs_grad
+from .picked import picked, picked_grad
 from .registration import register
 from .scores import computed
 from .transducer import (
-    transducer_align,
+    next_labels,
     transducer_costs,
     transducer_costs_and_grad,
-    transducer_posteriors,
-    with_no_arc,
 )
 
 __all__ = [
+    "arcs_align",
+    "arcs_costs",
+    "arcs_costs_and_grad",
     "best_permutation",
     "ctc_align",
     "ctc_costs",
     "ctc_forward",
     "ctc_posterior",
     "edit_counts",
-    "transducer_align",
+    "emitted_arcs",
+    "fuses",
+    "joint_arcs_everywhere",
+    "next_labels",
+    "number_of",
+    "picked",
+    "shaped",
     "transducer_costs",
     "transducer_costs_and_grad",
-    "transducer_posteriors",
     "using",
-    "with_no_arc",
 ]
 
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -112,6 +126,132 @@ _register_lattice("ctc", "log_probs")
 _register_lattice("transducer", "logits")
 
 
+_ARCS = "int[] blank_durations, int[] label_durations, bool label_ends"
+_EMISSIONS = (
+    "int[] token, int[] logit, int durations, int hybrid, bool constrained,"
+    " float sigma, float fastemit_lambda, float delay_penalty"
+)
+
+
+def fuses(logits: Tensor) -> bool:
+    """Whether one kernel takes these logits to costs; what is exported has arcs of its own."""
+    return not torch.compiler.is_compiling() and only_native_of(logits) is native
+
+
+def _check_arcs(
+    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, blanks: list[int], labels: list[int]
+) -> None:
+    kinds = len(blanks) + len(labels)
+    if arcs.dim() != 4 or arcs.shape[3] != kinds:
+        expected = f"[B, T, U+1, {kinds}], an arc for each duration"
+        raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected {expected}")
+    if arcs.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"arcs: got {arcs.dtype}, expected float32 or float64")
+    for name, tensor in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
+        if tensor.shape != (arcs.shape[0],):
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{arcs.shape[0]}]")
+
+
+def _arcs_loss(arcs: Tensor, *rest: Any) -> tuple[Tensor, Any]:
+    _check_arcs(arcs, *rest[:4])
+    return computer_of(arcs, "arcs").arcs(arcs, *rest)
+
+
+def _arcs_align(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _check_arcs(arcs, *rest[:4])
+    return arcs_align(arcs, *rest)
+
+
+def _fake_arcs_align(arcs: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    labels = (arcs.shape[0], arcs.shape[2] - 1)
+    return (
+        arcs.new_empty(labels, dtype=torch.int64),
+        arcs.new_empty(labels, dtype=torch.int64),
+        _fake_costs(arcs),
+    )
+
+
+register(
+    f"arcs_loss_grad(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS}, Tensor grad_costs)"
+    " -> (Tensor, Tensor)",
+    _arcs_loss,
+    lambda x, *_: (_fake_costs(x), x.new_empty(x.shape)),
+)
+register(
+    f"arcs_loss(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS}) -> Tensor",
+    lambda *given: _arcs_loss(*given, None)[0],
+    _fake_costs,
+    gradient="arcs_loss_grad",
+)
+register(
+    f"arcs_align(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS})"
+    " -> (Tensor, Tensor, Tensor)",
+    _arcs_align,
+    _fake_arcs_align,
+)
+
+
+def _emissions_loss(
+    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *rest: Any
+) -> tuple[Tensor, Any]:
+    _check_shapes("emissions", "logits", logits, targets, input_lengths, target_lengths, 0, rest[-1])
+    return native.emissions(logits, targets, input_lengths, target_lengths, *rest)
+
+
+_LOGITS = "Tensor logits, Tensor targets, Tensor input_lengths, Tensor target_lengths"
+register(
+    f"emissions_loss_grad({_LOGITS}, {_ARCS}, {_EMISSIONS}, Tensor grad_costs) -> (Tensor, Tensor)",
+    _emissions_loss,
+    lambda x, *_: (_fake_costs(x), x.new_empty(x.shape)),
+)
+register(
+    f"emissions_loss({_LOGITS}, {_ARCS}, {_EMISSIONS}) -> Tensor",
+    lambda *given: _emissions_loss(*given, None)[0],
+    _fake_costs,
+    gradient="emissions_loss_grad",
+)
+
+
+_JOINT = "Tensor am, Tensor lm, Tensor labels, int blank_index"
+register(
+    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor grad) -> (Tensor, Tensor)",
+    joint_arcs_grad,
+    lambda am, lm, *_: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
+)
+register(
+    f"joint_arcs({_JOINT}) -> Tensor",
+    joint_arcs,
+    lambda am, lm, *_: am.new_empty((*am.shape[:2], lm.shape[1], 3)),
+    gradient="joint_arcs_grad",
+    differentiable=2,
+    gives_output=True,
+)
+
+
+def _picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
+    if logits.dim() != 2 or classes.dim() != 2 or logits.shape[0] != classes.shape[0]:
+        got = f"{list(logits.shape)} and {list(classes.shape)}"
+        raise ValueError(f"logits, classes: got shapes {got}, expected [N, V] and [N, K]")
+    if grad is not None and grad.shape != classes.shape:
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {list(classes.shape)}")
+    if only_native_of(logits) is native:
+        return native.picked(logits, classes, grad)
+    return picked(logits, classes) if grad is None else picked_grad(logits, classes, grad)
+
+
+register(
+    "picked_grad(Tensor logits, Tensor classes, Tensor grad) -> Tensor",
+    _picked,
+    lambda logits, *_: logits.new_empty(logits.shape),
+)
+register(
+    "picked(Tensor logits, Tensor classes) -> Tensor",
+    _picked,
+    lambda logits, classes: logits.new_empty(classes.shape, dtype=computed(logits.dtype)),
+    gradient="picked_grad",
+)
+
+
 def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:
     """Define `name`, two tensors that plain torch computes of a lattice."""
 
@@ -131,13 +271,8 @@ def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:2], dtype=torch.int64), _fake_costs(x)
 
 
-def _fake_transducer_align(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return targets.new_empty(targets.shape, dtype=torch.int64), _fake_costs(x)
-
-
 _register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
 _register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
-_register_paths("transducer_align", "transducer", "logits", transducer_align, _fake_transducer_align)
 
 
 def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,8 +13,8 @@ out) and `unavailable`, which says why it cannot compute given scores. The first
 ``torch``       plain torch, everywhere
 ==============  ====================================================================
 
-The edits between sequences, and CTC of frames in pieces, are computed by ``native`` or ``torch`` alone
-(`only_native_of`).
+Lattices of given arcs are computed by all but ``torchaudio``; the edits between sequences, and
+CTC of frames in pieces, by ``native`` or ``torch`` alone (`only_native_of`).
 """
 
 import contextlib
@@ -63,8 +63,8 @@ def using(name: str) -> Iterator[None]:
         _chosen.pop()
 
 
-def computer_of(scores: Tensor) -> ModuleType:
-    """The computer of these scores.
+def computer_of(scores: Tensor, what: str = "ctc") -> ModuleType:
+    """The computer of `what` of these scores; plain torch where one is named that does not know it.
 
     Raises:
         RuntimeError: one was named, and it cannot compute them.
@@ -74,8 +74,8 @@ def computer_of(scores: Tensor) -> ModuleType:
         why = COMPUTERS[_known(name)].unavailable(scores)
         if why:
             raise RuntimeError(f"the computer {name!r} was asked for: {why}")
-        return COMPUTERS[name]
-    candidates = (computer for name, computer in COMPUTERS.items() if name not in ONLY_NAMED)
+        return COMPUTERS[name] if hasattr(COMPUTERS[name], what) else plain
+    candidates = (c for name, c in COMPUTERS.items() if name not in ONLY_NAMED and hasattr(c, what))
     return next(computer for computer in candidates if not computer.unavailable(scores))
 
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..library import library_path, load
-from .native import TYPES, Batch, in_rows, pointer
+from . import plain
+from .native import TYPES, Arcs, ArcShape, Batch, in_rows, pointer
 from .scores import computed
 
+_MOST_KINDS = 64  # that a kernel takes
 MISSING = "the package was installed without it (EXPORTABLE_LOSSES_CUDA=ON pip install builds it, with nvcc)"
 
 
@@ -42,11 +44,11 @@ def _library() -> ctypes.CDLL | None:
     if path is None:
         return None
     library = load(path, "exportable_losses_cuda_version")
-    for loss in ("ctc", "transducer"):
+    for loss in ("ctc", "transducer", "arcs"):
         workspace = getattr(library, f"exportable_losses_cuda_{loss}_workspace")
         workspace.restype = ctypes.c_int64
         workspace.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
-        for kind in TYPES.values():
+        for kind in ("float", "double") if loss == "arcs" else TYPES.values():
             function = getattr(library, f"exportable_losses_cuda_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 6
@@ -115,3 +117,40 @@ def _run(
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
 ctc = functools.partial(_run, "ctc")
 transducer = functools.partial(_run, "transducer")
+
+
+def arcs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient in the shape of `arcs`; many kinds by plain torch."""
+    library, device = _library(), arcs.device
+    shape = (blank_durations, label_durations, label_ends)
+    if library is None or arcs.shape[3] > _MOST_KINDS:
+        return plain.arcs(arcs, input_lengths, target_lengths, *shape, grad_costs)
+    arcs = arcs.contiguous()
+    lengths = [
+        x.to(device, torch.int64, non_blocking=True).contiguous() for x in (input_lengths, target_lengths)
+    ]
+    batch, frames, nodes = arcs.shape[:3]
+    with torch.cuda.device(device):
+        costs, grad = arcs.new_empty(batch), None
+        if grad_costs is not None:
+            grad, grad_costs = torch.empty_like(arcs), grad_costs.to(device, arcs.dtype).contiguous()
+        sizes = (batch, frames, nodes - 1, arcs.element_size(), grad is not None)
+        bytes_needed = library.exportable_losses_cuda_arcs_workspace(*sizes)
+        workspace = torch.empty(max(1, bytes_needed), dtype=torch.uint8, device=device)
+        given = Arcs(arcs.data_ptr(), batch, frames, nodes - 1, *map(pointer, lengths), ArcShape.of(*shape))
+        error = getattr(library, f"exportable_losses_cuda_arcs_{TYPES[arcs.dtype]}")(
+            ctypes.byref(given),
+            *(pointer(grad_costs), pointer(costs), pointer(grad), pointer(workspace)),
+            torch.cuda.current_stream(device).cuda_stream,
+        )
+    if error:
+        raise ValueError(error.decode())
+    return costs, grad

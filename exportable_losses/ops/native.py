@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -60,6 +60,62 @@ class Sequences(ctypes.Structure):
     )
 
 
+class ArcShape(ctypes.Structure):
+    """`exportable_losses_arc_shape` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("kinds", ctypes.c_int64),
+        ("blanks", ctypes.c_int64),
+        ("duration", ctypes.POINTER(ctypes.c_int64)),
+        ("label_ends", ctypes.c_int64),
+    )
+
+    @classmethod
+    def of(cls, blanks: Sequence[int], labels: Sequence[int], label_ends: bool) -> "ArcShape":
+        """Arcs of these durations."""
+        return cls(len(blanks) + len(labels), len(blanks), _integers([*blanks, *labels]), label_ends)
+
+
+class Arcs(ctypes.Structure):
+    """`exportable_losses_arcs` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("arcs", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("batch", "frames", "labels")),
+        ("input_lengths", ctypes.c_void_p),
+        ("target_lengths", ctypes.c_void_p),
+        ("shape", ArcShape),
+    )
+
+
+class Emissions(ctypes.Structure):
+    """`exportable_losses_emissions` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("shape", ArcShape),
+        ("durations", ctypes.c_int64),
+        ("token", ctypes.POINTER(ctypes.c_int64)),
+        ("logit", ctypes.POINTER(ctypes.c_int64)),
+        *((name, ctypes.c_int64) for name in ("hybrid", "constrained")),
+        *((name, ctypes.c_double) for name in ("sigma", "fastemit_lambda", "delay_penalty")),
+    )
+
+
+class Picks(ctypes.Structure):
+    """`exportable_losses_picks` of csrc/c_api.h."""
+
+    _fields_ = (
+        ("scores", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("rows", "classes", "row_stride")),
+        ("picked", ctypes.c_void_p),
+        ("kinds", ctypes.c_int64),
+    )
+
+
+def _integers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 def in_rows(scores: Tensor) -> Tensor:
     """`scores` with each row of classes, and each frame of rows, in one piece; other strides stay."""
     rows = scores.stride(-1) == 1 and (scores.dim() == 3 or scores.stride(2) == scores.shape[3])
@@ -95,7 +151,14 @@ def _declare(library: ctypes.CDLL) -> None:
             function = getattr(library, f"exportable_losses_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    for name in (*(f"emissions_{kind}" for kind in TYPES.values()), "arcs_float", "arcs_double"):
+        function = getattr(library, f"exportable_losses_{name}")
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p] * (4 if name.startswith("arcs") else 5) + [ctypes.c_int]
     for kind in TYPES.values():
+        function = getattr(library, f"exportable_losses_pick_{kind}")
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
         function = getattr(library, f"exportable_losses_ctc_forward_{kind}")
         function.restype = ctypes.c_char_p
         function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
@@ -134,16 +197,22 @@ def _run(
     blank_index: int,
     grad_costs: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    costs = scores.new_empty(scores.shape[0], dtype=computed(scores.dtype))
-    grad = None
-    if grad_costs is not None:
-        grad = torch.empty(scores.shape, dtype=scores.dtype)
-        library = _library()
-        assert library is not None
-        library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
+    costs, grad = _room(scores, grad_costs)
     compute_into(
         loss, scores, targets, input_lengths, target_lengths, blank_index, grad_costs, costs=costs, grad=grad
     )
+    return costs, grad
+
+
+def _room(scores: Tensor, grad_costs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Memory for the costs, and for the gradient of the scores if that of the costs is given."""
+    costs = scores.new_empty(scores.shape[0], dtype=computed(scores.dtype))
+    if grad_costs is None:
+        return costs, None
+    grad = torch.empty(scores.shape, dtype=scores.dtype)
+    library = _library()
+    assert library is not None
+    library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
     return costs, grad
 
 
@@ -193,6 +262,107 @@ def compute_into(
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
 ctc = functools.partial(_run, "ctc")
 transducer = functools.partial(_run, "transducer")
+
+
+def arcs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: Sequence[int],
+    label_durations: Sequence[int],
+    label_ends: bool,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient in the shape of `arcs`, as `arcs.arcs_costs_and_grad`.
+
+    Raises:
+        ValueError: a length or a duration is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    given = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
+    _on_the_cpu(given, "the arcs are")
+    arcs = arcs.contiguous()
+    lengths = [lengths.long().contiguous() for lengths in (input_lengths, target_lengths)]
+    costs, grad = _room(arcs, grad_costs)
+    if grad_costs is not None:
+        grad_costs = grad_costs.to(costs.dtype).contiguous()
+    batch, frames, nodes = arcs.shape[:3]
+    shape = ArcShape.of(blank_durations, label_durations, label_ends)
+    error = getattr(_library(), f"exportable_losses_arcs_{TYPES[arcs.dtype]}")(
+        ctypes.byref(Arcs(arcs.data_ptr(), batch, frames, nodes - 1, *map(pointer, lengths), shape)),
+        *(pointer(grad_costs), pointer(costs), pointer(grad)),
+        torch.get_num_threads(),
+    )
+    _raise(error)
+    return costs, grad
+
+
+def emissions(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: Sequence[int],
+    label_durations: Sequence[int],
+    label_ends: bool,
+    token: Sequence[int],
+    logit: Sequence[int],
+    durations: int,
+    hybrid: int,
+    constrained: bool,
+    sigma: float,
+    fastemit_lambda: float,
+    delay_penalty: float,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]` of the arcs that `emissions.emitted_arcs` makes of logits, and the gradient in these.
+
+    Raises:
+        ValueError: a length, an index or a duration is outside of what it may be, or a tensor not on the CPU.
+        MemoryError: there is none left.
+    """
+    lattice = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
+    _on_the_cpu({**lattice, "grad_costs": grad_costs}, "the logits are")
+    logits = in_rows(logits)
+    targets, input_lengths, target_lengths = (tensor.long().contiguous() for tensor in lattice.values())
+    costs, grad = _room(logits, grad_costs)
+    if grad_costs is not None:
+        grad_costs = grad_costs.to(costs.dtype).contiguous()
+    shape = ArcShape.of(blank_durations, label_durations, label_ends)
+    numbers = (hybrid, constrained, sigma, fastemit_lambda, delay_penalty)
+    error = getattr(_library(), f"exportable_losses_emissions_{TYPES[logits.dtype]}")(
+        ctypes.byref(Batch.of(logits, targets, input_lengths, target_lengths, 0)),
+        ctypes.byref(Emissions(shape, durations, _integers(token), _integers(logit), *numbers)),
+        *(pointer(grad_costs), pointer(costs), pointer(grad)),
+        torch.get_num_threads(),
+    )
+    _raise(error)
+    return costs, grad
+
+
+def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
+    """`picked.picked`, or with `grad` `picked.picked_grad`.
+
+    Raises:
+        ValueError: a class is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    _on_the_cpu({"classes": classes, "grad": grad}, "the logits are")
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    classes = classes.long().contiguous()
+    if grad is None:
+        out = logits.new_empty(classes.shape, dtype=computed(logits.dtype))
+    else:
+        out, grad = (
+            torch.empty(logits.shape, dtype=logits.dtype),
+            grad.to(computed(logits.dtype)).contiguous(),
+        )
+    picks = Picks(logits.data_ptr(), *logits.shape, logits.stride(0), classes.data_ptr(), classes.shape[1])
+    error = getattr(_library(), f"exportable_losses_pick_{TYPES[logits.dtype]}")(
+        ctypes.byref(picks), pointer(grad), pointer(out), torch.get_num_threads()
+    )
+    _raise(error)
+    return out
 
 
 def ctc_forward(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..missing import install
+from . import plain
 from .ctc import poison, poisoned
 from .scores import computed, widened
 
@@ -65,6 +66,11 @@ def ctc(
 def transducer(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """Costs `[B]`, and with a gradient of the costs the gradient `[B, T, U+1, V]`."""
     return _run("transducer", logits, *rest)
+
+
+def arcs(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with a gradient of the costs that of the arcs; on a CUDA device by plain torch."""
+    return _kernels("cpu").arcs(arcs, *rest) if arcs.device.type == "cpu" else plain.arcs(arcs, *rest)
 
 
 def _run(loss: str, scores: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:

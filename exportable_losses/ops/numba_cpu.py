@@ -227,6 +227,67 @@ def _transducer(logits, targets, input_lengths, target_lengths, blank, grad_cost
                     grad[b, t, u, targets[b, u]] -= emits
 
 
+@_kernel
+def _arcs(arcs, durations, blanks, label_ends, input_lengths, target_lengths, grad_costs, costs, grad):
+    with_grad = len(grad_costs) > 0
+    for b in prange(len(costs)):
+        frames, labels = input_lengths[b], target_lengths[b]
+        alpha = np.full((frames + 1, labels + 1), -math.inf)
+        alpha[0, 0] = 0.0
+        for t in range(frames + 1):
+            for u in range(labels + 1):
+                for k in range(len(durations)):
+                    right = 1 if k >= blanks else 0
+                    before = t - durations[k]
+                    if before < 0 or before >= frames or u < right:
+                        continue
+                    if right and t == frames and not label_ends:
+                        continue
+                    reached = alpha[before, u - right] + arcs[b, before, u - right, k]
+                    alpha[t, u] = log_add(alpha[t, u], reached)
+        total = alpha[frames, labels]
+        costs[b] = -total
+        if not with_grad or math.isinf(total):
+            continue
+        beta = np.full((frames + 1, labels + 1), -math.inf)
+        beta[frames, labels] = 0.0
+        for t in range(frames - 1, -1, -1):
+            for u in range(labels, -1, -1):
+                for k in range(len(durations)):
+                    right = 1 if k >= blanks else 0
+                    behind_ = t + durations[k]
+                    if behind_ > frames or u + right > labels:
+                        continue
+                    if right and behind_ == frames and not label_ends:
+                        continue
+                    through = arcs[b, t, u, k] + beta[behind_, u + right]
+                    beta[t, u] = log_add(beta[t, u], through)
+                    grad[b, t, u, k] = -grad_costs[b] * math.exp(alpha[t, u] + through - total)
+
+
+def arcs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient in the shape of `arcs`."""
+    arcs = arcs.detach().contiguous()
+    durations = np.array([*blank_durations, *label_durations], np.int64)
+    input_lengths, target_lengths = (x.to(torch.int64).contiguous() for x in (input_lengths, target_lengths))
+    _check_lengths(input_lengths, target_lengths, arcs.shape[1], arcs.shape[2] - 1)
+    costs = arcs.new_empty(arcs.shape[0])
+    weights = arcs.new_empty(0) if grad_costs is None else grad_costs.detach().to(arcs.dtype).contiguous()
+    grad = arcs.new_zeros([0] * 4 if grad_costs is None else arcs.shape)
+    lengths = input_lengths.numpy(), target_lengths.numpy()
+    given = (arcs.numpy(), durations, len(blank_durations), bool(label_ends), *lengths)
+    _on_threads(_arcs, *given, weights.numpy(), costs.numpy(), grad.numpy())
+    return costs, None if grad_costs is None else grad
+
+
 def ctc(*lattice: Any) -> tuple[Tensor, Tensor | None]:
     """Costs `[B]`, and with `grad_costs` the gradient `[B, T, C]`."""
     return _run(_ctc, *lattice)
@@ -256,14 +317,19 @@ def _run(
     weights = scores.new_empty(0) if grad_costs is None else grad_costs.detach().to(scores.dtype).contiguous()
     grad = scores.new_zeros([0] * scores.dim() if grad_costs is None else scores.shape)
     lattice = (scores.numpy(), targets.numpy(), input_lengths.numpy(), target_lengths.numpy(), blank_index)
+    _on_threads(kernel, *lattice, weights.numpy(), costs.numpy(), grad.numpy())
+    return costs, None if grad_costs is None else grad
+
+
+def _on_threads(kernel: Any, *arguments: Any) -> None:
+    """Run a kernel on as many threads as torch has."""
     with _one_at_a_time:
         before = numba.get_num_threads()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         try:
-            kernel(*lattice, weights.numpy(), costs.numpy(), grad.numpy())
+            kernel(*arguments)
         finally:
             numba.set_num_threads(before)
-    return costs, None if grad_costs is None else grad
 
 
 def _check(
@@ -273,12 +339,18 @@ def _check(
     classes, labels = scores.shape[-1], targets.shape[1]
     if not 0 <= blank_index < classes:
         raise ValueError(f"blank_index: got {blank_index}, expected a number in [0, {classes - 1}]")
+    _check_lengths(input_lengths, target_lengths, scores.shape[1], labels)
     emitted = torch.arange(labels) < target_lengths.unsqueeze(1)
-    for name, values, most in (
-        ("input_lengths", input_lengths.unsqueeze(1), scores.shape[1]),
-        ("target_lengths", target_lengths.unsqueeze(1), labels),
-        ("targets", targets.masked_fill(~emitted, 0), classes - 1),
-    ):
-        for item, place in ((values < 0) | (values > most)).nonzero().tolist():
-            got = f"{name}: got {int(values[item, place])} for item {item}"
-            raise ValueError(f"{got}, expected a number in [0, {most}]")
+    _refuse("targets", targets.masked_fill(~emitted, 0), classes - 1)
+
+
+def _check_lengths(input_lengths: Tensor, target_lengths: Tensor, frames: int, labels: int) -> None:
+    _refuse("input_lengths", input_lengths.unsqueeze(1), frames)
+    _refuse("target_lengths", target_lengths.unsqueeze(1), labels)
+
+
+def _refuse(name: str, values: Tensor, most: int) -> None:
+    """Say which of `values` `[B, N]` is outside of its range, if one is."""
+    for item, place in ((values < 0) | (values > most)).nonzero().tolist():
+        got = f"{name}: got {int(values[item, place])} for item {item}"
+        raise ValueError(f"{got}, expected a number in [0, {most}]")

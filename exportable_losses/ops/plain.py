@@ -2,16 +2,31 @@
 
 from torch import Tensor
 
+from .arcs import arcs_costs, arcs_costs_and_grad
 from .ctc import ctc_costs, ctc_costs_and_grad, ctc_forward
 from .edits import edit_counts
 from .transducer import transducer_costs, transducer_costs_and_grad
 
-__all__ = ["ctc", "ctc_forward", "edit_counts", "transducer", "unavailable"]
+__all__ = ["arcs", "ctc", "ctc_forward", "edit_counts", "transducer", "unavailable"]
 
 
 def unavailable(scores: Tensor) -> str:
     """Plain torch always can."""
     return ""
+
+
+def arcs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Costs `[B]`, and with `grad_costs` the gradient in the shape of `arcs`."""
+    lattice = (arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+    return (arcs_costs(*lattice), None) if grad_costs is None else arcs_costs_and_grad(*lattice, grad_costs)
 
 
 def ctc(

@@ -17,7 +17,14 @@ _NAMESPACE = "exportable_losses"
 _LIBRARY = torch.library.Library(_NAMESPACE, "DEF")
 
 
-def register(schema: str, compute: Callable[..., Any], fake: Callable[..., Any], gradient: str = "") -> None:
+def register(
+    schema: str,
+    compute: Callable[..., Any],
+    fake: Callable[..., Any],
+    gradient: str = "",
+    differentiable: int = 1,
+    gives_output: bool = False,
+) -> None:
     """Define the operator of this schema.
 
     Args:
@@ -25,18 +32,20 @@ def register(schema: str, compute: Callable[..., Any], fake: Callable[..., Any],
         compute: from the arguments to the outputs, on every device.
         fake: the same for tensors of which the shapes alone are known.
         gradient: the operator that takes the arguments and the gradient of the only output, and whose last
-            output is the gradient of the first argument; without one every derivative is refused.
+            outputs are the gradients of the first arguments; without one every derivative is refused.
+        differentiable: of how many arguments.
+        gives_output: whether it takes the output as well, before the gradient of that.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
     operator = getattr(getattr(torch.ops, _NAMESPACE), name).default
     _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
-    _LIBRARY.impl(name, _differentiable(operator, gradient), "Autograd")
+    _LIBRARY.impl(name, _differentiable(operator, gradient, differentiable, gives_output), "Autograd")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_LIBRARY)
     torch.library.register_vmap(f"{_NAMESPACE}::{name}", _folded(operator), lib=_LIBRARY)
 
 
-def _differentiable(operator: Any, gradient: str) -> Callable[..., Any]:
+def _differentiable(operator: Any, gradient: str, number: int, gives_output: bool) -> Callable[..., Any]:
     """`operator` as autograd calls it, by `torch.func` too."""
 
     def forward(*arguments: Any) -> Any:
@@ -46,7 +55,8 @@ def _differentiable(operator: Any, gradient: str) -> Callable[..., Any]:
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if gradient:
-            ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+            kept = (output,) if gives_output else ()
+            ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *kept)
             ctx.numbers = [None if isinstance(x, Tensor) else x for x in inputs]
 
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,8 +64,9 @@ def _differentiable(operator: Any, gradient: str) -> Callable[..., Any]:
             raise NotImplementedError(f"derivative for {operator.name()} is not implemented")
         tensors = iter(ctx.saved_tensors)
         inputs = [next(tensors) if number is None else number for number in ctx.numbers]
-        outputs = getattr(getattr(torch.ops, _NAMESPACE), gradient)(*inputs, *grads)
-        return (outputs[-1], *[None] * (len(inputs) - 1))
+        outputs = getattr(getattr(torch.ops, _NAMESPACE), gradient)(*inputs, *tensors, *grads)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return (*outputs[-number:], *[None] * (len(inputs) - number))
 
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         raise NotImplementedError(f"forward-mode derivative for {operator.name()} is not implemented")

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
 
+from . import arcs as lattice
 from . import ctc, edits, transducer
+from .emissions import emitted_arcs
+from .joint import joint_arcs_everywhere
+from .picked import picked
 from .scores import widened
 
 Steps = tuple[list[Tensor], list[Tensor]]
@@ -22,13 +26,18 @@ def table() -> dict[Any, Callable[..., Any]]:
     """From each operator to its program, as `torch.export.ExportedProgram.run_decompositions` takes it."""
     ours = torch.ops.exportable_losses
     return {
+        ours.arcs_loss.default: arcs_costs,
+        ours.arcs_loss_grad.default: arcs_costs_and_grad,
+        ours.arcs_align.default: arcs_align,
+        ours.emissions_loss.default: emissions_costs,
+        ours.picked.default: picked,
+        ours.joint_arcs.default: joint_arcs_everywhere,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),
         ours.ctc_align.default: _wide(ctc_align),
         ours.transducer_loss.default: transducer_costs,
         ours.transducer_loss_grad.default: transducer_costs_and_grad,
-        ours.transducer_align.default: transducer_align,
         ours.best_permutation.default: best_permutation,
         ours.edit_counts.default: edit_counts,
     }
@@ -62,6 +71,134 @@ def _scan(
     open_sizes = (size for size in sizes if isinstance(size, torch.SymInt))
     done = scan_op(body, list(carried), list(sequences), (*constants, *open_sizes))
     return list(done[: len(carried)]), list(done[len(carried) :])
+
+
+def arcs_costs(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> Tensor:
+    """`arcs.arcs_costs`."""
+    shape = (blank_durations, label_durations, label_ends)
+    _, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
+    return lattice.costs_of(alphas, scales, input_lengths, target_lengths)
+
+
+def emissions_costs(
+    logits: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    *emissions: Any,
+) -> Tensor:
+    """`arcs_costs` of the arcs that `emissions.emitted_arcs` makes of logits."""
+    arcs = emitted_arcs(logits, targets, input_lengths, target_lengths, *emissions)
+    return arcs_costs(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
+
+
+def arcs_costs_and_grad(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+    grad_costs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`arcs.arcs_costs_and_grad`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
+    costs = lattice.costs_of(alphas, scales, input_lengths, target_lengths)
+
+    def step(beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor) -> Sequence[Tensor]:
+        return lattice.backward(beta, leaving, alpha, last, scale, steps, labels)
+
+    sequences = (
+        leaving,
+        alphas,
+        lattice.ends_of(alphas, input_lengths, target_lengths),
+        torch.nn.functional.pad(scales[:, 1:], [0, 1]),
+    )
+    behind = torch.full_like(lattice.start(arcs, max(steps)), transducer.log_zero())
+    reversed_ = [each.transpose(0, 1).flip(0) for each in sequences]
+    _, (taken,) = _scan(step, [behind], reversed_, sizes=_arcs_sizes(arcs))
+    taken = taken.flip(0).transpose(0, 1)
+    return costs, lattice.gradient_of(taken, steps, costs, arcs, input_lengths, target_lengths, grad_costs)
+
+
+def _arcs_forward(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The arcs by diagonal, alpha of each `[B, T+U+1, U+1]`, and what it has lost there `[B, T+U+1]`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
+    entering = lattice.by_target(leaving, steps, labels)
+
+    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
+        alpha, scale = lattice.forward(alpha, entering, steps, labels)
+        return alpha, alpha[:, 0].clone(), scale
+
+    first = lattice.start(arcs, max(steps))
+    _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=_arcs_sizes(arcs))
+    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
+    return leaving, alphas, torch.nn.functional.pad(scales.t(), [1, 0])
+
+
+def arcs_align(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: list[int],
+    label_durations: list[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`arcs.arcs_align`."""
+    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
+    shape = (blank_durations, label_durations, label_ends)
+    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
+    entering = lattice.by_target(leaving, steps, labels)
+
+    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
+        alpha, scale, chosen = lattice.forward_best(alpha, entering, steps, labels)
+        return alpha, alpha[:, 0].clone(), scale, chosen
+
+    first = lattice.start(arcs, max(steps))
+    sizes = _arcs_sizes(arcs)
+    _, (rows, scales, chosen) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=sizes)
+    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
+    scores = -lattice.costs_of(
+        alphas, torch.nn.functional.pad(scales.t(), [1, 0]), input_lengths, target_lengths
+    )
+
+    def back(u: Tensor, at: Tensor, chosen: Tensor, n: Tensor) -> Sequence[Tensor]:
+        return lattice.back(u, at, chosen, n, steps, labels)
+
+    n = torch.arange(chosen.shape[0], device=arcs.device) + 1
+    u = target_lengths.unsqueeze(1)
+    _, path = _scan(back, [u, u + input_lengths.unsqueeze(1)], [chosen.flip(0), n.flip(0)], sizes=sizes)
+    emitted, since, arc = (each.squeeze(2).t() for each in path)
+    return (
+        *lattice.path_of(emitted, since, arc, scores, target_lengths, arcs.shape[2], steps, labels),
+        scores,
+    )
+
+
+def _arcs_sizes(arcs: Tensor) -> Sequence[int]:
+    """B, T, U, U+1: a size plus one is not known from the other."""
+    return (*arcs.shape[:2], arcs.shape[2] - 1, arcs.shape[2])
 
 
 def ctc_costs(
@@ -220,29 +357,6 @@ def _forward(
     sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
     (alpha,), (alphas, scales) = _scan(step, [start], sequences, sizes=sizes)
     return alpha, alphas.transpose(0, 1), scales.sum(0)
-
-
-def transducer_align(
-    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
-) -> tuple[Tensor, Tensor]:
-    """`transducer.transducer_align`."""
-    labels = transducer.next_labels(targets, target_lengths, blank_index)
-    log_probs = transducer.normalised(logits)
-    stay, emit = transducer.arcs_by_diagonal(log_probs, labels, input_lengths, target_lengths, blank_index)
-
-    def forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Sequence[Tensor]:
-        stayed, emitted = transducer.entering(alpha, stay, emit)
-        return torch.maximum(stayed, emitted), (emitted > stayed).long()
-
-    def backward(u: Tensor, by_label: Tensor) -> Sequence[Tensor]:
-        before = (u - by_label.gather(1, u)).clamp(min=0)
-        return before, before.clone()
-
-    sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
-    start, sizes = transducer.start(labels, stay), _sizes(logits, targets)
-    (alpha,), (by_label,) = _scan(forward, [start], sequences, sizes=sizes)
-    _, (backwards,) = _scan(backward, [target_lengths.unsqueeze(1)], [by_label.flip(0)], sizes=sizes)
-    return transducer.frames_of(backwards.flip(0).squeeze(2).t(), alpha, target_lengths)
 
 
 def best_permutation(costs: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ A node behind an item's last frame emits nothing: (T, U) keeps its probability a
 one has none. So the total stands at u = U of the last diagonal, however long the item is.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -88,79 +86,6 @@ def transducer_costs_and_grad(
     return costs, grad.to(logits.dtype)
 
 
-def transducer_align(
-    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
-) -> tuple[Tensor, Tensor]:
-    """The frame at which the best path emits each label `[B, U]`, and its log-probability `[B]`.
-
-    The forward recursion with the better of two arcs instead of their sum, then back along the arcs
-    that were taken. Of two that are as good the blank is: of paths that are equally probable, the one
-    that emits the last label that they disagree on earlier. Frames are zero behind the last label,
-    and where no path is possible.
-    """
-    labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = arcs_by_diagonal(normalised(logits), labels, input_lengths, target_lengths, blank_index)
-    alpha = start(labels, stay)
-    by_label = torch.empty(stay.shape, dtype=torch.bool, device=stay.device)
-    for n in range(stay.shape[1]):
-        stayed, emitted = entering(alpha, stay[:, n], emit[:, n])
-        by_label[:, n] = emitted > stayed
-        alpha = torch.maximum(stayed, emitted)
-    u = target_lengths.unsqueeze(1)
-    emitted_before = torch.empty(stay.shape[:2], dtype=torch.int64, device=stay.device)
-    for n in range(stay.shape[1] - 1, -1, -1):
-        u = (u - by_label[:, n].gather(1, u).long()).clamp(min=0)  # an impossible path knows no bound
-        emitted_before[:, n] = u[:, 0]
-    return frames_of(emitted_before, alpha, target_lengths)
-
-
-def _given_up() -> float:
-    """The share of its probability that each arc gives to a class on no arc, see `with_no_arc`."""
-    return 2.0**-10
-
-
-def with_no_arc(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
-    """Logits `[B, T, U+1, 3]` of the blank, the next label and a class on no arc, for the same posterior.
-
-    The gradient of a logit is its probability times the occupation of the node, less that of its
-    arc. That of a class on no arc so tells the occupation, unless its probability is zero. Every
-    path has T + U arcs: when all give up the same share the posterior stays, and there is one. A
-    small share keeps the logarithm of the total small as well.
-    """
-    labels = next_labels(targets, target_lengths, blank_index)
-    stay, emit = _by_frame(normalised(logits), labels, blank_index)
-    last = torch.arange(labels.shape[1], device=labels.device) >= target_lengths.unsqueeze(1)
-    kept = math.log1p(-_given_up())
-    stay, emit = stay + kept, emit.masked_fill(last.unsqueeze(1), -float("inf")) + kept
-    rest = (1 - stay.exp() - emit.exp()).clamp(min=_given_up())
-    return torch.stack([stay, emit, rest.log()], -1)
-
-
-def transducer_posteriors(
-    logits: Tensor, costs: Tensor, grad: Tensor, input_lengths: Tensor, target_lengths: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the gradient under the logits of `with_no_arc` says of the paths.
-
-    Args:
-        logits: `[B, T, U+1, 3]`.
-        costs: `[B]`, of targets that are class 1 each, the blank being class 0.
-        grad: that of their sum `[B, T, U+1, 3]`.
-        input_lengths: frames per item `[B]`, int64.
-        target_lengths: labels per item `[B]`, int64.
-
-    Returns:
-        The occupation of the nodes `[B, T, U+1]` and of the arcs of labels `[B, T, U]`, zero outside
-        of an item and where its cost is infinite, and the costs `[B]` of the targets.
-    """
-    padding = behind(grad[..., 0], input_lengths, target_lengths)
-    probabilities = logits.exp()
-    nodes = grad[..., 2] / probabilities[..., 2]
-    emissions = nodes * probabilities[..., 1] - grad[..., 1]
-    emissions = emissions.masked_fill(padding, 0.0)[:, :, :-1].clamp(0.0, 1.0)  # but for rounding it is
-    given_up = math.log1p(-_given_up()) * (input_lengths + target_lengths).to(costs.dtype)
-    return nodes.masked_fill(padding, 0.0).clamp(0.0, 1.0), emissions, costs + given_up
-
-
 # What the recursions are made of, in `scans` too
 
 
@@ -224,15 +149,10 @@ def end(like: Tensor, target_lengths: Tensor) -> Tensor:
     return torch.where(last, 0.0, log_zero()).to(like.dtype)
 
 
-def entering(alpha: Tensor, stay: Tensor, emit: Tensor) -> tuple[Tensor, Tensor]:
-    """What comes to each node by a blank and by a label: alpha of the arc's start, times the arc."""
-    return alpha + stay, torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
-
-
 def forward(alpha: Tensor, stay: Tensor, emit: Tensor) -> Tensor:
     """alpha(t, u) = alpha(t-1, u) blank(t-1, u) + alpha(t, u-1) label(t, u-1), in logarithms."""
-    stayed, emitted = entering(alpha, stay, emit)
-    return torch.logaddexp(stayed, emitted)
+    emitted = torch.nn.functional.pad((alpha + emit)[:, :-1], [1, 0], value=log_zero())
+    return torch.logaddexp(alpha + stay, emitted)
 
 
 def rescaled(alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,16 +176,6 @@ def occupations(
     arcs = torch.cat([alpha + stay + beta, alpha + emit + shift_left(beta)], 2).softmax(2)
     staying, emitting = arcs.chunk(2, 2)
     return _unskew(staying, frames), _unskew(emitting, frames)
-
-
-def frames_of(emitted_before: Tensor, alpha: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What `transducer_align` gives, of the labels emitted before each diagonal `[B, T+U]`."""
-    # label j leaves the last diagonal n on which no more than j labels have been emitted, at t = n - j
-    j = torch.arange(alpha.shape[1] - 1, device=alpha.device)
-    frames = (emitted_before.unsqueeze(2) <= j).sum(1) - 1 - j
-    score = -cost_of(alpha, target_lengths)
-    on_path = (j < target_lengths.unsqueeze(1)) & score.isfinite().unsqueeze(1)
-    return torch.where(on_path, frames, 0), score
 
 
 def _unskew(by_diagonal: Tensor, frames: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..plot import labels_of, plot
+from ..plot import labels_of, lattice_of, plot
 from ..session import LossSession
 from .reading import Places, Reader
 from .scorer import Scorer
@@ -19,7 +19,7 @@ class Lattices:
     Args:
         scorer: of the corpus.
         data: its shards, as `shards` gives them.
-        graphs: the exported `CTCPosterior` or `TransducerPosterior`, and `CTCAlign` or `TransducerAlign`
+        graphs: the exported `CTCPosterior`, `TransducerPosterior` or another posterior, and its alignment
             for the path; attached to the model where the scored graph is.
         tokens: the names of the classes, from 0; their numbers without it.
 
@@ -69,6 +69,7 @@ class Lattices:
         if "targets" in feed:
             outputs.setdefault("tokens", labels_of(feed))
         file = io.BytesIO()
-        figure = plot(outputs, classes=self._tokens if "tokens" in outputs else None)
+        names = self._tokens if "tokens" in outputs else None
+        figure = plot(outputs, classes=names, lattice=lattice_of(self._graphs))
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})  # the same bytes each time
         return file.getvalue()

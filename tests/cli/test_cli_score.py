@@ -393,10 +393,11 @@ def test_lattices_have_the_blank_of_the_loss(graph, tmp_path, monkeypatch):
     about.value = about.value.replace('"blank_index": 0', '"blank_index": 3')
     onnx.save(model, tmp_path / "other.onnx")
     exported = []
-    monkeypatch.setattr(lattices, "_exported", lambda rows, blank_index: exported.append((rows, blank_index)))
+    monkeypatch.setattr(lattices, "_exported", lambda rows, settings: exported.append((rows, settings)))
     monkeypatch.setattr(lattices, "Lattices", lambda *_: None)
     lattices.lattices(Scorer(tmp_path / "other.onnx"), [], [], None)
-    assert exported == [(("CTCPosterior", "CTCAlign"), 3)]
+    ((rows, settings),) = exported
+    assert (rows, settings["blank_index"]) == (("CTCPosterior", "CTCAlign"), 3)
 
 
 def test_lists_of_python_are_scored_and_the_rounding_is_noted_once(cli, graph, tmp_path):

@@ -61,7 +61,7 @@ class Case:
 
     @property
     def entry(self) -> Entry:
-        return catalog.get(self.row)
+        return catalog.get(self.row).fitted(self.settings)
 
     def module(self, dtype: torch.dtype | None = None) -> nn.Module:
         return self.entry.module(**self.settings).to(dtype or self.dtype)
@@ -77,7 +77,9 @@ class Case:
         if not sizes:  # the catalog's own, but those of `same`
             chosen |= {other: SHORT[other] for other in self.same.values()}
         chosen |= dict.fromkeys(self.dropped)
-        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index", 0), **chosen)
+        if "big_blank_durations" in self.entry.settings and "V" in chosen:
+            chosen["V"] = max(chosen["V"] or 0, 4)  # a label beside three blanks
+        drawn = self.entry.example_inputs(seed, blank_index=self.settings.get("blank_index"), **chosen)
         return _as_dtype(self.change({k: v for k, v in drawn.items() if k not in self.without}), self.dtype)
 
     def graph(self) -> Path:
@@ -245,6 +247,17 @@ def _settings() -> Iterator[Case]:
         yield Case("ctc_loss", f"infinite_{reduction}", {"zero_infinity": False, "reduction": reduction})
     yield Case("transducer_loss", "normalize", {"normalize": True})
     yield Case("transducer_loss", "normalize_none", {"normalize": True, "reduction": "none"})
+    late = {"topology": "constrained", "delay_penalty": 0.1}
+    yield Case("transducer_loss", "modified", {"topology": "modified", "fastemit_lambda": 0.01})
+    yield Case("transducer_loss", "constrained", {**late, "normalize": True})
+    durations = {"durations": (0, 5, 2), "sigma": 0.05, "fastemit_lambda": 0.01}
+    yield Case("TDTLoss", "durations", {**durations, "blank_index": 1})
+    yield Case("MultiBlankTransducerLoss", "one", {"blank_index": 1, "big_blank_durations": (3,)})
+    yield Case("HATLoss", "last_blank", {"blank_index": 5}, sizes={"V": 6})
+    smoothed = {"lm_only_scale": 0.25, "am_only_scale": 0.1}
+    yield Case("SimpleTransducerLoss", "smoothed", {**smoothed, **late})
+    yield Case("PruneRanges", "modified", {"prune_range": 3, "topology": "modified"})
+    yield Case("PrunedTransducerLoss", "constrained", late)
     yield Case("PitWrapper", "l1", {"base_loss": nn.L1Loss(reduction="none")})
     for row in ("AngularMargin", "AdditiveAngularMargin"):
         yield Case(row, "margin", _MARGIN)

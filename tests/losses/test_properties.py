@@ -21,7 +21,8 @@ sizes = st.integers(1, 6)
 BEHIND = {
     ("CTCForwardChunk", "alpha_out"): -torch.inf,
     ("CTCAlign", "tokens"): -1,
-    ("TransducerAlign", "tokens"): -1,
+    **{(f"{kind}Align", "tokens"): -1 for kind in ("Transducer", "TDT", "MultiBlankTransducer", "HAT")},
+    ("PrunedTransducerAlign", "tokens"): -1,
 }
 
 
@@ -55,7 +56,8 @@ ROWS_WITH_LENGTHS = [
     for row, reduction in reduced(catalog.names())
     for value in catalog.get(row).inputs
     # what lies behind an image's frames reaches them through the Laplacian, as it does in SpeechBrain
-    if value.name in PADDED and row not in ("LogSoftmaxWrapper", "LaplacianVarianceLoss")
+    # ranges go on behind an item's frames, and are as wide as its padding has room for
+    if value.name in PADDED and row not in ("LogSoftmaxWrapper", "LaplacianVarianceLoss", "PruneRanges")
 ]
 
 

@@ -180,7 +180,7 @@ def test_many_names_are_thinned_out() -> None:
         ({}, {"item": -1}, "item: got -1, expected one of the 2 from 0"),
         ({}, {"tokens": ["a"]}, "tokens: got 1 names, expected 2, one for each label of item 1"),
         ({}, {"tokens": ["a", "b"], "classes": ["c"]}, "classes: got 1 names beside tokens, expected none"),
-        ({}, {"lattice": "hmm"}, "lattice: got 'hmm', expected 'ctc' or 'transducer'"),
+        ({}, {"lattice": "hmm"}, "lattice: got 'hmm', expected 'ctc', 'transducer' or 'durations'"),
         ({"starts": np.ones(3, int)}, {}, r"starts: got shape \[3\], expected \[2, 3\]"),
         ({"ends": np.ones((1, 3), int)}, {}, r"ends: got shape \[1, 3\], expected \[2, 3\]"),
         ({"tokens": np.ones((2, 6), int)}, {}, r"tokens: got shape \[2, 6\], expected \[2, 3\]"),

@@ -29,7 +29,7 @@ def session_of(
     row: str, settings: tuple[tuple[str, object], ...], sizes: tuple[tuple[str, int], ...]
 ) -> LossSession:
     entry = catalog.get(row)
-    blank_index = dict(settings).get("blank_index", 0)
+    blank_index = dict(settings).get("blank_index")
     example = entry.example_inputs(blank_index=blank_index, **dict(sizes))
     return LossSession(exports.onnx(entry.module(**dict(settings)), example), native=False)
 

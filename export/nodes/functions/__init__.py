@@ -16,6 +16,9 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from onnx.inliner import inline_local_functions
 
 from ..protos import all_nodes, subgraphs
+from .arcs import ArcsCosts, ArcsEnds, ArcsEntering, ArcsForward, ArcsLoss, ArcsOf, ArcsSteps
+from .arcs_align import ArcsAlign
+from .arcs_grad import ArcsLossGrad
 from .assignment import BestPermutation
 from .ctc import CTCLoss
 from .ctc_align import CTCAlign
@@ -25,7 +28,6 @@ from .ctc_lattice import CTCBothWays, CTCLattice, CTCReversed, CTCStep, CTCTrans
 from .ctc_posterior import CTCExactStep, CTCJoin, CTCPosterior
 from .edits import EditCounts
 from .transducer import TransducerArcs, TransducerArrivals, TransducerEither, TransducerLoss
-from .transducer_align import TransducerAlign
 from .transducer_grad import TransducerLossGrad
 
 __all__ = ["DOMAIN", "OPSET", "VERSION", "function_protos", "same_operator"]
@@ -35,6 +37,15 @@ OPSET = 18  # what the bodies are written in
 _BODIES = {
     body.name: body
     for body in (
+        ArcsAlign,
+        ArcsCosts,
+        ArcsEnds,
+        ArcsEntering,
+        ArcsForward,
+        ArcsLoss,
+        ArcsLossGrad,
+        ArcsOf,
+        ArcsSteps,
         BestPermutation,
         CTCAlign,
         CTCBothWays,
@@ -49,7 +60,6 @@ _BODIES = {
         CTCStep,
         CTCTransition,
         EditCounts,
-        TransducerAlign,
         TransducerArcs,
         TransducerArrivals,
         TransducerEither,

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 #include <stdio.h>
 
+#include "arcs.cuh"
 #include "ctc.cuh"
 #include "transducer.cuh"
 
@@ -181,6 +182,50 @@ Message transducer(const exportable_losses_batch& given, const Computed<Score>* 
   return launch_rows(transducer_gradient<Score>, x.batch, rows, lanes, stream, x, nodes, grad_costs, costs, grad);
 }
 
+template <class Real>
+struct Sweeps {
+  Wide<Real>*alphas, *betas;
+
+  Sweeps(int64_t batch, int64_t frames, int64_t labels, bool with_grad, Pieces& pieces) {
+    const int64_t nodes = batch * (frames + labels + 1) * (labels + 1);
+    pieces.take(alphas, nodes);
+    pieces.take(betas, with_grad ? nodes : 0);
+  }
+};
+
+template <class Real>
+Message arcs(const exportable_losses_arcs& given, const Real* grad_costs, Real* costs, Real* grad, void* workspace,
+             void* stream) {
+  static thread_local char message[160];
+  auto got = [](const char* name, int64_t value, int64_t low, int64_t high) -> Message {
+    snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
+             static_cast<long long>(value), static_cast<long long>(low), static_cast<long long>(high));
+    return message;
+  };
+  const auto& shape = given.shape;
+  if (given.batch < 0 || given.batch > INT32_MAX) return got("batch", given.batch, 0, INT32_MAX);
+  if (given.labels < 0 || given.labels > INT32_MAX / 4) return got("labels", given.labels, 0, INT32_MAX / 4);
+  if (given.frames < 0 || given.frames > INT32_MAX / 4) return got("frames", given.frames, 0, INT32_MAX / 4);
+  if (shape.kinds < 1 || shape.kinds > most_kinds) return got("kinds", shape.kinds, 1, most_kinds);
+  if (shape.blanks < 1 || shape.blanks > shape.kinds) return got("blanks", shape.blanks, 1, shape.kinds);
+  if (!shape.duration) return "duration: got null, expected an array";
+  if (reinterpret_cast<uintptr_t>(workspace) % 16 != 0) return "workspace: expected an address aligned to 16 bytes";
+  ArcsOfBatch<Real> x{static_cast<const Real*>(given.arcs), given.frames, given.labels, given.input_lengths,
+                      given.target_lengths, static_cast<int>(shape.kinds), static_cast<int>(shape.blanks),
+                      shape.label_ends != 0, {}};
+  for (int k = 0; k < x.kinds; ++k) {
+    const int64_t least = k < x.blanks;
+    if (shape.duration[k] < least || shape.duration[k] > INT32_MAX / 4) return got("duration", shape.duration[k], least, INT32_MAX / 4);
+    x.duration[k] = static_cast<int>(shape.duration[k]);
+  }
+  if (given.batch == 0) return nullptr;
+  Pieces pieces(workspace);
+  const Sweeps<Real> sweeps(given.batch, given.frames, given.labels, grad != nullptr, pieces);
+  if (!workspace) return "workspace: got null";
+  return launch(arcs_walk<Real>, dim3(static_cast<unsigned>(given.batch)), threads_for(given.labels + 1), 0, stream, x,
+                sweeps.alphas, sweeps.betas, grad_costs, costs, grad);
+}
+
 template <class LayOut>
 int64_t bytes(LayOut lay_out) {
   Pieces pieces(nullptr);
@@ -209,6 +254,24 @@ int64_t exportable_losses_cuda_transducer_workspace(int64_t batch, int64_t frame
     else
       lay_out_transducer<double>(batch, frames, labels, with_grad, pieces);
   });
+}
+
+int64_t exportable_losses_cuda_arcs_workspace(int64_t batch, int64_t frames, int64_t labels, int64_t arc_bytes,
+                                              int with_grad) {
+  return bytes([&](Pieces& pieces) {
+    if (arc_bytes <= int64_t(sizeof(float)))
+      Sweeps<float>(batch, frames, labels, with_grad, pieces);
+    else
+      Sweeps<double>(batch, frames, labels, with_grad, pieces);
+  });
+}
+Message exportable_losses_cuda_arcs_float(const exportable_losses_arcs* given, const float* grad_costs, float* costs,
+                                          float* grad, void* workspace, void* stream) {
+  return arcs<float>(*given, grad_costs, costs, grad, workspace, stream);
+}
+Message exportable_losses_cuda_arcs_double(const exportable_losses_arcs* given, const double* grad_costs, double* costs,
+                                           double* grad, void* workspace, void* stream) {
+  return arcs<double>(*given, grad_costs, costs, grad, workspace, stream);
 }
 
 #define EXPORTABLE_LOSSES_DOORS(name, Score, Real, Grad)                                                             \

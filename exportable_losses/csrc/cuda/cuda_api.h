@@ -58,6 +58,16 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_transducer_float16(cons
                                                                             uint16_t* grad, void* workspace,
                                                                             void* stream);
 
+/* Lattices whose arcs are given: as in c_api.h, with at most 64 kinds, and the durations in the host's memory. */
+EXPORTABLE_LOSSES_API int64_t exportable_losses_cuda_arcs_workspace(int64_t batch, int64_t frames, int64_t labels,
+                                                                    int64_t arc_bytes, int with_grad);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_arcs_float(const exportable_losses_arcs*,
+                                                                    const float* grad_costs, float* costs, float* grad,
+                                                                    void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_arcs_double(const exportable_losses_arcs*,
+                                                                     const double* grad_costs, double* costs,
+                                                                     double* grad, void* workspace, void* stream);
+
 /* Memory for work on this stream, in the stream's order: it may be freed as soon as that work is queued. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory);
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_free(void* memory, void* stream);

@@ -72,6 +72,8 @@ SMALLER = {
     "transducer_loss-none": {"T": 9, "V": 6},
     "CTCPosterior": {"T": 9, "C": 5},
     "TransducerAlign": {"T": 9, "V": 6},
+    "TDTLoss-none": {"T": 9, "V": 6},
+    "PruneRanges": {"T": 9, "V": 6},
     "PitWrapper": {"X0": 3},
     "EditDistance": {"K": 9},
     "EqualErrorRate": {"P": 7, "Q": 9},

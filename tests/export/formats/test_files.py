@@ -29,12 +29,19 @@ NAMES = [
     for name, case in BY_NAME.items()
     if not case.without and case.name not in checks.REDUCTIONS[1:]
 ]
+TRANSDUCERS = ("Transducer", "TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
 LATTICES = {
     "ctc_loss": "CTCLoss",
     "ctc_loss_kd": "CTCLoss",
     "transducer_loss": "TransducerLoss",
-    "TransducerPosterior": "TransducerLossGrad",
-    "TransducerAlign": "TransducerAlign",
+    "TDTLoss": "ArcsLoss",
+    "MultiBlankTransducerLoss": "ArcsLoss",
+    "HATLoss": "ArcsLoss",
+    "SimpleTransducerLoss": "ArcsLoss",
+    "PruneRanges": "ArcsLossGrad",
+    "PrunedTransducerLoss": "ArcsLoss",
+    **{f"{kind}Posterior": "ArcsLossGrad" for kind in TRANSDUCERS},
+    **{f"{kind}Align": "ArcsAlign" for kind in TRANSDUCERS},
     "PitWrapper": "BestPermutation",
     "get_si_snr_with_pitwrapper": "BestPermutation",
     "get_snr_with_pitwrapper": "BestPermutation",
@@ -54,14 +61,18 @@ CALLED = {
     "CTCAlign": {"CTCLattice"},
     "TransducerLoss": {"TransducerArcs"},
     "TransducerLossGrad": {"TransducerArcs"},
-    "TransducerAlign": {"TransducerArcs"},
+    "ArcsLoss": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    "ArcsLossGrad": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    "ArcsAlign": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsOf", "ArcsSteps"},
 }
 
 
 def operator_of(case: Case) -> set[str]:
     """The one operator of ours in a case's graph, or none."""
-    used = case.row in LATTICES and case.settings.get("pit", True)
-    return {LATTICES[case.row]} if used else set()
+    if case.row not in LATTICES or not case.settings.get("pit", True):
+        return set()
+    shaped = case.row == "transducer_loss" and "topology" in case.settings
+    return {"ArcsLoss" if shaped else LATTICES[case.row]}
 
 
 @pytest.fixture(params=NAMES)
@@ -160,6 +171,7 @@ def test_metadata_say_what_it_is(case: Case, model: onnx.ModelProto) -> None:
     assert set(about["settings"]) == set(case.entry.settings)
     for name, value in case.settings.items():
         plain = value.tolist() if isinstance(value, torch.Tensor) else value
+        plain = list(plain) if isinstance(plain, tuple) else plain
         assert about["settings"][name] == (plain if not callable(plain) else str(plain))
 
 

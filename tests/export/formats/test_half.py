@@ -24,7 +24,10 @@ BITS = {"float16": 11, "bfloat16": 8}  # of a mantissa
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126}
 # rows that take logits or log-probabilities, and what gives a probability zero is no reason for infinity
 _LOSSES = ("nll_loss", "bce_loss", "ctc_loss", "transducer_loss", "nll_loss_kd", "ctc_loss_kd")
-_PATHS = ("CTCPosterior", "CTCAlign", "TransducerPosterior", "TransducerAlign")
+_LOSSES += ("TDTLoss", "MultiBlankTransducerLoss", "HATLoss", "PrunedTransducerLoss")
+_PATHS = ("CTCPosterior", "CTCAlign", "TransducerPosterior", "TransducerAlign", "TDTPosterior", "TDTAlign")
+_PATHS += ("MultiBlankTransducerPosterior", "MultiBlankTransducerAlign", "HATPosterior", "HATAlign")
+_PATHS += ("PrunedTransducerPosterior", "PrunedTransducerAlign")
 OF_SCORES = (*_LOSSES, "LogSoftmaxWrapper", *_PATHS)
 
 

@@ -78,7 +78,7 @@ LATTICES = {
     "ctc_loss": "ctc_loss",
     "transducer_loss": "transducer_loss",
     "ctc_loss_kd": "ctc_loss",
-    "TransducerPosterior": "transducer_loss_grad",
+    "TransducerPosterior": "arcs_loss",
 }
 
 

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from arc_shapes import SHAPES, drawn, expected
+from arc_shapes import SIZES as ARC_SIZES
 from building import CSRC
 from cuda_cases import SIZES, check, compile_emulated, emulated_kernels, lattice, missing
 
@@ -43,6 +45,33 @@ def test_the_binding_agrees_with_plain_torch(emulated_device):
     assert cuda.about()["architectures"] == "unknown"  # it was not built by CMake
     with pytest.raises(ValueError, match=r"blank_index: got 9, expected a number in \[0, 4\]"):
         cuda.ctc(torch.zeros(1, 2, 5), torch.ones(1, 1), torch.ones(1), torch.ones(1), 9, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_path_over_given_arcs(emulated_device, name: str, dtype: torch.dtype) -> None:
+    shape = SHAPES[name]
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    for frames, labels in ARC_SIZES:
+        arcs, t, u = drawn(shape, frames, labels)
+        costs, occupations = expected(shape, arcs, t, u)
+        weights = torch.linspace(0.5, 2, len(costs), dtype=torch.float64)
+        given = (arcs.to(dtype), t, u, list(shape.blanks), list(shape.labels), shape.label_ends)
+        alone, none = cuda.arcs(*given, None)
+        found, grad = cuda.arcs(*given, weights.to(dtype))
+        assert none is None
+        torch.testing.assert_close(alone.double(), costs, **close)
+        torch.testing.assert_close(found.double(), costs, **close)
+        torch.testing.assert_close(grad.double(), -occupations * weights[:, None, None, None], **close)
+
+
+def test_arcs_that_a_kernel_does_not_take(emulated_device) -> None:
+    arcs, one = torch.zeros(1, 3, 2, 2), torch.ones(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"duration: got 0, expected a number in \[1,"):
+        cuda.arcs(arcs, one, one, [0], [0], False, None)
+    many = torch.zeros(1, 3, 2, 80)
+    costs, _ = cuda.arcs(many, 3 * one, one, list(range(1, 41)), list(range(40)), False, None)
+    assert costs.isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -1,0 +1,179 @@
+"""Every transducer beside the regular one, its peers and the limit of memory, as ratios.
+
+    .venv/bin/python benchmarks/transducers.py [--memory]
+
+Both sides of a ratio run in turn in this one process; each figure is the median. transformers' loss is timed
+where it is installed. Memory is measured in processes of their own: what a call takes besides its inputs and
+their gradients.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import exportable_losses as el
+from exportable_losses import functional
+from exportable_losses.export.commands.timing import race
+
+JOINT = (4, 150, 41, 512)  # B, T, U+1, V
+PRUNED = (8, 300, 61, 500)
+RANGE = 5
+DURATIONS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: times in milliseconds, and the largest ratio that is wanted."""
+
+    what: str
+    beside: str
+    ours: float
+    theirs: float
+    wanted: float
+
+
+def labels_of(batch: int, nodes: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets, none of them a blank, and full lengths."""
+    whole = torch.ones(batch)
+    return torch.randint(3, classes, (batch, nodes - 1)), whole, whole
+
+
+def with_gradient(loss: Callable[..., Tensor], leaves: list[Tensor]) -> Callable[[], None]:
+    def run() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        loss(*leaves).backward()
+
+    return run
+
+
+def fused() -> Iterator[Line]:
+    """Losses of logits, beside the transducer's of as many."""
+    batch, frames, nodes, classes = JOINT
+    more = labels_of(batch, nodes, classes)
+    logits = torch.randn(JOINT)
+    regular = el.TransducerLoss()
+    losses: dict[str, tuple[nn.Module, Tensor, float]] = {
+        "TDTLoss": (el.TDTLoss(0, DURATIONS), torch.randn(batch, frames, nodes, classes + 5), 1.2),
+        "MultiBlankTransducerLoss": (el.MultiBlankTransducerLoss(2, (2, 4)), logits, 1.2),
+        "HATLoss": (el.HATLoss(), logits, 1.2),
+        "TransducerLoss, modified": (el.TransducerLoss(topology="modified"), logits, 1.2),
+        "TransducerLoss, FastEmit": (el.TransducerLoss(fastemit_lambda=0.01), logits, 1.2),
+    }
+    for name, (loss, x, wanted) in losses.items():
+        with torch.no_grad():
+            ours, theirs = race(lambda m=loss, x=x: m(x, *more), lambda: regular(logits, *more))
+        yield Line(f"{name} forward", "TransducerLoss", ours, theirs, wanted)
+        leaf, other = x.clone().requires_grad_(), logits.clone().requires_grad_()
+        ours, theirs = race(
+            with_gradient(lambda y, m=loss: m(y, *more), [leaf]),
+            with_gradient(lambda y: regular(y, *more), [other]),
+        )
+        yield Line(f"{name} with gradient", "TransducerLoss", ours, theirs, wanted)
+
+
+def arcs() -> Iterator[Line]:
+    """The operator of arcs, with their occupation, beside the softmax that they come from."""
+    batch, frames, nodes, _classes = JOINT
+    logits, arcs = torch.randn(JOINT), torch.randn(batch, frames, nodes, 2) - 1
+    lengths = torch.full((batch,), frames), torch.full((batch,), nodes - 1)
+    each, out = torch.ones(batch), torch.empty_like(logits)
+    ours, theirs = race(
+        lambda: torch.ops.exportable_losses.arcs_loss_grad(arcs, *lengths, [1], [0], False, each),
+        lambda: torch.log_softmax(logits, -1, out=out),
+    )
+    yield Line("arcs with occupation", "log_softmax(logits, out=)", ours, theirs, 0.15)
+
+
+def pruned_step(am: Tensor, lm: Tensor, more: tuple[Tensor, ...]) -> Tensor:
+    """What a recipe does with a joiner that adds."""
+    simple, ranges = functional.simple_loss_and_ranges(am, lm, *more, prune_range=RANGE)
+    am_rows, lm_rows = functional.prune(am, lm, ranges)
+    return 0.5 * simple + functional.pruned_transducer_loss(am_rows + lm_rows, ranges, *more)
+
+
+def simple_and_pruned() -> Iterator[Line]:
+    """The losses without a joint, beside the transducer's of the joint that they do not make."""
+    batch, frames, nodes, classes = PRUNED
+    more = labels_of(batch, nodes, classes)
+    am, lm = torch.randn(batch, frames, classes), torch.randn(batch, nodes, classes)
+    leaves = [am.requires_grad_(), lm.requires_grad_()]
+    whole = (am.unsqueeze(2) + lm.unsqueeze(1)).detach().requires_grad_()
+    simple, regular = el.SimpleTransducerLoss(), el.TransducerLoss()
+    joint = with_gradient(lambda x: regular(x, *more), [whole])
+    ours, theirs = race(with_gradient(lambda a, b: simple(a, b, *more), leaves), joint)
+    yield Line("SimpleTransducerLoss with gradient", "TransducerLoss of the joint", ours, theirs, 0.1)
+    ours, theirs = race(with_gradient(lambda a, b: pruned_step(a, b, more), leaves), joint)
+    yield Line(f"simple + ranges + pruned (R={RANGE})", "TransducerLoss of the joint", ours, theirs, 0.25)
+
+
+def peers() -> Iterator[Line]:
+    """transformers' TDT loss: NeMo's `TDTLossPytorch`, a diagonal at a time."""
+    try:
+        from transformers.loss.loss_tdt import tdt_loss
+    except ImportError as error:
+        print(f"transformers' tdt_loss: not timed, {error}")
+        return
+    batch, frames, nodes, classes = JOINT
+    targets, whole, _ = labels_of(batch, nodes, classes)
+    leaf = torch.randn(batch, frames, nodes, classes + 5).requires_grad_()
+    lengths = torch.full((batch,), frames), torch.full((batch,), nodes - 1)
+    loss = el.TDTLoss(0, DURATIONS)
+
+    def theirs_of(x: Tensor) -> Tensor:
+        return tdt_loss(x[..., :classes], x[..., classes:], targets, *lengths, 0, list(DURATIONS))
+
+    ours, theirs = race(
+        with_gradient(lambda x: loss(x, targets, whole, whole), [leaf]), with_gradient(theirs_of, [leaf])
+    )
+    yield Line("TDTLoss with gradient", "transformers' tdt_loss", ours, theirs, 0.01)
+
+
+def memory() -> None:
+    """The peak of a pruned loss with its gradient, in units of its logits."""
+    batch, frames, nodes, classes = PRUNED
+    script = f"""
+import resource, sys, torch, exportable_losses as el
+torch.manual_seed(0)
+shape = ({4 * batch}, {frames}, {RANGE}, {classes})
+logits = torch.randn(shape).requires_grad_()
+first = torch.arange({frames}) * ({nodes} - {RANGE}) // ({frames} - 1)
+ranges = (first[:, None] + torch.arange({RANGE})).repeat(shape[0], 1, 1)
+targets, whole = torch.randint(1, {classes}, (shape[0], {nodes} - 1)), torch.ones(shape[0])
+loss = el.PrunedTransducerLoss()
+small = torch.randn(1, 9, {RANGE}, {classes}).requires_grad_()
+loss(small, ranges[:1, :9] * 0 + torch.arange({RANGE}), targets[:1], whole[:1], whole[:1]).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loss(logits, ranges, targets, whole, whole).backward()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+size = logits.numel() * 4 / 1024
+print((after - before - size) / size)  # without the gradient
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    print(f"PrunedTransducerLoss: {float(done.stdout):.2f} of its logits besides them and their gradient")
+
+
+def main() -> None:
+    """Print the table."""
+    torch.manual_seed(0)
+    if "--memory" in sys.argv:
+        memory()
+        return
+    table = Table("what", "beside", "ms", "ms", "ratio", "wanted")
+    for group in (fused, arcs, simple_and_pruned, peers):
+        for line in group():
+            ratio = line.ours / line.theirs
+            style = "" if ratio <= line.wanted else "[bold red]"
+            numbers = f"{line.ours:.3f}", f"{line.theirs:.3f}", f"{style}{ratio:.3f}", f"{line.wanted:g}"
+            table.add_row(line.what, line.beside, *numbers)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
