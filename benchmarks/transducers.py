@@ -91,11 +91,10 @@ def arcs() -> Iterator[Line]:
     yield Line("arcs with occupation", "log_softmax(logits, out=)", ours, theirs, 0.15)
 
 
-def pruned_step(am: Tensor, lm: Tensor, more: tuple[Tensor, ...]) -> Tensor:
-    """What a recipe does with a joiner that adds."""
+def pruned_step(am: Tensor, lm: Tensor, logits: Tensor, more: tuple[Tensor, ...]) -> Tensor:
+    """What a recipe does before and behind its joiner, which makes the logits."""
     simple, ranges = functional.simple_loss_and_ranges(am, lm, *more, prune_range=RANGE)
-    am_rows, lm_rows = functional.prune(am, lm, ranges)
-    return 0.5 * simple + functional.pruned_transducer_loss(am_rows + lm_rows, ranges, *more)
+    return 0.5 * simple + functional.pruned_transducer_loss(logits, ranges, *more)
 
 
 def simple_and_pruned() -> Iterator[Line]:
@@ -109,7 +108,9 @@ def simple_and_pruned() -> Iterator[Line]:
     joint = with_gradient(lambda x: regular(x, *more), [whole])
     ours, theirs = race(with_gradient(lambda a, b: simple(a, b, *more), leaves), joint)
     yield Line("SimpleTransducerLoss with gradient", "TransducerLoss of the joint", ours, theirs, 0.1)
-    ours, theirs = race(with_gradient(lambda a, b: pruned_step(a, b, more), leaves), joint)
+    joined = torch.randn(batch, frames, RANGE, classes).requires_grad_()
+    step = with_gradient(lambda a, b, x: pruned_step(a, b, x, more), [*leaves, joined])
+    ours, theirs = race(step, joint)
     yield Line(f"simple + ranges + pruned (R={RANGE})", "TransducerLoss of the joint", ours, theirs, 0.25)
 
 

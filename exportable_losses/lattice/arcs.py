@@ -50,6 +50,10 @@ class Arcs(nn.Module):
                 costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)
             else:
                 costs = ops.arcs_costs(arcs, frames, labels, blanks, emits, ends)
+        elif (
+            arcs.requires_grad and not torch.compiler.is_compiling()
+        ):  # the gradient is no larger than the arcs
+            costs, _ = torch.ops.exportable_losses.arcs_walk(arcs, frames, labels, blanks, emits, ends)
         else:
             costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)
         return costs
@@ -71,6 +75,16 @@ class Arcs(nn.Module):
                 arcs, frames, labels, blanks, emits, ends, each
             )
         return costs, taken
+
+    def walk(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """`occupation`, where a gradient flows through the costs."""
+        if torch.compiler.is_compiling():
+            costs, taken = self.occupation(arcs, frames, labels)
+            # the gradient in an arc is minus its occupation; what is added is nothing
+            slopes = -(torch.where(taken == 0, 0.0, arcs) * taken).sum([1, 2, 3])
+            return costs + (slopes - slopes.detach()), taken
+        durations = (self.blank_durations, self.label_durations)
+        return torch.ops.exportable_losses.arcs_walk(arcs, frames, labels, *durations, self.label_ends)
 
     def posterior(self, arcs: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """How probable each node `[B, T, U+1]` and each label's arc `[B, T, U]` is, and the costs `[B]`."""

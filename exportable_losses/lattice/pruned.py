@@ -46,10 +46,10 @@ def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
         tensor([[0., 1.],
                 [2., 3.]])
     """
-    rows = ranges.long().clamp(0, lm.shape[1] - 1).flatten(1).unsqueeze(2).expand(-1, -1, lm.shape[2])
-    return (
-        am.unsqueeze(2).expand(-1, -1, ranges.shape[2], -1),
-        lm.gather(1, rows).unflatten(1, ranges.shape[1:]),
+    items = torch.arange(lm.shape[0], device=lm.device)[:, None, None]
+    rows = ranges.long().clamp(0, lm.shape[1] - 1) + items * lm.shape[1]
+    return am.unsqueeze(2).expand(-1, -1, ranges.shape[2], -1), nn.functional.embedding(
+        rows, lm.flatten(0, 1)
     )
 
 

@@ -38,29 +38,28 @@ def simple_arcs(
     constrained: bool,
 ) -> Tensor:
     """The blank and the label that leave each node `[B, T, U+1, 2]`, whose logits are am(t) + lm(u)."""
-    t = torch.arange(am.shape[1], device=am.device)
-    u = torch.arange(lm.shape[1], device=am.device)
     dtype = torch.promote_types(widened(am).dtype, widened(lm).dtype)
-    am = am.to(dtype).masked_fill((t >= frames.unsqueeze(1)).unsqueeze(2), 0.0)
-    lm = lm.to(dtype).masked_fill((u > labels.unsqueeze(1)).unsqueeze(2), 0.0)
+    am, lm = am.to(dtype), lm.to(dtype)
     label = ops.next_labels(targets, labels, blank_index)
     if torch.jit.is_scripting() or torch.compiler.is_compiling():
-        arcs = ops.joint_arcs_everywhere(am, lm, label, blank_index)
+        arcs, _ = ops.joint_arcs_everywhere(am, lm, label, frames, labels, blank_index)
     else:
-        arcs = torch.ops.exportable_losses.joint_arcs(am, lm, label, blank_index)
-    arcs = arcs[..., :2]
+        arcs, _ = torch.ops.exportable_losses.joint_arcs(am, lm, label, frames, labels, blank_index)
+    at = torch.stack([torch.full_like(label, blank_index), label], 2)
     if lm_only_scale != 0.0 or am_only_scale != 0.0:
         arcs = (1.0 - lm_only_scale - am_only_scale) * arcs
-    at = torch.stack([torch.full_like(label, blank_index), label], 2)
+        lm = ops.without_padding(lm, labels + 1)
     if lm_only_scale != 0.0:
         arcs = arcs + lm_only_scale * lm.log_softmax(2).gather(2, at).unsqueeze(1)
     if am_only_scale != 0.0:
         # what the labels say on average, over the item's own rows
-        own = (u <= labels.unsqueeze(1)).to(lm.dtype)
+        own = (torch.arange(lm.shape[1], device=lm.device) <= labels.unsqueeze(1)).to(lm.dtype)
         prior = (lm.softmax(2) * own.unsqueeze(2)).sum(1) / own.sum(1, keepdim=True)
-        alone = (am + prior.log().unsqueeze(1)).log_softmax(2)
+        alone = (ops.without_padding(am, frames) + prior.log().unsqueeze(1)).log_softmax(2)
         every = at.flatten(1).unsqueeze(1).expand(-1, am.shape[1], -1)
         arcs = arcs + am_only_scale * alone.gather(2, every).unflatten(2, at.shape[1:])
+    if not constrained and delay_penalty == 0.0:
+        return arcs
     stay, emit = arcs.unbind(3)
     return torch.stack([stay, ops.shaped(emit, stay, frames, constrained, delay_penalty)], 3)
 
@@ -288,11 +287,9 @@ def simple_loss_and_ranges(
     loss = SimpleTransducerLoss(blank_index, reduction, lm_only_scale, am_only_scale, delay_penalty, topology)
     frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, blank_index)
     arcs = loss.leaving(am, lm, targets, frames, labels)
-    costs, occupation = loss.arcs.occupation(arcs, frames, labels)
-    # the gradient in an arc is minus its occupation; what is added is nothing
-    slopes = -(torch.where(occupation == 0, 0.0, arcs) * occupation).sum([1, 2, 3])
+    costs, occupation = loss.arcs.walk(arcs, frames, labels)
     ranges = ranges_of(occupation, frames, labels, prune_range, most_labels(prune_range, topology))
-    return reduced(costs + (slopes - slopes.detach()), reduction), ranges
+    return reduced(costs, reduction), ranges
 
 
 def simple_transducer_loss(

@@ -12,10 +12,11 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
-``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its log-probability
-``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
-``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; its gradient `[N, V]`
-``joint_arcs``, ``joint_arcs_grad``  arcs of logits am + lm, and their normaliser; the gradients in both
+``arcs_walk``, ``arcs_walk_grad``   costs and occupation in one walk, which the gradient of the costs is made
+of ``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its
+log-probability ``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the
+logits ``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; its gradient `[N,
+V]` ``joint_arcs``, ``joint_arcs_grad``  arcs of logits am + lm, and their normaliser; the gradients in both
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -34,7 +35,7 @@ from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
 from .emissions import emitted_arcs, shaped
-from .joint import joint_arcs, joint_arcs_everywhere, joint_arcs_grad
+from .joint import joint_arcs, joint_arcs_everywhere, joint_arcs_grad, without_padding
 from .picked import picked, picked_grad
 from .registration import register
 from .scores import computed
@@ -64,6 +65,7 @@ __all__ = [
     "transducer_costs",
     "transducer_costs_and_grad",
     "using",
+    "without_padding",
 ]
 
 _LATTICE = "Tensor {scores}, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank_index"
@@ -157,6 +159,25 @@ def _arcs_loss(arcs: Tensor, *rest: Any) -> tuple[Tensor, Any]:
     return computer_of(arcs, "arcs").arcs(arcs, *rest)
 
 
+def _arcs_walk(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _arcs_loss(arcs, *rest, -torch.ones_like(rest[0], dtype=arcs.dtype))
+
+
+register(
+    f"arcs_walk_grad(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS},"
+    " Tensor costs, Tensor occupation, Tensor grad_costs) -> Tensor",
+    lambda *given: -given[-2] * given[-1][:, None, None, None],
+    lambda x, *_: x.new_empty(x.shape),
+)
+register(
+    f"arcs_walk(Tensor arcs, Tensor input_lengths, Tensor target_lengths, {_ARCS}) -> (Tensor, Tensor)",
+    _arcs_walk,
+    lambda x, *_: (_fake_costs(x), x.new_empty(x.shape)),
+    gradient="arcs_walk_grad",
+    gives_output=True,
+)
+
+
 def _arcs_align(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     _check_arcs(arcs, *rest[:4])
     return arcs_align(arcs, *rest)
@@ -212,16 +233,23 @@ register(
 )
 
 
-_JOINT = "Tensor am, Tensor lm, Tensor labels, int blank_index"
+_JOINT = "Tensor am, Tensor lm, Tensor labels, Tensor input_lengths, Tensor target_lengths, int blank_index"
+
+
+def _fake_joint(am: Tensor, lm: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    nodes = (*am.shape[:2], lm.shape[1])
+    return am.new_empty((*nodes, 2)), am.new_empty(nodes)
+
+
 register(
-    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor grad) -> (Tensor, Tensor)",
+    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor norm, Tensor grad) -> (Tensor, Tensor)",
     joint_arcs_grad,
     lambda am, lm, *_: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
 )
 register(
-    f"joint_arcs({_JOINT}) -> Tensor",
+    f"joint_arcs({_JOINT}) -> (Tensor, Tensor)",
     joint_arcs,
-    lambda am, lm, *_: am.new_empty((*am.shape[:2], lm.shape[1], 3)),
+    _fake_joint,
     gradient="joint_arcs_grad",
     differentiable=2,
     gives_output=True,

@@ -3,19 +3,31 @@
 import torch
 from torch import Tensor
 
+from .transducer import behind
 
-def joint_arcs(am: Tensor, lm: Tensor, labels: Tensor, blank_index: int) -> Tensor:
-    """ln p(blank | t, u), ln p(label | t, u), and the normaliser: `[B, T, U+1, 3]`.
+
+def joint_arcs(
+    am: Tensor,
+    lm: Tensor,
+    labels: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+) -> tuple[Tensor, Tensor]:
+    """ln p(blank | t, u) and ln p(label | t, u) `[B, T, U+1, 2]`, and the normaliser `[B, T, U+1]`.
 
         p(k | t, u) = exp(am(t, k) + lm(u, k) - normaliser(t, u))
 
     The normaliser is the logarithm of a product of matrices of exponentials, each less its largest. Where no
-    class is near the top of both, the product underflows, and those few sums are taken as they stand.
+    class is near the top of both, the product underflows, and those few sums are taken as they stand. What
+    lies behind an item's lengths means nothing.
 
     Args:
         am: `[B, T, V]`, float32 or float64.
         lm: `[B, U+1, V]`, of the same type.
         labels: of each u `[B, U+1]`, int64.
+        input_lengths: frames per item `[B]`, int64.
+        target_lengths: labels per item `[B]`, int64.
         blank_index: the class of the blank.
     """
     (top, of_am), (base, of_lm) = _exponentials(am), _exponentials(lm)
@@ -26,27 +38,43 @@ def joint_arcs(am: Tensor, lm: Tensor, labels: Tensor, blank_index: int) -> Tens
     if bool(far.any()):
         item, t, u = far.nonzero(as_tuple=True)
         norm.index_put_((item, t, u), (am[item, t] + lm[item, u]).logsumexp(1))
+    arcs = am.new_empty((*norm.shape, 2))
     stay, emit = arcs_at(am, lm, labels, blank_index)
-    return torch.stack([stay - norm, emit - norm, norm], 3)
+    torch.sub(stay, norm, out=arcs[..., 0])
+    torch.sub(emit, norm, out=arcs[..., 1])
+    return arcs, norm
 
 
 def joint_arcs_grad(
-    am: Tensor, lm: Tensor, labels: Tensor, blank_index: int, arcs: Tensor, grad: Tensor
+    am: Tensor,
+    lm: Tensor,
+    labels: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    arcs: Tensor,
+    norm: Tensor,
+    grad: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The gradients in `am` and `lm`, of that of the `arcs` that `joint_arcs` gives."""
+    nowhere = behind(norm, input_lengths, target_lengths)
+    grad = grad.masked_fill(nowhere.unsqueeze(3), 0.0)
     (top, of_am), (base, of_lm) = _exponentials(am), _exponentials(lm)
-    through = grad[..., 2] - grad[..., 0] - grad[..., 1]  # the normaliser
-    shares = (top + base.transpose(1, 2) - arcs[..., 2]).exp()
-    far = ~(shares < torch.finfo(am.dtype).max * torch.finfo(am.dtype).eps)
-    shares = through * shares.masked_fill(far, 0.0)
+    t, u = (torch.arange(x.shape[1], device=am.device) for x in (am, lm))
+    of_am.masked_fill_((t >= input_lengths.unsqueeze(1)).unsqueeze(2), 0.0)  # a NaN there stays there
+    of_lm.masked_fill_((u > target_lengths.unsqueeze(1)).unsqueeze(2), 0.0)
+    through = grad.sum(3).neg_()  # the normaliser
+    shares = (top - norm).add_(base.transpose(1, 2)).exp_()
+    far = (shares > torch.finfo(am.dtype).max * torch.finfo(am.dtype).eps) & ~nowhere
+    shares.masked_fill_(far | nowhere, 0.0).mul_(through)
     with torch.autocast(am.device.type, enabled=False):
         grad_am = torch.matmul(shares, of_lm).mul_(of_am)
         grad_lm = torch.matmul(shares.transpose(1, 2), of_am).mul_(of_lm)
     if bool(far.any()):
-        item, t, u = far.nonzero(as_tuple=True)
-        each = (am[item, t] + lm[item, u]).softmax(1) * through[item, t, u].unsqueeze(1)
-        grad_am.index_put_((item, t), each, accumulate=True)
-        grad_lm.index_put_((item, u), each, accumulate=True)
+        item, frame, place = far.nonzero(as_tuple=True)
+        each = (am[item, frame] + lm[item, place]).softmax(1) * through[item, frame, place].unsqueeze(1)
+        grad_am.index_put_((item, frame), each, accumulate=True)
+        grad_lm.index_put_((item, place), each, accumulate=True)
     stay, emit = grad[..., 0], grad[..., 1]
     grad_am[..., blank_index] += stay.sum(2)
     grad_am.scatter_add_(2, labels.unsqueeze(1).expand_as(emit), emit)
@@ -68,13 +96,27 @@ def arcs_at(am: Tensor, lm: Tensor, labels: Tensor, blank_index: int) -> tuple[T
     return stay, am.gather(2, of_label) + lm.gather(2, labels.unsqueeze(2)).squeeze(2).unsqueeze(1)
 
 
-def joint_arcs_everywhere(am: Tensor, lm: Tensor, labels: Tensor, blank_index: int) -> Tensor:
+def joint_arcs_everywhere(
+    am: Tensor,
+    lm: Tensor,
+    labels: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+) -> tuple[Tensor, Tensor]:
     """`joint_arcs` for scripts and graphs: a product of float64, which goes down to e^-700.
 
     Autocast leaves float64 alone.
     """
+    am, lm = without_padding(am, input_lengths), without_padding(lm, target_lengths + 1)
     top, base = am.amax(2, keepdim=True), lm.amax(2, keepdim=True)
     product = torch.matmul((am - top).double().exp(), (lm - base).double().exp().transpose(1, 2))
     norm = product.log().to(am.dtype) + top + base.transpose(1, 2)
     stay, emit = arcs_at(am, lm, labels, blank_index)
-    return torch.stack([stay - norm, emit - norm, norm], 3)
+    return torch.stack([stay - norm, emit - norm], 3), norm
+
+
+def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """`x` `[B, N, V]` with zeros behind the lengths `[B]`: autograd would multiply a NaN there by zero."""
+    n = torch.arange(x.shape[1], device=x.device)
+    return x.masked_fill((n >= lengths.unsqueeze(1)).unsqueeze(2), 0.0)

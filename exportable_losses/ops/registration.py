@@ -31,10 +31,11 @@ def register(
         schema: as torch writes it, without the namespace.
         compute: from the arguments to the outputs, on every device.
         fake: the same for tensors of which the shapes alone are known.
-        gradient: the operator that takes the arguments and the gradient of the only output, and whose last
-            outputs are the gradients of the first arguments; without one every derivative is refused.
+        gradient: the operator that takes the arguments and the gradient of the first output, and whose last
+            outputs are the gradients of the first arguments; without one every derivative is refused. None
+            flows through other outputs.
         differentiable: of how many arguments.
-        gives_output: whether it takes the output as well, before the gradient of that.
+        gives_output: whether it takes the outputs as well, before the gradient of the first.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
@@ -55,7 +56,9 @@ def _differentiable(operator: Any, gradient: str, number: int, gives_output: boo
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if gradient:
-            kept = (output,) if gives_output else ()
+            outputs = output if isinstance(output, tuple) else (output,)
+            ctx.mark_non_differentiable(*outputs[1:])
+            kept = outputs if gives_output else ()
             ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *kept)
             ctx.numbers = [None if isinstance(x, Tensor) else x for x in inputs]
 
@@ -64,7 +67,7 @@ def _differentiable(operator: Any, gradient: str, number: int, gives_output: boo
             raise NotImplementedError(f"derivative for {operator.name()} is not implemented")
         tensors = iter(ctx.saved_tensors)
         inputs = [next(tensors) if number is None else number for number in ctx.numbers]
-        outputs = getattr(getattr(torch.ops, _NAMESPACE), gradient)(*inputs, *tensors, *grads)
+        outputs = getattr(getattr(torch.ops, _NAMESPACE), gradient)(*inputs, *tensors, grads[0])
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
         return (*outputs[-number:], *[None] * (len(inputs) - number))
 

@@ -29,6 +29,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         ours.arcs_loss.default: arcs_costs,
         ours.arcs_loss_grad.default: arcs_costs_and_grad,
         ours.arcs_align.default: arcs_align,
+        ours.arcs_walk.default: arcs_walk,
         ours.emissions_loss.default: emissions_costs,
         ours.picked.default: picked,
         ours.joint_arcs.default: joint_arcs_everywhere,
@@ -194,6 +195,11 @@ def arcs_align(
         *lattice.path_of(emitted, since, arc, scores, target_lengths, arcs.shape[2], steps, labels),
         scores,
     )
+
+
+def arcs_walk(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Costs `[B]` and the occupation of the arcs."""
+    return arcs_costs_and_grad(arcs, *rest, -torch.ones_like(rest[0], dtype=arcs.dtype))
 
 
 def _arcs_sizes(arcs: Tensor) -> Sequence[int]:

@@ -13,6 +13,7 @@ LABELS = (torch.tensor([[1, 2], [2, 2]]), torch.tensor([5, 4]), torch.tensor([2,
 ARCS = (*LABELS[1:3], [1, 2], [0, 1], False)  # two blanks and two labels
 EMISSIONS = (*LABELS[:3], [1], [0, 1], False, [0, -1, -1], [1, 0, 1], 2, -1, False, 0.1, 0.2, 0.3)
 JOINT = (torch.randn(2, 5, 4).requires_grad_(), torch.randn(2, 3, 4).requires_grad_())
+JOINT_LABELS = (torch.tensor([[1, 2, 0], [2, 2, 0]]), *LABELS[1:3], 0)
 STATE = (torch.zeros(2, 2, 3), torch.zeros(2, 2))
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
@@ -24,18 +25,26 @@ CALLS = {
     "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),
     "arcs_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *ARCS),
     "arcs_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *ARCS, torch.ones(2)),
+    "arcs_walk": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *ARCS),
+    "arcs_walk_grad": lambda: (
+        torch.randn(2, 5, 3, 4),
+        *ARCS,
+        torch.ones(2),
+        torch.rand(2, 5, 3, 4),
+        torch.ones(2),
+    ),
     "arcs_align": lambda: (torch.randn(2, 5, 3, 4), *ARCS),
     "emissions_loss": lambda: (torch.randn(2, 5, 3, 6).requires_grad_(), *EMISSIONS),
     "emissions_loss_grad": lambda: (torch.randn(2, 5, 3, 6), *EMISSIONS, torch.ones(2)),
     "picked": lambda: (torch.randn(3, 5).requires_grad_(), torch.tensor([[1, 4], [-1, 0], [-1, -1]])),
     "picked_grad": lambda: (torch.randn(3, 5), torch.tensor([[1, 4], [-1, 0], [-1, -1]]), torch.randn(3, 2)),
-    "joint_arcs": lambda: (*JOINT, LABELS[0].new_tensor([[1, 2, 0], [2, 2, 0]]), 0),
+    "joint_arcs": lambda: (*JOINT, *JOINT_LABELS),
     "joint_arcs_grad": lambda: (
         *(x.detach() for x in JOINT),
-        LABELS[0].new_tensor([[1, 2, 0], [2, 2, 0]]),
-        0,
-        torch.randn(2, 5, 3, 3),
-        torch.randn(2, 5, 3, 3),
+        *JOINT_LABELS,
+        torch.randn(2, 5, 3, 2),
+        torch.randn(2, 5, 3),
+        torch.randn(2, 5, 3, 2),
     ),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
     "edit_counts": lambda: (LABELS[0], LABELS[0].flip(1), *LABELS[2:3] * 2),
