@@ -42,9 +42,9 @@ def simple_arcs(
     am, lm = am.to(dtype), lm.to(dtype)
     label = ops.next_labels(targets, labels, blank_index)
     if torch.jit.is_scripting() or torch.compiler.is_compiling():
-        arcs, _ = ops.joint_arcs_everywhere(am, lm, label, frames, labels, blank_index)
+        arcs = ops.joint_arcs_everywhere(am, lm, label, frames, labels, blank_index)
     else:
-        arcs, _ = torch.ops.exportable_losses.joint_arcs(am, lm, label, frames, labels, blank_index)
+        arcs = torch.ops.exportable_losses.joint_arcs(am, lm, label, frames, labels, blank_index)[0]
     at = torch.stack([torch.full_like(label, blank_index), label], 2)
     if lm_only_scale != 0.0 or am_only_scale != 0.0:
         arcs = (1.0 - lm_only_scale - am_only_scale) * arcs

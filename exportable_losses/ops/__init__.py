@@ -236,18 +236,19 @@ register(
 _JOINT = "Tensor am, Tensor lm, Tensor labels, Tensor input_lengths, Tensor target_lengths, int blank_index"
 
 
-def _fake_joint(am: Tensor, lm: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _fake_joint(am: Tensor, lm: Tensor, *_: Any) -> tuple[Tensor, ...]:
     nodes = (*am.shape[:2], lm.shape[1])
-    return am.new_empty((*nodes, 2)), am.new_empty(nodes)
+    return am.new_empty((*nodes, 2)), am.new_empty(nodes), am.new_empty(am.shape), am.new_empty(lm.shape)
 
 
 register(
-    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor norm, Tensor grad) -> (Tensor, Tensor)",
+    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor product, Tensor of_am, Tensor of_lm, Tensor grad)"
+    " -> (Tensor, Tensor)",
     joint_arcs_grad,
     lambda am, lm, *_: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
 )
 register(
-    f"joint_arcs({_JOINT}) -> (Tensor, Tensor)",
+    f"joint_arcs({_JOINT}) -> (Tensor, Tensor, Tensor, Tensor)",
     joint_arcs,
     _fake_joint,
     gradient="joint_arcs_grad",

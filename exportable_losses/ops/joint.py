@@ -13,8 +13,9 @@ def joint_arcs(
     input_lengths: Tensor,
     target_lengths: Tensor,
     blank_index: int,
-) -> tuple[Tensor, Tensor]:
-    """ln p(blank | t, u) and ln p(label | t, u) `[B, T, U+1, 2]`, and the normaliser `[B, T, U+1]`.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ln p(blank | t, u) and ln p(label | t, u) `[B, T, U+1, 2]`, and what the gradient needs of the way
+    there.
 
         p(k | t, u) = exp(am(t, k) + lm(u, k) - normaliser(t, u))
 
@@ -33,8 +34,8 @@ def joint_arcs(
     (top, of_am), (base, of_lm) = _exponentials(am), _exponentials(lm)
     with torch.autocast(am.device.type, enabled=False):
         product = torch.matmul(of_am, of_lm.transpose(1, 2))
-    far = product < torch.finfo(am.dtype).tiny / torch.finfo(am.dtype).eps
-    norm = product.log_().add_(top).add_(base.transpose(1, 2))
+    far = _underflows(product)
+    norm = product.log().add_(top).add_(base.transpose(1, 2))
     if bool(far.any()):
         item, t, u = far.nonzero(as_tuple=True)
         norm.index_put_((item, t, u), (am[item, t] + lm[item, u]).logsumexp(1))
@@ -42,7 +43,7 @@ def joint_arcs(
     stay, emit = arcs_at(am, lm, labels, blank_index)
     torch.sub(stay, norm, out=arcs[..., 0])
     torch.sub(emit, norm, out=arcs[..., 1])
-    return arcs, norm
+    return arcs, product, of_am, of_lm
 
 
 def joint_arcs_grad(
@@ -53,20 +54,19 @@ def joint_arcs_grad(
     target_lengths: Tensor,
     blank_index: int,
     arcs: Tensor,
-    norm: Tensor,
+    product: Tensor,
+    of_am: Tensor,
+    of_lm: Tensor,
     grad: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The gradients in `am` and `lm`, of that of the `arcs` that `joint_arcs` gives."""
-    nowhere = behind(norm, input_lengths, target_lengths)
+    nowhere = behind(product, input_lengths, target_lengths)
     grad = grad.masked_fill(nowhere.unsqueeze(3), 0.0)
-    (top, of_am), (base, of_lm) = _exponentials(am), _exponentials(lm)
-    t, u = (torch.arange(x.shape[1], device=am.device) for x in (am, lm))
-    of_am.masked_fill_((t >= input_lengths.unsqueeze(1)).unsqueeze(2), 0.0)  # a NaN there stays there
-    of_lm.masked_fill_((u > target_lengths.unsqueeze(1)).unsqueeze(2), 0.0)
+    # a NaN behind the lengths stays there
+    of_am, of_lm = without_padding(of_am, input_lengths), without_padding(of_lm, target_lengths + 1)
     through = grad.sum(3).neg_()  # the normaliser
-    shares = (top - norm).add_(base.transpose(1, 2)).exp_()
-    far = (shares > torch.finfo(am.dtype).max * torch.finfo(am.dtype).eps) & ~nowhere
-    shares.masked_fill_(far | nowhere, 0.0).mul_(through)
+    far = _underflows(product) & ~nowhere
+    shares = (through / product).masked_fill_(far | nowhere, 0.0)
     with torch.autocast(am.device.type, enabled=False):
         grad_am = torch.matmul(shares, of_lm).mul_(of_am)
         grad_lm = torch.matmul(shares.transpose(1, 2), of_am).mul_(of_lm)
@@ -81,6 +81,10 @@ def joint_arcs_grad(
     grad_lm[..., blank_index] += stay.sum(1)
     grad_lm.scatter_add_(2, labels.unsqueeze(2), emit.sum(1).unsqueeze(2))
     return grad_am, grad_lm
+
+
+def _underflows(product: Tensor) -> Tensor:
+    return product < torch.finfo(product.dtype).tiny / torch.finfo(product.dtype).eps
 
 
 def _exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +107,8 @@ def joint_arcs_everywhere(
     input_lengths: Tensor,
     target_lengths: Tensor,
     blank_index: int,
-) -> tuple[Tensor, Tensor]:
-    """`joint_arcs` for scripts and graphs: a product of float64, which goes down to e^-700.
+) -> Tensor:
+    """The arcs of `joint_arcs` for scripts and graphs: a product of float64, which goes down to e^-700.
 
     Autocast leaves float64 alone.
     """
@@ -113,7 +117,7 @@ def joint_arcs_everywhere(
     product = torch.matmul((am - top).double().exp(), (lm - base).double().exp().transpose(1, 2))
     norm = product.log().to(am.dtype) + top + base.transpose(1, 2)
     stay, emit = arcs_at(am, lm, labels, blank_index)
-    return torch.stack([stay - norm, emit - norm], 3), norm
+    return torch.stack([stay - norm, emit - norm], 3)
 
 
 def without_padding(x: Tensor, lengths: Tensor) -> Tensor:

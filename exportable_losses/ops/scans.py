@@ -15,7 +15,7 @@ from torch._higher_order_ops.scan import scan_op
 from . import arcs as lattice
 from . import ctc, edits, transducer
 from .emissions import emitted_arcs
-from .joint import joint_arcs_everywhere
+from .joint import joint_arcs
 from .picked import picked
 from .scores import widened
 
@@ -32,7 +32,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         ours.arcs_walk.default: arcs_walk,
         ours.emissions_loss.default: emissions_costs,
         ours.picked.default: picked,
-        ours.joint_arcs.default: joint_arcs_everywhere,
+        ours.joint_arcs.default: joint_arcs,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),
