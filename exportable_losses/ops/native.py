@@ -207,13 +207,16 @@ def _run(
 def _room(scores: Tensor, grad_costs: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Memory for the costs, and for the gradient of the scores if that of the costs is given."""
     costs = scores.new_empty(scores.shape[0], dtype=computed(scores.dtype))
-    if grad_costs is None:
-        return costs, None
+    return costs, None if grad_costs is None else _empty_like(scores)
+
+
+def _empty_like(scores: Tensor) -> Tensor:
+    """Contiguous memory for a gradient, in huge pages where it is large."""
     grad = torch.empty(scores.shape, dtype=scores.dtype)
     library = _library()
     assert library is not None
     library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
-    return costs, grad
+    return grad
 
 
 def compute_into(
@@ -353,10 +356,7 @@ def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tenso
     if grad is None:
         out = logits.new_empty(classes.shape, dtype=computed(logits.dtype))
     else:
-        out, grad = (
-            torch.empty(logits.shape, dtype=logits.dtype),
-            grad.to(computed(logits.dtype)).contiguous(),
-        )
+        out, grad = _empty_like(logits), grad.to(computed(logits.dtype)).contiguous()
     picks = Picks(logits.data_ptr(), *logits.shape, logits.stride(0), classes.data_ptr(), classes.shape[1])
     error = getattr(_library(), f"exportable_losses_pick_{TYPES[logits.dtype]}")(
         ctypes.byref(picks), pointer(grad), pointer(out), torch.get_num_threads()
