@@ -1,10 +1,10 @@
 """Every transducer beside the regular one, its peers and the limit of memory, as ratios.
 
-    .venv/bin/python benchmarks/transducers.py [--memory]
+    .venv/bin/python benchmarks/transducers.py [--librispeech]
 
 Both sides of a ratio run in turn in this one process; each figure is the median. transformers' loss is timed
-where it is installed. Memory is measured in processes of their own: what a call takes besides its inputs and
-their gradients.
+where it is installed. ``--librispeech`` measures time and memory of a batch with that corpus's lengths, in
+processes of their own.
 """
 
 import subprocess
@@ -136,35 +136,68 @@ def peers() -> Iterator[Line]:
     yield Line("TDTLoss with gradient", "transformers' tdt_loss", ours, theirs, 0.01)
 
 
-def memory() -> None:
-    """The peak of a pruned loss with its gradient, in units of its logits."""
-    batch, frames, nodes, classes = PRUNED
-    script = f"""
-import resource, sys, torch, exportable_losses as el
+# A process of its own: its peak of memory is of the loss, its inputs and their gradients.
+_ALONE = """
+import resource, sys, time
+import torch
+import exportable_losses as el
+from exportable_losses import functional
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
 torch.manual_seed(0)
-shape = ({4 * batch}, {frames}, {RANGE}, {classes})
-logits = torch.randn(shape).requires_grad_()
-first = torch.arange({frames}) * ({nodes} - {RANGE}) // ({frames} - 1)
-ranges = (first[:, None] + torch.arange({RANGE})).repeat(shape[0], 1, 1)
-targets, whole = torch.randint(1, {classes}, (shape[0], {nodes} - 1)), torch.ones(shape[0])
-loss = el.PrunedTransducerLoss()
-small = torch.randn(1, 9, {RANGE}, {classes}).requires_grad_()
-loss(small, ranges[:1, :9] * 0 + torch.arange({RANGE}), targets[:1], whole[:1], whole[:1]).backward()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-loss(logits, ranges, targets, whole, whole).backward()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-size = logits.numel() * 4 / 1024
-print((after - before - size) / size)  # without the gradient
+draw = torch.Generator().manual_seed(0)
+batch, classes, most = 30, 500, 5
+frames = (torch.empty(batch).normal_(310, 90, generator=draw)).clamp(60, 420).long()
+labels = (frames * 0.16).long().clamp(8, 80)  # tokens of a 500-word-piece model
+targets = torch.randint(1, classes, (batch, int(labels.max())), generator=draw)
+sizes = batch, int(frames.max()), int(labels.max()) + 1, classes
+more = targets, frames, labels
+
+def full():
+    logits = torch.randn(sizes).requires_grad_()
+    return (logits,), lambda: el.TransducerLoss()(logits, *more)
+
+def pruned():
+    am = torch.randn(batch, sizes[1], classes).requires_grad_()
+    lm = torch.randn(batch, sizes[2], classes).requires_grad_()
+    logits = torch.randn(batch, sizes[1], most, classes).requires_grad_()
+    def loss():
+        simple, ranges = functional.simple_loss_and_ranges(am, lm, *more, prune_range=most)
+        return 0.5 * simple + functional.pruned_transducer_loss(logits, ranges, *more)
+    return (am, lm, logits), loss
+
+leaves, loss = {"full": full, "pruned": pruned}[sys.argv[1]]()
+before, own = peak(), sum(leaf.numel() for leaf in leaves) * 4 / 2**20
+times = []
+for _ in range(5):
+    for leaf in leaves:
+        leaf.grad = None
+    start = time.perf_counter()
+    loss().backward()
+    times.append(time.perf_counter() - start)
+print(1000 * sorted(times)[2], before, peak(), own)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    print(f"PrunedTransducerLoss: {float(done.stdout):.2f} of its logits besides them and their gradient")
+
+
+def librispeech() -> None:
+    """Time and peak memory of a batch of thirty, as a public benchmark of transducers has it."""
+    for name in ("full", "pruned"):
+        command = [sys.executable, "-c", _ALONE, name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        ms, before, peak, own = map(float, done.stdout.split())
+        besides = peak - before - own
+        print(
+            f"{name}: {ms:.0f} ms, peak {peak:.0f} MB; inputs and gradients {2 * own:.0f}, besides {besides:.0f}"
+        )
 
 
 def main() -> None:
     """Print the table."""
     torch.manual_seed(0)
-    if "--memory" in sys.argv:
-        memory()
+    if "--librispeech" in sys.argv:
+        librispeech()
         return
     table = Table("what", "beside", "ms", "ms", "ratio", "wanted")
     for group in (fused, arcs, simple_and_pruned, peers):

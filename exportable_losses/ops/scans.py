@@ -197,9 +197,13 @@ def arcs_align(
     )
 
 
-def arcs_walk(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def arcs_walk(
+    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, *shape: Any
+) -> tuple[Tensor, Tensor]:
     """Costs `[B]` and the occupation of the arcs."""
-    return arcs_costs_and_grad(arcs, *rest, -torch.ones_like(rest[0], dtype=arcs.dtype))
+    blanks, labels, label_ends = shape
+    each = -torch.ones_like(input_lengths, dtype=arcs.dtype)
+    return arcs_costs_and_grad(arcs, input_lengths, target_lengths, blanks, labels, label_ends, each)
 
 
 def _arcs_sizes(arcs: Tensor) -> Sequence[int]:
