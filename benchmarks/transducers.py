@@ -187,10 +187,8 @@ def librispeech() -> None:
         command = [sys.executable, "-c", _ALONE, name]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         ms, before, peak, own = map(float, done.stdout.split())
-        besides = peak - before - own
-        print(
-            f"{name}: {ms:.0f} ms, peak {peak:.0f} MB; inputs and gradients {2 * own:.0f}, besides {besides:.0f}"
-        )
+        besides = f"inputs and gradients {2 * own:.0f}, besides {peak - before - own:.0f}"
+        print(f"{name}: {ms:.0f} ms, peak {peak:.0f} MB; {besides}")
 
 
 def main() -> None:
