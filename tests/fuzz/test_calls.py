@@ -5,7 +5,7 @@ import pytest
 
 from exportable_losses import catalog
 
-EXAMPLES = 25  # of each row, some four calls each
+EXAMPLES = 12  # of each row, some four calls each
 
 
 @pytest.mark.parametrize("row", catalog.names())

@@ -26,7 +26,16 @@ OTHERS = (
     *("l1_loss-batch-no_length", "bce_loss-pos_weight", "PitWrapper-deep", "cal_si_snr-integers"),
     *("AutoencoderLoss-none", "VariationalAutoencoderLoss-len_dim_none", "SISNRImprovement-no_pit"),
 )
-NAMES = [*FIRST.values(), *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
+# what others of the same operators show as well
+AS_OTHERS = [
+    f"{kind}{what}"
+    for kind in ("MultiBlankTransducer", "HAT", "PrunedTransducer")
+    for what in ("Posterior", "Align")
+]
+NAMES = [
+    pytest.param(name, marks=pytest.mark.thorough if name in AS_OTHERS else ()) for name in FIRST.values()
+]
+NAMES = [*NAMES, *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
 
 
 @pytest.mark.parametrize("name", NAMES)
