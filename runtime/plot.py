@@ -48,8 +48,8 @@ def plot(
         durations: of the arcs of an `occupation`, in frames: of its blanks, and of its labels behind them.
 
     Returns:
-        The figure; ``savefig`` writes it. It ends with the item's frames and labels. An item whose labels are
-        impossible has no posterior and no path.
+        The figure; ``savefig`` writes it. Of posteriors, it ends with the item's frames and labels. An item
+        whose labels are impossible has no posterior and no path.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -63,7 +63,9 @@ def plot(
         >>> figure.axes[0].get_xlabel()
         'time (frames)'
     """
-    if "posteriors" not in outputs and "occupation" in outputs and durations is not None:
+    if "posteriors" not in outputs and "occupation" in outputs:
+        if durations is None:
+            raise ValueError("durations: got none, expected those of the arcs of an occupation")
         return _draw_arcs(np.asarray(outputs["occupation"]), item, *durations)
     if lattice not in (None, "ctc", "transducer", "durations"):
         raise ValueError(f"lattice: got {lattice!r}, expected 'ctc', 'transducer' or 'durations'")

@@ -116,7 +116,7 @@ void emissions(const Logits<Real>& logits, const Real* grad_costs, Real* costs, 
   parallel(batch.batch, [&](std::int64_t b) { costs[b] = Sweeps<Real>(lattices[b])(grad != nullptr); });
   if (grad == nullptr) return;
   for_frames([&](std::int64_t b, std::int64_t t, const Nodes<Real>& nodes, const Real* keep) {
-    const bool own = t < lattices[b].frames;
+    const bool own = t < lattices[b].frames && !std::isinf(costs[b]);
     char *to = grad + (b * batch.frames + t) * width * logits.row_bytes(), *end = to + width * logits.row_bytes();
     if (own) gradient_frame(logits, b, t, nodes, lattices[b], keep, grad_costs ? grad_costs[b] : Real(1), to);
     std::fill(own ? to + lattices[b].width() * logits.row_bytes() : to, end, 0);  // of nodes that it does not have

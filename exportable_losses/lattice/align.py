@@ -8,10 +8,10 @@ from ..checks import check_choice
 from ..contract import Contract, Total
 from ..ops.scores import widened
 from ..settings import settings_repr
-from .arcs import TOPOLOGIES, arcs_of
+from .arcs import TOPOLOGIES, OfLattice, arcs_of
 from .ctc import CTC, ctc_lengths
 from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
-from .hybrid import hat_emissions
+from .hybrid import check_hat, hat_emissions
 from .pruned import PRUNED, pruned_arcs, pruned_lengths
 from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
@@ -114,7 +114,7 @@ class CTCAlign(nn.Module):
         return tokens, starts, ends, scores.masked_fill(~within, 0.0), path_scores
 
 
-class TransducerAlign(nn.Module):
+class TransducerAlign(OfLattice):
     """The most probable path through a transducer's lattice: when each label is emitted.
 
         path = argmax over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -164,7 +164,7 @@ class TransducerAlign(nn.Module):
         return self.emissions.align(logits, targets, frames, labels)
 
 
-class TDTAlign(nn.Module):
+class TDTAlign(OfLattice):
     """The most probable path through a TDT's lattice: when each token is emitted, and how long it lasts.
 
         path = argmax over the paths of `TDTLoss` of the product of the probabilities of their arcs
@@ -209,7 +209,7 @@ class TDTAlign(nn.Module):
         return self.emissions.align(logits, targets, frames, labels)
 
 
-class MultiBlankTransducerAlign(nn.Module):
+class MultiBlankTransducerAlign(OfLattice):
     """The most probable path through the lattice of a transducer with big blanks: when each label is emitted.
 
         path = argmax over the paths of `MultiBlankTransducerLoss` of the product of the probabilities of
@@ -254,7 +254,7 @@ class MultiBlankTransducerAlign(nn.Module):
         return self.emissions.align(logits, targets, frames, labels)
 
 
-class HATAlign(nn.Module):
+class HATAlign(OfLattice):
     """The most probable path through the lattice of a hybrid transducer: when each label is emitted.
 
         path = argmax over the paths of `HATLoss` of the product of the probabilities of their arcs
@@ -286,11 +286,13 @@ class HATAlign(nn.Module):
         self.emissions = hat_emissions(blank_index)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Aligned:
+        if not torch.jit.is_scripting():
+            check_hat(logits)
         frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
         return self.emissions.align(logits, targets, frames, labels)
 
 
-class PrunedTransducerAlign(nn.Module):
+class PrunedTransducerAlign(OfLattice):
     """The most probable path through a transducer's lattice within ranges: when each label is emitted.
 
         path = argmax over the paths of `PrunedTransducerLoss` of the product of the probabilities of their

@@ -1,7 +1,8 @@
 """What all transducers share: from logits to the costs of all paths, whatever arcs leave a node."""
 
+import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,40 @@ def reduced(costs: Tensor, reduction: str) -> Tensor:
     if reduction == "mean" or reduction == "batchmean":
         return costs.mean()
     return costs
+
+
+def check_weight(name: str, value: float, least: float = -math.inf) -> float:
+    """A weight as a float.
+
+    Raises:
+        ValueError: it is not finite, or below `least`.
+    """
+    if not math.isfinite(value) or value < least:
+        expected = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
+        raise ValueError(f"{name}: got {value}, expected {expected}")
+    return float(value)
+
+
+def check_blank(blank_index: int, big_blanks: int = 0) -> int:
+    """The class of the blank, and of big blanks below it.
+
+    Raises:
+        ValueError: one would be below class 0.
+    """
+    if blank_index < big_blanks:
+        raise ValueError(f"blank_index: got {blank_index}, expected an index of at least {big_blanks}")
+    return blank_index
+
+
+class OfLattice(nn.Module):
+    """A module whose lattice is made with it: what the arcs are does not change afterwards."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        fixed = ("blank_index", "durations", "big_blank_durations", "topology")
+        if name in fixed and self.__dict__.get(name, value) != value:
+            made = f"it was made with {self.__dict__[name]!r}"
+            raise AttributeError(f"{type(self).__name__}.{name}: {made}; make another module")
+        super().__setattr__(name, value)
 
 
 class Arcs(nn.Module):
@@ -137,9 +172,6 @@ class Emissions(nn.Module):
         durations: int = 0,
         hybrid: int = -1,
         constrained: bool = False,
-        sigma: float = 0.0,
-        fastemit_lambda: float = 0.0,
-        delay_penalty: float = 0.0,
     ) -> None:
         super().__init__()
         self.arcs = arcs
@@ -148,11 +180,17 @@ class Emissions(nn.Module):
         self.durations = durations
         self.hybrid = hybrid
         self.constrained = constrained
-        self.sigma = sigma
-        self.fastemit_lambda = fastemit_lambda
-        self.delay_penalty = delay_penalty
 
-    def forward(self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        frames: Tensor,
+        labels: Tensor,
+        sigma: float = 0.0,
+        fastemit_lambda: float = 0.0,
+        delay_penalty: float = 0.0,
+    ) -> Tensor:
         fused = False
         if not torch.jit.is_scripting():
             fused = ops.fuses(logits)
@@ -170,11 +208,12 @@ class Emissions(nn.Module):
                 self.durations,
                 self.hybrid,
                 self.constrained,
-                self.sigma,
-                self.fastemit_lambda,
-                self.delay_penalty,
+                sigma,
+                fastemit_lambda,
+                delay_penalty,
             )
-        return self.arcs(self.emitted(logits, targets, frames, labels), frames, labels)
+        arcs = self.emitted(logits, targets, frames, labels, sigma, fastemit_lambda, delay_penalty)
+        return self.arcs(arcs, frames, labels)
 
     def posterior(
         self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor
@@ -189,7 +228,16 @@ class Emissions(nn.Module):
         arcs = self.emitted(logits.detach(), targets, frames, labels)
         return self.arcs.align(arcs, targets, frames, labels)
 
-    def emitted(self, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+    def emitted(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        frames: Tensor,
+        labels: Tensor,
+        sigma: float = 0.0,
+        fastemit_lambda: float = 0.0,
+        delay_penalty: float = 0.0,
+    ) -> Tensor:
         """The logarithms of the arcs `[B, T, U+1, K]`."""
         return ops.emitted_arcs(
             logits,
@@ -201,7 +249,7 @@ class Emissions(nn.Module):
             self.durations,
             self.hybrid,
             self.constrained,
-            self.sigma,
-            self.fastemit_lambda,
-            self.delay_penalty,
+            sigma,
+            fastemit_lambda,
+            delay_penalty,
         )

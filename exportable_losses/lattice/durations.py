@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checks import check_choice, check_inputs
 from ..contract import Input
 from ..settings import settings_repr
-from .arcs import Arcs, Emissions, reduced
+from .arcs import Arcs, Emissions, OfLattice, check_blank, check_weight, reduced
 from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["MultiBlankTransducerLoss", "TDTLoss"]
@@ -32,9 +32,7 @@ def check_durations(name: str, durations: Sequence[int], least: int) -> tuple[in
     return found
 
 
-def tdt_emissions(
-    blank_index: int, durations: Sequence[int], sigma: float = 0.0, fastemit_lambda: float = 0.0
-) -> Emissions:
+def tdt_emissions(blank_index: int, durations: Sequence[int]) -> Emissions:
     """A token and a duration each: blanks of those above zero, and labels of all.
 
     Raises:
@@ -46,11 +44,9 @@ def tdt_emissions(
     lasting = [i for i, d in enumerate(durations) if d > 0]
     return Emissions(
         Arcs([durations[i] for i in lasting], durations),
-        token=[blank_index] * len(lasting) + [-1] * len(durations),
+        token=[check_blank(blank_index)] * len(lasting) + [-1] * len(durations),
         logit=[*lasting, *range(len(durations))],
         durations=len(durations),
-        sigma=sigma,
-        fastemit_lambda=fastemit_lambda,
     )
 
 
@@ -63,21 +59,18 @@ def check_tdt(
     durations: Sequence[int],
 ) -> None:
     """Refuse inputs that `TDTLoss` does not take."""
+    if isinstance(logits, Tensor) and logits.dim() == 4 and logits.shape[3] <= len(durations):
+        expected = f"more than the {len(durations)} durations, tokens before them"
+        raise ValueError(f"logits: got size {logits.shape[3]} along dimension 3, expected {expected}")
     given = {"logits": logits, "targets": targets, "input_lens": input_lens, "target_lens": target_lens}
     check_inputs(TDT.fitted({"durations": durations}), given, blank_index=blank_index)
 
 
-def multi_blank_emissions(
-    blank_index: int, big_blank_durations: Sequence[int], sigma: float = 0.0, fastemit_lambda: float = 0.0
-) -> Emissions:
+def multi_blank_emissions(blank_index: int, big_blank_durations: Sequence[int]) -> Emissions:
     """A blank of one frame, one of each of these durations, and a label."""
     durations = [1, *check_durations("big_blank_durations", big_blank_durations, least=1)]
-    return Emissions(
-        Arcs(durations, [0]),
-        token=[*(blank_index - i for i in range(len(durations))), -1],
-        sigma=sigma,
-        fastemit_lambda=fastemit_lambda,
-    )
+    check_blank(blank_index, len(durations) - 1)
+    return Emissions(Arcs(durations, [0]), token=[*(blank_index - i for i in range(len(durations))), -1])
 
 
 def check_multi_blank(
@@ -93,7 +86,7 @@ def check_multi_blank(
     check_inputs(TRANSDUCER, given, blank_index=blank_index, big_blank_durations=big_blank_durations)
 
 
-class TDTLoss(nn.Module):
+class TDTLoss(OfLattice):
     """The negative log-likelihood of label sequences under a token-and-duration transducer (TDT).
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -106,7 +99,7 @@ class TDTLoss(nn.Module):
     Args:
         blank_index: the class of the blank.
         durations: in frames, in the order of their logits.
-        sigma: off the log-probability of each token, labels and blanks (section 3.3).
+        sigma: subtracted from the log-probability of each token, labels and blanks (section 3.3).
         fastemit_lambda: FastEmit: by how much more the tokens of labels count in the gradient; the cost
             stays.
         reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
@@ -118,7 +111,7 @@ class TDTLoss(nn.Module):
 
     Raises:
         ValueError: the shapes do not match, a length is outside its range, a label is the blank or not
-            below V, or no duration is above zero.
+            below V, a duration is given twice, or none is above zero.
 
     Examples:
         >>> import torch
@@ -141,19 +134,20 @@ class TDTLoss(nn.Module):
         super().__init__()
         self.blank_index = blank_index
         self.durations = tuple(durations)
-        self.sigma = sigma
-        self.fastemit_lambda = fastemit_lambda
+        self.sigma = check_weight("sigma", sigma, 0.0)
+        self.fastemit_lambda = check_weight("fastemit_lambda", fastemit_lambda, 0.0)
         self.reduction = check_choice("reduction", reduction)
-        self.emissions = tdt_emissions(blank_index, self.durations, sigma, fastemit_lambda)
+        self.emissions = tdt_emissions(blank_index, self.durations)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             check_tdt(logits, targets, input_lens, target_lens, self.blank_index, self.durations)
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
-        return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
+        costs = self.emissions(logits, targets, frames, labels, self.sigma, self.fastemit_lambda)
+        return reduced(costs, self.reduction)
 
 
-class MultiBlankTransducerLoss(nn.Module):
+class MultiBlankTransducerLoss(OfLattice):
     """The negative log-likelihood of label sequences under a transducer with big blanks.
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -165,7 +159,7 @@ class MultiBlankTransducerLoss(nn.Module):
     Args:
         blank_index: the class of the blank; the i-th big blank, from 0, is class `blank_index - 1 - i`.
         big_blank_durations: of the big blanks, in frames.
-        sigma: off the log-probability of each token (logit under-normalisation).
+        sigma: subtracted from the log-probability of each token (logit under-normalisation).
         fastemit_lambda: FastEmit: by how much more labels count in the gradient; the cost stays.
         reduction: ``none`` and ``batch`` for costs in nats `[B]`, ``sum``, ``mean`` and ``batchmean`` for
             their mean over items.
@@ -197,10 +191,10 @@ class MultiBlankTransducerLoss(nn.Module):
         super().__init__()
         self.blank_index = blank_index
         self.big_blank_durations = tuple(big_blank_durations)
-        self.sigma = sigma
-        self.fastemit_lambda = fastemit_lambda
+        self.sigma = check_weight("sigma", sigma, 0.0)
+        self.fastemit_lambda = check_weight("fastemit_lambda", fastemit_lambda, 0.0)
         self.reduction = check_choice("reduction", reduction)
-        self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations, sigma, fastemit_lambda)
+        self.emissions = multi_blank_emissions(blank_index, self.big_blank_durations)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -208,7 +202,8 @@ class MultiBlankTransducerLoss(nn.Module):
                 logits, targets, input_lens, target_lens, self.blank_index, self.big_blank_durations
             )
         frames, labels = absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
-        return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
+        costs = self.emissions(logits, targets, frames, labels, self.sigma, self.fastemit_lambda)
+        return reduced(costs, self.reduction)
 
 
 def tdt_loss(

@@ -1,10 +1,11 @@
 """The hybrid autoregressive transducer (HAT): whether to emit, and what, are two decisions."""
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from ..checks import check_choice
 from ..settings import settings_repr
-from .arcs import Emissions, arcs_of, reduced
+from .arcs import Emissions, OfLattice, arcs_of, check_blank, reduced
 from .transducer import transducer_lengths
 
 __all__ = ["HATLoss"]
@@ -12,10 +13,16 @@ __all__ = ["HATLoss"]
 
 def hat_emissions(blank_index: int) -> Emissions:
     """A blank that is a sigmoid's, and a label of a softmax over the others."""
-    return Emissions(arcs_of("regular"), token=[blank_index, -1], hybrid=blank_index)
+    return Emissions(arcs_of("regular"), token=[check_blank(blank_index), -1], hybrid=blank_index)
 
 
-class HATLoss(nn.Module):
+def check_hat(logits: Tensor) -> None:
+    """Refuse logits without a class beside the blank."""
+    if isinstance(logits, Tensor) and logits.dim() == 4 and logits.shape[3] < 2:
+        raise ValueError(f"logits: got {logits.shape[3]} class, expected the blank and others")
+
+
+class HATLoss(OfLattice):
     """The negative log-likelihood of label sequences under a hybrid autoregressive transducer.
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -53,6 +60,8 @@ class HATLoss(nn.Module):
         self.emissions = hat_emissions(blank_index)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_hat(logits)
         frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
         return reduced(self.emissions(logits, targets, frames, labels), self.reduction)
 

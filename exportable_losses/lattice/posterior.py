@@ -7,10 +7,10 @@ from .. import ops
 from ..checks import check_choice
 from ..contract import Contract, Total
 from ..settings import settings_repr
-from .arcs import TOPOLOGIES, arcs_of
+from .arcs import TOPOLOGIES, OfLattice, arcs_of
 from .ctc import CTC, ctc_lengths
 from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
-from .hybrid import hat_emissions
+from .hybrid import check_hat, hat_emissions
 from .pruned import PRUNED, pruned_arcs, pruned_lengths
 from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
@@ -84,7 +84,7 @@ class CTCPosterior(nn.Module):
         return posteriors, costs
 
 
-class TransducerPosterior(nn.Module):
+class TransducerPosterior(OfLattice):
     """How probable each node of a transducer's lattice is, given the labels.
 
         posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
@@ -135,7 +135,7 @@ class TransducerPosterior(nn.Module):
         return self.emissions.posterior(logits, targets, frames, labels)
 
 
-class TDTPosterior(nn.Module):
+class TDTPosterior(OfLattice):
     """How probable each node of a TDT's lattice is, given the labels.
 
         posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
@@ -178,7 +178,7 @@ class TDTPosterior(nn.Module):
         return self.emissions.posterior(logits, targets, frames, labels)
 
 
-class MultiBlankTransducerPosterior(nn.Module):
+class MultiBlankTransducerPosterior(OfLattice):
     """How probable each node of the lattice of a transducer with big blanks is, given the labels.
 
         posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
@@ -222,7 +222,7 @@ class MultiBlankTransducerPosterior(nn.Module):
         return self.emissions.posterior(logits, targets, frames, labels)
 
 
-class HATPosterior(nn.Module):
+class HATPosterior(OfLattice):
     """How probable each node of the lattice of a hybrid transducer is, given the labels.
 
         posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
@@ -254,11 +254,13 @@ class HATPosterior(nn.Module):
         self.emissions = hat_emissions(blank_index)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Occupied:
+        if not torch.jit.is_scripting():
+            check_hat(logits)
         frames, labels = transducer_lengths(logits, targets, input_lens, target_lens, self.blank_index)
         return self.emissions.posterior(logits, targets, frames, labels)
 
 
-class PrunedTransducerPosterior(nn.Module):
+class PrunedTransducerPosterior(OfLattice):
     """How probable each node of a transducer's lattice is within ranges, given the labels.
 
         posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)

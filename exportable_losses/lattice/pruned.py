@@ -11,7 +11,7 @@ from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
 from ..settings import settings_repr
-from .arcs import TOPOLOGIES, arcs_of, reduced
+from .arcs import TOPOLOGIES, OfLattice, arcs_of, check_blank, check_weight, reduced
 from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["PrunedTransducerLoss"]
@@ -36,7 +36,11 @@ def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
         ranges: `[B, T, R]`, as `PruneRanges` gives them.
 
     Returns:
-        Both `[B, T, R, H]`; the first is a view.
+        Both `[B, T, R, H]`; the first is a view. Numbers of labels that there are not, behind an item's
+        labels, have the last row.
+
+    Raises:
+        ValueError: the shapes do not match.
 
     Examples:
         >>> import torch
@@ -46,11 +50,15 @@ def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
         tensor([[0., 1.],
                 [2., 3.]])
     """
+    if ranges.dim() != 3 or am.dim() != 3 or am.shape[:2] != ranges.shape[:2]:
+        got = f"{list(am.shape)} and {list(ranges.shape)}"
+        raise ValueError(f"am, ranges: got shapes {got}, expected [B, T, H] and [B, T, R]")
+    if lm.dim() != 3 or lm.shape[0] != am.shape[0]:
+        raise ValueError(f"lm: got shape {list(lm.shape)}, expected [{am.shape[0]}, U+1, H]")
     items = torch.arange(lm.shape[0], device=lm.device)[:, None, None]
     rows = ranges.long().clamp(0, lm.shape[1] - 1) + items * lm.shape[1]
-    return am.unsqueeze(2).expand(-1, -1, ranges.shape[2], -1), nn.functional.embedding(
-        rows, lm.flatten(0, 1)
-    )
+    of_lm = nn.functional.embedding(rows, widened(lm).flatten(0, 1))  # whose gradient is sums, of 32 bits
+    return am.unsqueeze(2).expand(-1, -1, ranges.shape[2], -1), of_lm.to(lm.dtype)
 
 
 def pruned_arcs(
@@ -65,10 +73,11 @@ def pruned_arcs(
 ) -> Tensor:
     """The blank and the label that leave each node `[B, T, U+1, 2]`, impossible outside of the ranges."""
     t = torch.arange(logits.shape[1], device=logits.device)
+    ranges = ranges.long()
     padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
     outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
     nodes = targets.shape[1] + 1
-    u = torch.where(outside, nodes, ranges.long())  # those of no item are put behind all
+    u = torch.where(outside, nodes, ranges)  # those of no item are put behind all
     label = torch.nn.functional.pad(ops.next_labels(targets, labels, blank_index), [0, 1])
     label = label.unsqueeze(1).expand(-1, logits.shape[1], -1).gather(2, u)
     classes = torch.stack([torch.full_like(label, blank_index), label], 3).masked_fill(
@@ -111,7 +120,7 @@ def pruned_lengths(
     return absolute_lengths(logits.shape[1], targets, input_lens, target_lens)
 
 
-class PrunedTransducerLoss(nn.Module):
+class PrunedTransducerLoss(OfLattice):
     """The transducer's loss where each frame has the logits of a few numbers of labels alone.
 
         cost = -ln sum over the paths within the ranges, from (0, 0) to (T, U), of the product of the
@@ -129,6 +138,18 @@ class PrunedTransducerLoss(nn.Module):
     The call takes `logits` `[B, T, R, V]`, `ranges` `[B, T, R]` as `PruneRanges` gives them,
     `targets` `[B, U]`, and the lengths `input_lens` and `target_lens` `[B]`. Numbers of labels that an item
     does not have count for nothing.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
+        V, or
+            a range is not of consecutive numbers.
+
+    Examples:
+        >>> import torch
+        >>> ones, every = torch.tensor([1.0]), torch.arange(2).expand(1, 2, 2)
+        >>> loss = PrunedTransducerLoss(reduction="sum")
+        >>> loss(torch.zeros(1, 2, 2, 4), every, torch.tensor([[3]]), ones, ones)
+        tensor(3.4657)
     """
 
     extra_repr = settings_repr
@@ -141,9 +162,9 @@ class PrunedTransducerLoss(nn.Module):
         topology: str = "regular",
     ) -> None:
         super().__init__()
-        self.blank_index = blank_index
+        self.blank_index = check_blank(blank_index)
         self.reduction = check_choice("reduction", reduction)
-        self.delay_penalty = delay_penalty
+        self.delay_penalty = check_weight("delay_penalty", delay_penalty)
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.arcs = arcs_of(topology)
 

@@ -5,14 +5,13 @@ as fast_rnnt and icefall train them. The joint `[B, T, U, V]` is never there.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
-from ..ops.scores import widened
 from ..settings import settings_repr
-from .arcs import TOPOLOGIES, arcs_of, reduced
+from .arcs import TOPOLOGIES, OfLattice, arcs_of, check_blank, check_weight, reduced
 from .transducer import TRANSDUCER, absolute_lengths
 
 __all__ = ["PruneRanges", "SimpleTransducerLoss"]
@@ -38,7 +37,7 @@ def simple_arcs(
     constrained: bool,
 ) -> Tensor:
     """The blank and the label that leave each node `[B, T, U+1, 2]`, whose logits are am(t) + lm(u)."""
-    dtype = torch.promote_types(widened(am).dtype, widened(lm).dtype)
+    dtype = torch.promote_types(torch.promote_types(am.dtype, lm.dtype), torch.float32)
     am, lm = am.to(dtype), lm.to(dtype)
     label = ops.next_labels(targets, labels, blank_index)
     if torch.jit.is_scripting() or torch.compiler.is_compiling():
@@ -47,15 +46,19 @@ def simple_arcs(
         arcs = torch.ops.exportable_losses.joint_arcs(am, lm, label, frames, labels, blank_index)[0]
     at = torch.stack([torch.full_like(label, blank_index), label], 2)
     if lm_only_scale != 0.0 or am_only_scale != 0.0:
-        arcs = (1.0 - lm_only_scale - am_only_scale) * arcs
+        both = 1.0 - lm_only_scale - am_only_scale
+        arcs = (
+            both * arcs if both != 0.0 else torch.zeros_like(arcs)
+        )  # what is impossible may count for nothing
         lm = ops.without_padding(lm, labels + 1)
     if lm_only_scale != 0.0:
         arcs = arcs + lm_only_scale * lm.log_softmax(2).gather(2, at).unsqueeze(1)
     if am_only_scale != 0.0:
         # what the labels say on average, over the item's own rows
         own = (torch.arange(lm.shape[1], device=lm.device) <= labels.unsqueeze(1)).to(lm.dtype)
+        tiny = 1e-38 if dtype == torch.float32 else 1e-300  # as fast_rnnt's: a class that is never said
         prior = (lm.softmax(2) * own.unsqueeze(2)).sum(1) / own.sum(1, keepdim=True)
-        alone = (ops.without_padding(am, frames) + prior.log().unsqueeze(1)).log_softmax(2)
+        alone = (ops.without_padding(am, frames) + (prior + tiny).log().unsqueeze(1)).log_softmax(2)
         every = at.flatten(1).unsqueeze(1).expand(-1, am.shape[1], -1)
         arcs = arcs + am_only_scale * alone.gather(2, every).unflatten(2, at.shape[1:])
     if not constrained and delay_penalty == 0.0:
@@ -74,7 +77,7 @@ def simple_lengths(
     return absolute_lengths(am.shape[1], targets, input_lens, target_lens)
 
 
-class SimpleTransducerLoss(nn.Module):
+class SimpleTransducerLoss(OfLattice):
     """The transducer's loss with logits am(t) + lm(u), which are never added up for all t, u and classes.
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -96,6 +99,9 @@ class SimpleTransducerLoss(nn.Module):
     The call takes `am` `[B, T, V]`, `lm` `[B, U+1, V]`, `targets` `[B, U]` (integers without the blank;
     padding is not read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to U
     in [0, 1]) or integers in frames and labels.
+
+    Scripts and graphs take the products in float64: where no class is within e^-745 of the largest of both,
+    they give NaN, and eager calls the number.
 
     Raises:
         ValueError: the shapes do not match, a length is outside its range, or a label is the blank
@@ -121,11 +127,11 @@ class SimpleTransducerLoss(nn.Module):
         topology: str = "regular",
     ) -> None:
         super().__init__()
-        self.blank_index = blank_index
+        self.blank_index = check_blank(blank_index)
         self.reduction = check_choice("reduction", reduction)
-        self.lm_only_scale = lm_only_scale
-        self.am_only_scale = am_only_scale
-        self.delay_penalty = delay_penalty
+        self.lm_only_scale = check_weight("lm_only_scale", lm_only_scale, 0.0)
+        self.am_only_scale = check_weight("am_only_scale", am_only_scale, 0.0)
+        self.delay_penalty = check_weight("delay_penalty", delay_penalty)
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.arcs = arcs_of(topology)
 
@@ -152,7 +158,7 @@ class SimpleTransducerLoss(nn.Module):
         )
 
 
-class PruneRanges(nn.Module):
+class PruneRanges(OfLattice):
     """The labels that a transducer may be at in each frame: where the simple loss's paths mostly are.
 
         range(t) = the `prune_range` numbers of labels that together hold most of the paths at frame t, moved
@@ -169,7 +175,19 @@ class PruneRanges(nn.Module):
         topology: as in `SimpleTransducerLoss`.
 
     The call takes what `SimpleTransducerLoss` takes, and returns int64 `[B, T, min(R, U+1)]`: consecutive
-    numbers u.
+    numbers u. A range moves on by R - 1 labels a frame at most (by one where a label takes a frame): through
+    those of an item with more labels than that there is no path, and its pruned cost is infinite.
+
+    Raises:
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
+        V,
+            or R is below 2 (1 where a label takes a frame).
+
+    Examples:
+        >>> import torch
+        >>> am, lm, ones = torch.zeros(1, 6, 4), torch.zeros(1, 4, 4), torch.ones(1)
+        >>> PruneRanges(prune_range=2)(am, lm, torch.tensor([[1, 2, 3]]), ones, ones)[0, :, 0]
+        tensor([0, 0, 1, 2, 2, 2])
     """
 
     extra_repr = settings_repr
@@ -184,11 +202,11 @@ class PruneRanges(nn.Module):
         topology: str = "regular",
     ) -> None:
         super().__init__()
-        self.prune_range = prune_range
-        self.blank_index = blank_index
-        self.lm_only_scale = lm_only_scale
-        self.am_only_scale = am_only_scale
-        self.delay_penalty = delay_penalty
+        self.prune_range = check_range(prune_range, topology)
+        self.blank_index = check_blank(blank_index)
+        self.lm_only_scale = check_weight("lm_only_scale", lm_only_scale, 0.0)
+        self.am_only_scale = check_weight("am_only_scale", am_only_scale, 0.0)
+        self.delay_penalty = check_weight("delay_penalty", delay_penalty)
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.arcs = arcs_of(topology)
 
@@ -211,6 +229,18 @@ class PruneRanges(nn.Module):
         _, occupation = self.arcs.occupation(arcs, frames, labels)
         most = most_labels(self.prune_range, self.topology)
         return ranges_of(occupation, frames, labels, self.prune_range, most)
+
+
+def check_range(prune_range: int, topology: str) -> int:
+    """How many numbers of labels a range has.
+
+    Raises:
+        ValueError: no integer, or so few that no path can move on within them.
+    """
+    least = 2 if topology == "regular" else 1
+    if isinstance(prune_range, bool) or not isinstance(prune_range, int) or prune_range < least:
+        raise ValueError(f"prune_range: got {prune_range!r}, expected an integer of at least {least}")
+    return prune_range
 
 
 def most_labels(prune_range: int, topology: str) -> int:
@@ -285,11 +315,12 @@ def simple_loss_and_ranges(
         tensor([0, 0, 1, 2, 2, 2])
     """
     loss = SimpleTransducerLoss(blank_index, reduction, lm_only_scale, am_only_scale, delay_penalty, topology)
+    check_range(prune_range, topology)
     frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, blank_index)
     arcs = loss.leaving(am, lm, targets, frames, labels)
     costs, occupation = loss.arcs.walk(arcs, frames, labels)
     ranges = ranges_of(occupation, frames, labels, prune_range, most_labels(prune_range, topology))
-    return reduced(costs, reduction), ranges
+    return reduced(costs, loss.reduction), ranges
 
 
 def simple_transducer_loss(

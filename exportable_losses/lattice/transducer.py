@@ -1,9 +1,9 @@
 """The transducer, or RNN-T."""
 
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops
 from ..checks import check_choice, check_inputs
@@ -11,7 +11,7 @@ from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
 from ..masking import as_index
 from ..settings import settings_repr
-from .arcs import TOPOLOGIES, Emissions, arcs_of, reduced
+from .arcs import TOPOLOGIES, Emissions, OfLattice, arcs_of, check_blank, check_weight, reduced
 
 __all__ = ["TransducerLoss"]
 
@@ -48,20 +48,13 @@ def absolute_lengths(
     return absolute_length(input_lens, frames), absolute_length(target_lens, targets.shape[1], least=0)
 
 
-def transducer_emissions(
-    blank_index: int, topology: str, fastemit_lambda: float = 0.0, delay_penalty: float = 0.0
-) -> Emissions:
+def transducer_emissions(blank_index: int, topology: str) -> Emissions:
     """A blank and a label of one softmax."""
-    return Emissions(
-        arcs_of(topology),
-        token=[blank_index, -1],
-        constrained=topology == "constrained",
-        fastemit_lambda=fastemit_lambda,
-        delay_penalty=delay_penalty,
-    )
+    token = [check_blank(blank_index), -1]
+    return Emissions(arcs_of(topology), token, constrained=topology == "constrained")
 
 
-class TransducerLoss(nn.Module):
+class TransducerLoss(OfLattice):
     """The negative log-likelihood of label sequences under a transducer's lattice.
 
         cost = -ln sum over the paths from (0, 0) to (T, U) of the product of the probabilities of their arcs
@@ -100,7 +93,8 @@ class TransducerLoss(nn.Module):
     """
 
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
-    plain: Final[bool]  # the transducer of Graves, which has an operator of its own
+    plain: bool  # the transducer of Graves, which has an operator of its own
+    __constants__ = ("plain",)
 
     extra_repr = settings_repr
 
@@ -117,13 +111,22 @@ class TransducerLoss(nn.Module):
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
         self.normalize = normalize
-        self.fastemit_lambda = fastemit_lambda
-        self.delay_penalty = delay_penalty
+        self.fastemit_lambda = check_weight("fastemit_lambda", fastemit_lambda, 0.0)
+        self.delay_penalty = check_weight("delay_penalty", delay_penalty)
         self.topology = check_choice("topology", topology, TOPOLOGIES)
         self.custom_ops = False
-        self.plain = topology == "regular" and fastemit_lambda == 0.0 and delay_penalty == 0.0
-        if not self.plain:
-            self.emissions = transducer_emissions(blank_index, topology, fastemit_lambda, delay_penalty)
+        self._settle()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("fastemit_lambda", "delay_penalty") and "plain" in self.__dict__:
+            self._settle()  # recipes change the weights while they train
+
+    def _settle(self) -> None:
+        weighted = self.fastemit_lambda != 0.0 or self.delay_penalty != 0.0
+        self.plain = self.topology == "regular" and not weighted
+        if not self.plain and "emissions" not in self._modules:
+            self.emissions = transducer_emissions(self.blank_index, self.topology)
 
     def forward(self, logits: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
         blank_index = self.blank_index
@@ -131,7 +134,9 @@ class TransducerLoss(nn.Module):
             logits, targets, input_lens, target_lens, blank_index
         )
         if not self.plain:
-            costs = self.emissions(logits, targets, input_lengths, target_lengths)
+            costs = self.emissions(
+                logits, targets, input_lengths, target_lengths, 0.0, self.fastemit_lambda, self.delay_penalty
+            )
         elif torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.transducer_loss(
@@ -156,11 +161,15 @@ def transducer_loss(
     blank_index: int,
     reduction: str = "mean",
     use_torchaudio: bool = True,
+    fastemit_lambda: float = 0.0,
+    delay_penalty: float = 0.0,
+    topology: str = "regular",
 ) -> Tensor:
     """`TransducerLoss` as a function, with the argument names of SpeechBrain.
 
     SpeechBrain's two transducers disagree: with `use_torchaudio` costs are torchaudio's, without it each is
     divided by its number of frames. Neither torchaudio nor Numba is needed here.
     """
-    loss = TransducerLoss(blank_index, reduction, normalize=not use_torchaudio)
+    weights = fastemit_lambda, delay_penalty
+    loss = TransducerLoss(blank_index, reduction, not use_torchaudio, *weights, topology)
     return loss(logits, targets, input_lens, target_lens)

@@ -12,11 +12,11 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
-``arcs_walk``, ``arcs_walk_grad``   costs and occupation in one walk, which the gradient of the costs is made
-of ``arcs_align``                      the best path's frame and arc of each label `[B, U]`; its
-log-probability ``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the
-logits ``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; its gradient `[N,
-V]` ``joint_arcs``, ``joint_arcs_grad``  arcs of logits am + lm, and their normaliser; the gradients in both
+``arcs_walk``, ``arcs_walk_grad``   costs and the occupation, which their gradient is made of
+``arcs_align``                      the best path: frame and arc of each label `[B, U]`, its score
+``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
+``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; the gradient
+``joint_arcs``, ``…_grad``          arcs of logits am + lm; the gradients in both
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -119,6 +119,10 @@ def _check_batch(batch: int, targets: Tensor, of: str, per_item: Mapping[str, Te
     """Refuse targets that are no rows, one an item, and what does not have one number an item."""
     if targets.dim() != 2 or targets.shape[0] != batch:
         raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of {of}")
+    _check_one_an_item(batch, per_item)
+
+
+def _check_one_an_item(batch: int, per_item: Mapping[str, Tensor | None]) -> None:
     for name, tensor in per_item.items():
         if tensor is not None and tensor.shape != (batch,):
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{batch}]")
@@ -137,11 +141,17 @@ _EMISSIONS = (
 
 def fuses(logits: Tensor) -> bool:
     """Whether one kernel takes these logits to costs; what is exported has arcs of its own."""
-    return not torch.compiler.is_compiling() and only_native_of(logits) is native
+    compiles = torch.compiler.is_compiling() or not logits.is_floating_point()
+    return not compiles and only_native_of(logits) is native
 
 
 def _check_arcs(
-    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, blanks: list[int], labels: list[int]
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blanks: list[int],
+    labels: list[int],
+    grad_costs: Tensor | None = None,
 ) -> None:
     kinds = len(blanks) + len(labels)
     if arcs.dim() != 4 or arcs.shape[3] != kinds:
@@ -149,13 +159,24 @@ def _check_arcs(
         raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected {expected}")
     if arcs.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"arcs: got {arcs.dtype}, expected float32 or float64")
-    for name, tensor in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
-        if tensor.shape != (arcs.shape[0],):
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{arcs.shape[0]}]")
+    if arcs.shape[2] == 0:
+        raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected U+1 of at least 1")
+    _check_durations(blanks, labels)
+    per_item = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
+    _check_one_an_item(arcs.shape[0], per_item)
+
+
+def _check_durations(blanks: list[int], labels: list[int]) -> None:
+    """Refuse arcs that lead back, or on the spot; a lattice has a blank."""
+    if not blanks or min(blanks) < 1:
+        raise ValueError(f"blank_durations: got {blanks}, expected some of at least 1")
+    if labels and min(labels) < 0:
+        raise ValueError(f"label_durations: got {labels}, expected none below 0")
 
 
 def _arcs_loss(arcs: Tensor, *rest: Any) -> tuple[Tensor, Any]:
-    _check_arcs(arcs, *rest[:4])
+    input_lengths, target_lengths, blanks, labels, _, grad_costs = rest
+    _check_arcs(arcs, input_lengths, target_lengths, blanks, labels, grad_costs)
     return computer_of(arcs, "arcs").arcs(arcs, *rest)
 
 
@@ -216,6 +237,11 @@ def _emissions_loss(
     logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, *rest: Any
 ) -> tuple[Tensor, Any]:
     _check_shapes("emissions", "logits", logits, targets, input_lengths, target_lengths, 0, rest[-1])
+    blanks, labels, _, token, logit, *_ = rest
+    _check_durations(blanks, labels)
+    if not len(token) == len(logit) == len(blanks) + len(labels):
+        expected = f"{len(blanks) + len(labels)} each, one an arc"
+        raise ValueError(f"token, logit: got {len(token)} and {len(logit)}, expected {expected}")
     return native.emissions(logits, targets, input_lengths, target_lengths, *rest)
 
 

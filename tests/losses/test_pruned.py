@@ -1,5 +1,7 @@
 """The functions of a recipe with a pruned transducer: one walk for two, and the rows that meet."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,3 +86,47 @@ def test_the_joint_is_never_made() -> None:
     loss.backward()
     assert am.grad is not None
     assert am.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_of_sixteen_bits_do_not_stop_growing(dtype: torch.dtype) -> None:
+    """A row of the predictor is taken thousands of times, and its gradient is the sum of all."""
+    am, lm = torch.zeros(1, 3000, 1, dtype=dtype), torch.zeros(1, 3, 1, dtype=dtype, requires_grad=True)
+    functional.prune(am, lm, torch.arange(3).expand(1, 3000, 3))[1].sum().backward()
+    assert lm.grad is not None
+    torch.testing.assert_close(lm.grad.flatten(), torch.full([3], 3000.0, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda am, lm, r: (am, lm[:1], r), r"lm: got shape \[1, 6, 6\], expected \[3, U\+1, H\]"),
+        (lambda am, lm, r: (am, lm, r[:1]), r"am, ranges: got shapes"),
+        (lambda am, lm, r: (am[:, :4], lm, r), r"am, ranges: got shapes"),
+        (lambda am, lm, r: (am, lm, r[0]), r"am, ranges: got shapes"),
+    ],
+)
+def test_prune_refuses_rows_of_others(change: Any, message: str) -> None:
+    am, lm, *_ = batch()
+    with pytest.raises(ValueError, match=message):
+        functional.prune(*change(am, lm, torch.arange(2).expand(3, 12, 2)))
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -3, 2.5, True])
+def test_ranges_in_which_no_path_moves_on_are_refused(wrong: Any) -> None:
+    message = "prune_range: got .*, expected an integer of at least 2"
+    with pytest.raises(ValueError, match=message):
+        el.PruneRanges(wrong)
+    with pytest.raises(ValueError, match=message):
+        functional.simple_loss_and_ranges(*batch(), prune_range=wrong)
+
+
+def test_a_class_that_is_never_said_has_a_gradient() -> None:
+    am, lm, *more = batch()
+    lm[..., 4] = -torch.inf
+    more[0] = more[0].masked_fill(more[0] == 4, 1)
+    leaves = [am.nan_to_num().float().requires_grad_(), lm.nan_to_num(neginf=-1e4).float().requires_grad_()]
+    for scales in ((0.0, 0.25), (0.3, 0.2), (0.5, 0.5)):
+        loss = el.SimpleTransducerLoss(0, "mean", *scales)(*leaves, *more)
+        for grad in torch.autograd.grad(loss, leaves):
+            assert grad.isfinite().all()

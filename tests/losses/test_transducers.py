@@ -9,6 +9,8 @@ from enumeration import arcs_by_enumeration, best_arcs
 from torch import Tensor, nn
 
 import exportable_losses as el
+from exportable_losses.ops import using
+from exportable_losses.ops.computers import COMPUTERS
 
 F64 = torch.float64
 TDT = (0, 1, 2)
@@ -248,3 +250,117 @@ def test_every_blank_index(big: int) -> None:
         return
     found = cost("multi-blank", moved, labels, el.MultiBlankTransducerLoss(blank, (2,), reduction="none"))
     torch.testing.assert_close(found, cost("multi-blank", logits, (2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: el.MultiBlankTransducerLoss(1, (2, 4)),
+            "blank_index: got 1, expected an index of at least 2",
+        ),
+        (
+            lambda: el.MultiBlankTransducerAlign(0, (2,)),
+            "blank_index: got 0, expected an index of at least 1",
+        ),
+        (lambda: el.TDTLoss(-1), "blank_index: got -1, expected an index of at least 0"),
+        (lambda: el.HATLoss(-1), "blank_index: got -1"),
+        (lambda: el.TransducerAlign(-1), "blank_index: got -1"),
+        (lambda: el.TDTLoss(sigma=-0.1), "sigma: got -0.1, expected a finite number of at least 0"),
+        (lambda: el.TDTLoss(sigma=float("nan")), "sigma: got nan"),
+        (lambda: el.TransducerLoss(fastemit_lambda=-2.0), "fastemit_lambda: got -2.0"),
+        (lambda: el.TransducerLoss(delay_penalty=float("inf")), "delay_penalty: got inf, expected a finite"),
+        (lambda: el.TDTLoss(durations=(0, 1, 1)), r"durations: got \(0, 1, 1\), expected different"),
+        (lambda: el.TDTLoss(durations=(0,)), r"durations: got \(0,\), expected one above 0"),
+    ],
+)
+def test_settings_that_no_lattice_has(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_weights_may_change_and_arcs_may_not() -> None:
+    logits = logits_of("regular", 1, 5, 3, 4)
+    more = torch.tensor([[1, 2]]), torch.tensor([5]), torch.tensor([2])
+    loss = el.TransducerLoss()
+    before = loss(logits, *more)
+    loss.delay_penalty = 0.3
+    torch.testing.assert_close(loss(logits, *more), el.TransducerLoss(delay_penalty=0.3)(logits, *more))
+    loss.delay_penalty = 0.0
+    assert loss(logits, *more) == before
+    tdt = el.TDTLoss(0, TDT)
+    tdt.sigma = 0.2
+    wide = logits_of("TDT", 1, 5, 3, 4)
+    torch.testing.assert_close(tdt(wide, *more), el.TDTLoss(0, TDT, 0.2)(wide, *more))
+    with pytest.raises(
+        AttributeError, match=r"TDTLoss.durations: it was made with \(0, 1, 2\); make another"
+    ):
+        tdt.durations = (0, 2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        el.TDTLoss(sigma=0),
+        el.TransducerLoss(fastemit_lambda=1),
+        el.MultiBlankTransducerLoss(sigma=0),
+        el.SimpleTransducerLoss(lm_only_scale=0),
+        el.PrunedTransducerLoss(delay_penalty=1),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_whole_numbers_are_weights(loss: nn.Module) -> None:
+    inputs = el.catalog.find(loss).example_inputs()
+    torch.testing.assert_close(torch.jit.script(loss)(**inputs), loss(**inputs))
+
+
+def test_where_the_cost_is_infinite_the_gradient_is_zero() -> None:
+    """Whatever the rows hold that no path takes."""
+    x = torch.zeros(1, 1, 3, 4)
+    x[0, 0, 0, 3] = torch.nan
+    x.requires_grad_()
+    cost = el.TransducerLoss(0, "none", topology="modified")(
+        x, torch.tensor([[1, 2]]), torch.tensor([1]), torch.tensor([2])
+    )
+    if cost.isinf().all():  # the native library; plain torch has a NaN there
+        (grad,) = torch.autograd.grad(cost.sum(), x)
+        assert not grad.any()
+
+
+@pytest.mark.parametrize("computer", ["native", "numba", "torch"])
+def test_the_operator_refuses_weights_of_other_items(computer: str) -> None:
+    arcs, lengths = torch.zeros(3, 2, 2, 2), torch.ones(3, dtype=torch.int64)
+    operator = torch.ops.exportable_losses.arcs_loss_grad
+    why = COMPUTERS[computer].unavailable(arcs)
+    if why:
+        pytest.skip(f"{computer}: {why}")
+    with using(computer):
+        for weights in (torch.ones(1), torch.tensor(1.0), torch.ones(3, 1)):
+            with pytest.raises(ValueError, match=r"grad_costs: got shape"):
+                operator(arcs, lengths, lengths, [1], [0], False, weights)
+        for durations, name in (([0], "blank"), ([], "blank")):
+            with pytest.raises(ValueError, match=f"{name}_durations: got"):
+                operator(
+                    arcs[..., : len(durations) + 1], lengths, lengths, durations, [0], False, torch.ones(3)
+                )
+        with pytest.raises(ValueError, match=r"label_durations: got \[-1\]"):
+            operator(arcs, lengths, lengths, [1], [-1], False, torch.ones(3))
+
+
+def test_no_second_derivative_is_made_up() -> None:
+    draw = torch.Generator().manual_seed(0)
+    am, lm = (torch.randn(1, n, 4, generator=draw, dtype=F64).requires_grad_() for n in (3, 2))
+    more = torch.tensor([[1]]), torch.tensor([3]), torch.tensor([1])
+    loss, _ = el.functional.simple_loss_and_ranges(am, lm, *more)
+    for value in (loss, el.SimpleTransducerLoss()(am, lm, *more)):
+        (grad,) = torch.autograd.grad(value, am, create_graph=True)
+        with pytest.raises(NotImplementedError, match="is not implemented"):
+            torch.autograd.grad(grad.sum(), am)
+
+
+def test_logits_without_tokens_or_labels() -> None:
+    more = torch.zeros(1, 0, dtype=torch.int64), torch.tensor([2]), torch.tensor([0])
+    with pytest.raises(ValueError, match="logits: got size 3 along dimension 3, expected more than the 3"):
+        el.TDTLoss(0, TDT)(torch.zeros(1, 2, 1, 3), *more)
+    with pytest.raises(ValueError, match="logits: got 1 class, expected the blank and others"):
+        el.HATLoss()(torch.zeros(1, 2, 1, 1), *more)
