@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..checks import check_choice, check_inputs
 from ..contract import Contract, Input, Total
+from ..ops.scores import widened
 from ..settings import settings_repr
 from .arcs import TOPOLOGIES, OfLattice, arcs_of, check_blank, check_weight, reduced
 from .transducer import TRANSDUCER, absolute_lengths
