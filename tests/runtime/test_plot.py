@@ -221,3 +221,30 @@ def test_labels_behind_their_lengths_are_none() -> None:
         found = labels_of({"targets": targets, "target_lens": lengths})
         np.testing.assert_array_equal(found, [[3, -1, -1], [2, 5, 0]])
     assert labels_of({"targets": targets}) is targets
+
+
+def test_a_path_with_durations_leads_from_starts_to_ends() -> None:
+    """A label of two frames is one line up and across; one of none is upright."""
+    nodes = np.ones((1, 5, 3))
+    outputs = {"posteriors": nodes, "emissions": nodes[:, :, :2], "tokens": np.array([[4, 6]])}
+    outputs |= {"starts": np.array([[1, 3]]), "ends": np.array([[3, 3]])}
+    figure = plot(outputs, lattice="durations")
+    (line,) = figure.axes[0].get_lines()
+    expected = [(0, 0), (1, 0), (3, 1), (3, 1), (3, 2), (4, 2)]
+    assert list(zip(*line.get_data(), strict=True)) == expected
+
+
+def test_the_arcs_of_an_occupation() -> None:
+    """A line for each arc that is taken, bowed over the node that a blank of two frames skips."""
+    occupation = np.zeros((1, 3, 2, 3))  # blanks of one and of two frames, a label of one
+    occupation[0, 0, 0, 2] = occupation[0, 1, 1, 1] = 1.0
+    figure = plot({"occupation": occupation}, durations=([1, 2], [1]))
+    label, blank = (np.array(line.get_data()).T for line in figure.axes[0].get_lines())
+    assert (label[0].tolist(), label[-1].tolist()) == ([0, 0], [1, 1])
+    assert (blank[0].tolist(), blank[-1].tolist()) == ([1, 1], [3, 1])
+    assert np.all(np.diff(label[:, 1]) > 0)
+    assert blank[len(blank) // 2, 1] > 1
+    with pytest.raises(ValueError, match="durations: got none, expected those of the arcs"):
+        plot({"occupation": occupation})
+    with pytest.raises(ValueError, match=r"occupation: got shape \[1, 3, 2, 3\] and item 0, expected"):
+        plot({"occupation": occupation}, durations=([1], [1]))
