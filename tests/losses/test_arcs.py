@@ -14,7 +14,9 @@ from torch import Tensor
 
 from exportable_losses import ops
 from exportable_losses.ops import arcs as lattice
-from exportable_losses.ops import native, numba, plain, scans
+from exportable_losses.ops import native, numba, plain, scans, using
+
+OURS = torch.ops.exportable_losses
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5}
 
@@ -163,3 +165,34 @@ def test_nothing_at_all(batch: int, frames: int, labels: int) -> None:
             assert costs.tolist() == [0.0 if not labels else float("inf")]
         assert grad is not None
         assert grad.shape == arcs.shape
+
+
+@pytest.mark.parametrize("computer", ["native", "torch"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_few_classes_of_a_softmax(dtype: torch.dtype, computer: str) -> None:
+    """Values and gradients of rows of any length; what is wanted of no class may be anything."""
+    why = native.unavailable(torch.zeros(1)) if computer == "native" else ""
+    if why:
+        pytest.skip(f"native: {why}")
+    draw = torch.Generator().manual_seed(0)
+    for classes in (2, 15, 16, 17, 64, 517):
+        logits = (3 * torch.randn(7, classes + 3, generator=draw)).to(dtype)[:, :classes]
+        wanted = torch.randint(0, classes, (7, 2), generator=draw)
+        wanted[2, 0], wanted[3] = -1, -1
+        spoiled = logits.clone()
+        spoiled[3] = torch.nan
+        weights = torch.randn(7, 2, generator=draw, dtype=torch.float64)
+        leaf = logits.double().requires_grad_()
+        expected = leaf.log_softmax(1).gather(1, wanted.clamp(min=0)).masked_fill(wanted < 0, -torch.inf)
+        (grad,) = torch.autograd.grad((expected.masked_fill(wanted < 0, 0) * weights).sum(), leaf)
+        single = torch.float64 if dtype == torch.float64 else torch.float32
+        close = {"rtol": 1e-12, "atol": 1e-12} if single == torch.float64 else {"rtol": 2e-5, "atol": 2e-5}
+        with using(computer):
+            found = OURS.picked(spoiled, wanted)
+            slopes = OURS.picked_grad(spoiled, wanted, weights.to(single))
+        assert (found.dtype, slopes.dtype) == (single, dtype)
+        torch.testing.assert_close(found.double(), expected.detach(), **close)
+        rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-11}.get(dtype, 0.0)
+        torch.testing.assert_close(
+            slopes.double(), grad, rtol=close["rtol"] + rounding, atol=close["atol"] + rounding / 64
+        )
