@@ -141,9 +141,8 @@ class PrunedTransducerLoss(OfLattice):
     does not have count for nothing.
 
     Raises:
-        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
-        V, or
-            a range is not of consecutive numbers.
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not
+            below V, or a range is not of consecutive numbers.
 
     Examples:
         >>> import torch

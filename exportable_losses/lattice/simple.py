@@ -179,9 +179,8 @@ class PruneRanges(OfLattice):
     those of an item with more labels than that there is no path, and its pruned cost is infinite.
 
     Raises:
-        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
-        V,
-            or R is below 2 (1 where a label takes a frame).
+        ValueError: the shapes do not match, a length is outside its range, a label is the blank or not
+            below V, or R is below 2 (1 where a label takes a frame).
 
     Examples:
         >>> import torch
