@@ -85,9 +85,8 @@ class Arcs(nn.Module):
                 costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)
             else:
                 costs = ops.arcs_costs(arcs, frames, labels, blanks, emits, ends)
-        elif (
-            arcs.requires_grad and not torch.compiler.is_compiling()
-        ):  # the gradient is no larger than the arcs
+        elif arcs.requires_grad and not torch.compiler.is_compiling():
+            # The gradient is no larger than the arcs.
             costs, _ = torch.ops.exportable_losses.arcs_walk(arcs, frames, labels, blanks, emits, ends)
         else:
             costs = torch.ops.exportable_losses.arcs_loss(arcs, frames, labels, blanks, emits, ends)

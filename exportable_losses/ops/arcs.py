@@ -148,9 +148,8 @@ def by_diagonal(arcs: Tensor) -> Tensor:
     """From `[B, T, U+1, K]` by frame to `[B, T+U+1, U+1, K]` by diagonal, of the nodes that arcs leave."""
     u = torch.arange(arcs.shape[2], device=arcs.device)
     t = torch.arange(arcs.shape[1] + arcs.shape[2], device=arcs.device).unsqueeze(1) - u
-    frame = torch.where(
-        t < 0, arcs.shape[1], t.clamp(max=arcs.shape[1])
-    )  # of those outside, one that is impossible
+    # Of the frames outside, one that is impossible.
+    frame = torch.where(t < 0, arcs.shape[1], t.clamp(max=arcs.shape[1]))
     padded = torch.nn.functional.pad(arcs, [0, 0, 0, 0, 0, 1], value=log_zero())
     return padded.gather(1, frame.unsqueeze(2).expand(arcs.shape[0], -1, -1, arcs.shape[3]))
 
@@ -187,9 +186,7 @@ def forward(alpha: Tensor, entering: Tensor, steps: list[int], labels: int) -> t
 def forward_best(
     alpha: Tensor, entering: Tensor, steps: list[int], labels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of the best path to each node, and the arc that it comes by, the first of equals `[B,
-    U+1]`.
-    """
+    """The same of the best path to each node, and the arc it comes by, the first of equals `[B, U+1]`."""
     reached = _reached(alpha, entering, steps, labels)
     best = reached.amax(1)
     kinds = torch.arange(len(steps), device=alpha.device).unsqueeze(1)
@@ -270,8 +267,9 @@ def path_of(
 def backward(
     beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor, steps: list[int], labels: int
 ) -> tuple[Tensor, Tensor]:
-    """The diagonals behind `[B, diagonals, U+1]` one step back, and how often each arc is taken `[B, U+1,
-    K]`.
+    """The diagonals behind `[B, diagonals, U+1]` one step back, and how often each arc is taken.
+
+    The second is `[B, U+1, K]`.
 
     Args:
         beta: of the diagonals behind this one.
