@@ -45,8 +45,9 @@ bench: venv
 rows: venv
 	$(BIN)/python docs/rows.py
 
+# all rows on all runtimes, or some: `make record ROWS="ctc_loss CTCAlign"`
 record: venv
-	$(BIN)/python docs/record.py
+	$(BIN)/python docs/record.py $(ROWS)
 
 # for an index: the source, and a wheel that any Linux of glibc 2.28 or later takes; elsewhere this platform's
 wheel: $(VENV)/wheel

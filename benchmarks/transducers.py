@@ -9,7 +9,7 @@ processes of their own.
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -191,20 +191,24 @@ def librispeech() -> None:
         print(f"{name}: {ms:.0f} ms, peak {peak:.0f} MB; {besides}")
 
 
+def show(lines: Iterable[Line]) -> None:
+    """Print a table of lines, those red that miss what is wanted."""
+    table = Table("what", "beside", "ms", "ms", "ratio", "wanted")
+    for line in lines:
+        ratio = line.ours / line.theirs
+        style = "" if ratio <= line.wanted else "[bold red]"
+        numbers = f"{line.ours:.3f}", f"{line.theirs:.3f}", f"{style}{ratio:.3f}", f"{line.wanted:g}"
+        table.add_row(line.what, line.beside, *numbers)
+    Console(width=120).print(table)
+
+
 def main() -> None:
     """Print the table."""
     torch.manual_seed(0)
     if "--librispeech" in sys.argv:
         librispeech()
         return
-    table = Table("what", "beside", "ms", "ms", "ratio", "wanted")
-    for group in (fused, arcs, simple_and_pruned, peers):
-        for line in group():
-            ratio = line.ours / line.theirs
-            style = "" if ratio <= line.wanted else "[bold red]"
-            numbers = f"{line.ours:.3f}", f"{line.theirs:.3f}", f"{style}{ratio:.3f}", f"{line.wanted:g}"
-            table.add_row(line.what, line.beside, *numbers)
-    Console(width=120).print(table)
+    show(line for group in (fused, arcs, simple_and_pruned, peers) for line in group())
 
 
 if __name__ == "__main__":

@@ -10,9 +10,13 @@ from .distillation import *
 from .edits import *
 from .lattice.align import *
 from .lattice.ctc import *
+from .lattice.ctc_align import *
 from .lattice.decode import *
 from .lattice.durations import *
+from .lattice.fused import *
 from .lattice.hybrid import *
+from .lattice.keyword import *
+from .lattice.linear import *
 from .lattice.posterior import *
 from .lattice.pruned import *
 from .lattice.simple import *

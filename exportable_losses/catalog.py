@@ -35,7 +35,22 @@ from . import (
     verification,
 )
 from .contract import Contract, Input
-from .lattice import align, ctc, decode, durations, hybrid, posterior, pruned, simple, streaming, transducer
+from .lattice import (
+    align,
+    ctc,
+    ctc_align,
+    decode,
+    durations,
+    fused,
+    hybrid,
+    keyword,
+    linear,
+    posterior,
+    pruned,
+    simple,
+    streaming,
+    transducer,
+)
 from .legal import blanks
 from .lengths import frame_mask
 from .settings import parameters_of
@@ -336,7 +351,8 @@ _ENTRIES: dict[str, Entry] = {
         Entry("CTCGreedyDecode", decode.CTCGreedyDecode, decode.DECODE),
         Entry("CTCPosterior", posterior.CTCPosterior, posterior.CTC_POSTERIOR),
         Entry("CTCForwardChunk", streaming.CTCForwardChunk, streaming.CHUNK),
-        Entry("CTCAlign", align.CTCAlign, align.CTC_ALIGN),
+        Entry("CTCAlign", ctc_align.CTCAlign, ctc_align.CTC_ALIGN),
+        Entry("CTCKeywordScore", keyword.CTCKeywordScore, keyword.KEYWORD),
         Entry("TransducerPosterior", posterior.TransducerPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("TransducerAlign", align.TransducerAlign, align.TRANSDUCER_ALIGN),
         Entry("TDTLoss", durations.TDTLoss, durations.TDT),
@@ -353,10 +369,17 @@ _ENTRIES: dict[str, Entry] = {
         Entry("HATPosterior", posterior.HATPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("HATAlign", align.HATAlign, align.TRANSDUCER_ALIGN),
         Entry("SimpleTransducerLoss", simple.SimpleTransducerLoss, simple.SIMPLE),
+        Entry("SimpleTransducerPosterior", posterior.SimpleTransducerPosterior, posterior.SIMPLE_POSTERIOR),
+        Entry("SimpleTransducerAlign", align.SimpleTransducerAlign, align.SIMPLE_ALIGN),
         Entry("PruneRanges", simple.PruneRanges, simple.RANGES),
         Entry("PrunedTransducerLoss", pruned.PrunedTransducerLoss, pruned.PRUNED),
         Entry("PrunedTransducerPosterior", posterior.PrunedTransducerPosterior, posterior.PRUNED_POSTERIOR),
         Entry("PrunedTransducerAlign", align.PrunedTransducerAlign, align.PRUNED_ALIGN),
+        Entry("FusedTransducerLoss", fused.FusedTransducerLoss, fused.FUSED),
+        Entry("LinearCTCLoss", linear.LinearCTCLoss, linear.LINEAR_CTC),
+        Entry("LinearCTCAlign", linear.LinearCTCAlign, linear.LINEAR_ALIGN),
+        Entry("LinearCTCGreedyDecode", linear.LinearCTCGreedyDecode, linear.LINEAR_DECODE),
+        Entry("TransducerForwardChunk", streaming.TransducerForwardChunk, streaming.TRANSDUCER_CHUNK),
         Entry("EditDistance", edits.EditDistance, edits.EDITS),
         Entry("TokenErrorRate", edits.TokenErrorRate, edits.RATE),
     )

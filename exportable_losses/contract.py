@@ -142,6 +142,7 @@ class Contract:
         aligned: two letters whose sizes may differ by `allowed_len_diff`.
         any_rank: whether one ``*`` may stand for more dimensions than another.
         totals: how the outputs add up over a corpus; those that are not here do not.
+        classes: the letter of the classes that the blank is one of, where the first input does not end in it.
     """
 
     inputs: tuple[Input, ...]
@@ -150,10 +151,13 @@ class Contract:
     aligned: tuple[str, str] | tuple[()] = ()
     any_rank: bool = False
     totals: tuple[Total, ...] = ()
+    classes: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The contract as what JSON can hold."""
         data = asdict(self)
+        if not self.classes:
+            del data["classes"]
         for entry in data["inputs"]:
             for younger in ("nonempty", "of"):  # who does not know them reads the file too
                 if not entry[younger]:
@@ -170,6 +174,7 @@ class Contract:
             tuple(data["aligned"]),
             bool(data["any_rank"]),
             tuple(Total(**{**t, "only": tuple(map(tuple, t["only"]))}) for t in data.get("totals", ())),
+            data.get("classes", ""),
         )
 
     def fitted(self, settings: Mapping[str, Any]) -> Contract:
@@ -178,9 +183,10 @@ class Contract:
         """
         if "durations" not in settings:
             return self
-        wide = f"V+{len(settings['durations'])}"
+        number = len(settings["durations"])
+        wide = f"V+{number}" if number else "V"
         return replace(
-            self, inputs=tuple(replace(e, dims=re.sub(r"\bV\+\d+", wide, e.dims)) for e in self.inputs)
+            self, inputs=tuple(replace(e, dims=re.sub(r"\bV(\+\d+)?", wide, e.dims)) for e in self.inputs)
         )
 
     def totals_of(self, settings: Mapping[str, Any]) -> dict[str, Total]:
@@ -418,9 +424,8 @@ class Contract:
         )
 
     def _check_blanks(self, sizes: Mapping[str, int], blanks: range) -> None:
-        classes = sizes.get(
-            self.inputs[0].dims.split()[-1].partition("+")[0]
-        )  # scores come first, classes last
+        scores = self.inputs[0].dims.split()[-1].partition("+")[0]  # they come first, classes last
+        classes = sizes.get(self.classes or scores)
         if classes is not None and not len(blanks) - 1 <= blanks[-1] < classes:
             got, least = blanks[-1], len(blanks) - 1
             raise ValueError(f"blank_index: got {got}, expected an index in [{least}, {classes - 1}]")

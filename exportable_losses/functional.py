@@ -7,7 +7,9 @@ from .classification import bce_loss, classification_error, kldiv_loss, nll_loss
 from .distillation import ce_kd, ctc_loss_kd, nll_loss_kd
 from .lattice.ctc import ctc_loss
 from .lattice.durations import multi_blank_transducer_loss, tdt_loss
+from .lattice.fused import fused_transducer_loss
 from .lattice.hybrid import hat_loss
+from .lattice.linear import linear_ctc_loss
 from .lattice.pruned import prune, pruned_transducer_loss
 from .lattice.simple import prune_ranges, simple_loss_and_ranges, simple_transducer_loss
 from .lattice.transducer import transducer_loss
@@ -26,12 +28,14 @@ __all__ = [
     "ctc_loss",
     "ctc_loss_kd",
     "distance_diff_loss",
+    "fused_transducer_loss",
     "get_mask",
     "get_si_snr_with_pitwrapper",
     "get_snr_with_pitwrapper",
     "hat_loss",
     "kldiv_loss",
     "l1_loss",
+    "linear_ctc_loss",
     "mse_loss",
     "multi_blank_transducer_loss",
     "nll_loss",

@@ -125,6 +125,7 @@ def illegal(
     """The values that an input must not have within its lengths, and what is expected of them."""
     if legal == "index":
         if classes is not None:
+            classes += settings.get("wildcard", "none") != "none"  # which is the label behind the classes
             yield (array < 0) | (array >= classes), f"an index in [0, {classes - 1}]"
         if "blank_index" in settings:
             first, blank = blanks(settings)[0], blanks(settings)[-1]

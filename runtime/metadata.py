@@ -49,6 +49,7 @@ _SHAPE = {
         "aligned": [str],
         "any_rank": bool,
         "totals?": [_fields(Total)],
+        "classes?": str,
     },
     "attached?": {
         "computed": {...: str},

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import zipfile
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ def array_of(content: bytes) -> np.ndarray:
         raise ValueError(
             f"got version {version[0]}.{version[1]} of .npy, expected 1.0 or 2.0, as numbers have"
         )
-    shape, by_column, dtype = _HEADERS[version](file)
+    try:
+        shape, by_column, dtype = _HEADERS[version](file)
+    except (SyntaxError, TokenError) as error:  # a header is an expression of Python, which numpy mends first
+        raise ValueError(f"got a header that is none: {error}") from error
     if dtype.hasobject:
         raise ValueError("got Python objects, expected numbers: they are read with allow_pickle=False")
     wanted, given = math.prod(shape) * dtype.itemsize, len(content) - file.tell()

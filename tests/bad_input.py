@@ -195,7 +195,7 @@ _PARTICULAR = [
             {"blank_index": 5},
         )
         for row in (
-            *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign"),
+            *("ctc_loss", "ctc_loss_kd", "CTCGreedyDecode", "CTCPosterior", "CTCAlign", "CTCKeywordScore"),
             *TRANSDUCERS,
         )
     ),
@@ -203,21 +203,11 @@ _PARTICULAR = [
         BadInput(
             row,
             "target is the blank",
-            put("targets", 3),
-            r"targets: got 3 at \[0, 0\], expected labels other than blank_index=3",
-            {"blank_index": 3},
+            put("targets", 5),
+            r"targets: got 5 at \[0, 0\], expected labels other than blank_index=5",
+            {"blank_index": 5},
         )
-        for row in ("ctc_loss", "CTCPosterior", "CTCAlign")
-    ),
-    *(
-        BadInput(
-            row,
-            "target is the blank",
-            put("targets", 7),
-            r"targets: got 7 at \[0, 0\], expected labels other than blank_index=7",
-            {"blank_index": 7},
-        )
-        for row in TRANSDUCERS
+        for row in ("ctc_loss", "CTCPosterior", "CTCAlign", "CTCKeywordScore", *TRANSDUCERS)
     ),
     *(
         BadInput(

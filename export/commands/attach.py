@@ -57,6 +57,27 @@ def attach_command(
             "data. Inputs of the loss may be left out.",
         ),
     ] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="MODEL.onnx",
+            exists=True,
+            dir_okay=False,
+            help="Another model beside the first: a transducer's predictor. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    weights_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="LAYER.npz",
+            exists=True,
+            dir_okay=False,
+            help="Inputs of the loss, by name, that become constants in the graph.",
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the joint graph with its two parts.")
     ] = True,
@@ -64,7 +85,7 @@ def attach_command(
     """Join a model and an exported loss into one ONNX graph, with test data beside it.
 
     The graph takes the model's inputs and those inputs of the loss that the model does not compute. It
-    returns the outputs of both.
+    returns the outputs of both. Names that the first of several models has are prefixed with the file's.
     """
     import torch
 
@@ -72,23 +93,27 @@ def attach_command(
 
     from .sessions import read
 
-    spare("--out", out, model, loss, *([inputs_file] if inputs_file else []))
-    computed, given = pairs("--input", inputs), None
-    if inputs_file is not None:
-        with wrong_call("--example"):
-            given = {name: torch.tensor(array) for name, array in read(inputs_file).items()}
+    models, files = [model, *(others or [])], {"--example": inputs_file, "--weights": weights_file}
+    spare("--out", out, loss, *models, *(file for file in files.values() if file))
+    computed = pairs("--input", inputs)
+    tensors: dict[str, dict[str, torch.Tensor] | None] = dict.fromkeys(files)
+    for option, file in files.items():
+        if file is not None:
+            with wrong_call(option):
+                tensors[option] = {name: torch.tensor(array) for name, array in read(file).items()}
     with wrong_call("attach"), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             joint = attach(
-                model,
+                models,
                 loss,
                 out,
                 inputs=computed,
+                weights=tensors["--weights"],
                 scores=scores,  # type: ignore[arg-type]
                 layout=layout,  # type: ignore[arg-type]
-                example=given,
+                example=tensors["--example"],
                 verify=verify,
             )
         except VerificationError as error:

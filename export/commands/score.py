@@ -1,7 +1,6 @@
 """The command `score`: an exported loss on data of the user's."""
 
-import contextlib
-import sys
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .corpora import BatchBytes, Feeds, Model, Ray, Strict, Workers, damaged, tell, watched
 from .program import Report, Tokens, app, example, fail, pairs, spare, steps, wrong_call
 
 
@@ -51,34 +51,12 @@ def score_command(
         Path | None,
         typer.Option(help="Where to write: a folder for DATA, an .npz file for --inputs."),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model to run before the loss."
-        ),
-    ] = None,
-    feeds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--feed",
-            metavar="INPUT=OUTPUT",
-            help="An input of the loss and the model's output that feeds it. May be repeated.",
-        ),
-    ] = None,
-    batch_bytes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The size of a batch in bytes. Default: 8 MiB.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="The number of processes.")] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS|local", help="Run the workers as actors of a Ray cluster."),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Stop at the first item that cannot be scored, instead of setting it aside."
-        ),
-    ] = False,
+    model: Model = None,
+    feeds: Feeds = None,
+    batch_bytes: BatchBytes = None,
+    workers: Workers = 1,
+    ray: Ray = None,
+    strict: Strict = False,
     report: Report = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst items the report lists.")] = 20,
     lattices: Annotated[
@@ -93,6 +71,14 @@ def score_command(
         ),
     ] = None,
     tokens: Tokens = None,
+    priors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            dir_okay=False,
+            help="Also write how probable each class is, for align --priors. The graph must take log_probs.",
+        ),
+    ] = None,
 ) -> None:
     """Score your data with an exported loss: a corpus, item by item, or single batches.
 
@@ -111,6 +97,7 @@ def score_command(
         "--report": report,
         "--lattice": lattices,
         "--tokens": tokens,
+        "--priors": priors,
     }
     given = [*(corpus or []), *(data or [])]
     if bool(inputs) == bool(given):
@@ -125,26 +112,33 @@ def score_command(
     if out is None:
         fail("--out: got none, expected the folder to write to.")
     names = None if feeds is None else pairs("--feed", feeds)
+    from exportable_losses.runtime import Scorer
     from exportable_losses.runtime.corpus.reading import shards
 
     from . import sessions
 
     with wrong_call(str(graph), (OSError, RuntimeError, TypeError, ValueError)):
-        scorer = sessions.scorer(graph, model, names, batch_bytes)
+        make = functools.partial(Scorer, priors=priors is not None)
+        scorer = sessions.scorer(make, graph, model, names, batch_bytes)
     with wrong_call("DATA"):
         paths = shards(given)
     read = (graph, model, tokens, *(lattices or ()), *map(Path, paths))
-    spare("--report", report, *(each for each in read if each is not None))
+    for option, written in (("--report", report), ("--priors", priors)):
+        spare(option, written, *(each for each in read if each is not None))
     if report is None and (lattices or tokens):
         fail("--lattice, --tokens: got no --report, expected one.")
     with wrong_call("--report"):  # before hours of work
         write = _page(report, scorer, paths, lattices or (), tokens, worst) if report else None
-    damaged = _score_corpus(scorer, given, out, workers=workers, ray=ray, strict=strict)
+    found = _score_corpus(scorer, given, out, workers=workers, ray=ray, strict=strict)
+    broken = damaged(found)
+    if priors is not None:
+        with wrong_call("--priors"):
+            _write_priors(found["priors"], priors)
     if write is not None:
         with wrong_call("--report"):
             write(out)
-    if damaged:
-        fail("; ".join(damaged), code=1)
+    if broken:
+        fail("; ".join(broken), code=1)
 
 
 def _score_batches(graph: Path, inputs: Sequence[Path], out: Path | None) -> None:
@@ -173,39 +167,34 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> list[str]:
-    """Which files are damaged, and how."""
+def _score_corpus(scorer: Any, paths: Sequence[str], out: Path, **how: Any) -> dict[str, Any]:
+    """The totals of the run, which are shown."""
     from exportable_losses.runtime import score_corpus
-    from exportable_losses.runtime.corpus.names import as_text
 
-    # Ray prints what befalls its workers
-    with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("Scoring") as status:
-
-        def show(items: int, aside: int, rate: float, means: Mapping[str, float]) -> None:
-            so_far = "".join(f", {name} {value:.5g}" for name, value in means.items())
-            status.update(f"{items} items ({aside} set aside), {rate:.0f} per second{so_far}")
-
-        try:
-            found = score_corpus(scorer, paths, out, progress=show, **how)
-        except (OSError, RuntimeError, ValueError) as error:
-            fail(str(error), code=1)
+    found = watched("Scoring", lambda progress: score_corpus(scorer, paths, out, progress=progress, **how))
     table = _table("output", "value", "numerator", "denominator")
     for name, each in found["totals"].items():
         numbers = (each.get(key) for key in ("value", "numerator", "denominator"))
         table.add_row(escape(name), *("" if number is None else f"{number:.9g}" for number in numbers))
     Console().print(table)
-    for name, (came, taken) in found.get("rounded", {}).items():
-        typer.echo(f"Note: {name} is {came} in the data and was rounded to {taken}, as the graph takes it.")
-    if unused := found.get("unused"):
-        typer.echo(f"Note: columns not used: {as_text(unused)}.")
-    lost = found["set_aside"]
-    why = f"; {out / 'set_aside.parquet'} says why" if lost else ""
-    typer.echo(f"{found['items']} items scored, {lost or 'none'} set aside{why}. Wrote {out}.")
-    return [
-        f"{each['path']} may have more items: {each['damaged']}"
-        for each in found["data"]
-        if "damaged" in each
-    ]
+    tell(found, out, f"{found['items']} items scored")
+    return found
+
+
+def _write_priors(found: Mapping[str, Any], path: Path) -> None:
+    lost = f"exp of log_probs does not add up to 1 in {found['left_out']} items"
+    if not found["log_priors"]:
+        fail(f"--priors: {lost}, expected log-probabilities of all classes", code=1)
+    if found["left_out"]:
+        typer.echo(f"Note: {lost}, which the priors leave out.")
+    import numpy as np
+
+    from exportable_losses.runtime.files import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        np.save(file, np.array(found["log_priors"]))
+    typer.echo(f"Wrote {path}, of {found['frames']} frames.")
 
 
 def _page(

@@ -1,8 +1,8 @@
 """Run exported losses on arrays from ``.npz`` files, or on a corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from exportable_losses.runtime.npy import arrays_in
 
 if TYPE_CHECKING:
     from exportable_losses.runtime import Scorer
+
+AnyScorer = TypeVar("AnyScorer", bound="Scorer")
 
 
 def load(path: Path) -> LossSession:
@@ -92,18 +94,20 @@ def summary(array: np.ndarray) -> str:
 
 
 def scorer(
-    graph: Path, model: Path | None, inputs: Mapping[str, str] | None, batch_bytes: int | None
-) -> "Scorer":
-    """What scores a corpus.
+    make: Callable[..., AnyScorer],
+    graph: Path,
+    model: Path | None,
+    inputs: Mapping[str, str] | None,
+    batch_bytes: int | None,
+) -> AnyScorer:
+    """What scores a corpus, or aligns it, made by `make`.
 
     Raises:
         ValueError: a file is not an ONNX graph that runs here, or they do not fit.
     """
-    from exportable_losses.runtime import Scorer
-
     settings: dict[str, Any] = {} if batch_bytes is None else {"batch_bytes": batch_bytes}
     try:
-        return Scorer(graph, model=model, inputs=inputs, **settings)
+        return make(graph, model=model, inputs=inputs, **settings)
     except (OSError, RuntimeError, TypeError, ValueError):
         raise
     except Exception as error:

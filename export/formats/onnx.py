@@ -95,7 +95,7 @@ def to_onnx(
             input that has one. A weight of your own module that is named here (``head.bias``) becomes an
             input of the graph.
         dtype: ``"float16"`` or ``"bfloat16"`` for a graph that takes and returns 16 bits and computes in
-            float32. Lengths, and the state of `CTCForwardChunk`, stay float32.
+            float32. Lengths, and the state of a `…ForwardChunk`, stay float32.
         opset: the version of the standard operators.
         inline: write standard operators only, for runtimes and tools that do not know functions: bodies take
             the place of this package's nodes, and the native library has nothing to compute.

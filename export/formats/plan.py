@@ -209,8 +209,11 @@ def _runs(module: Positional, inputs: Mapping[str, Tensor]) -> bool:
         module(*inputs.values())
     except (RuntimeError, IndexError):
         return False
-    except ValueError:  # what eager calls refuse (a difference of lengths) is nothing to a trace
-        return True
+    except ValueError as error:  # what eager calls refuse (a difference of lengths) is nothing to a trace
+        weights = (
+            name for name, value in catalog.settings_of(module.module).items() if isinstance(value, Tensor)
+        )
+        return not str(error).startswith(tuple(f"{name}:" for name in weights))
     return True
 
 

@@ -4,11 +4,12 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx
+import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ from exportable_losses.runtime.metadata import Loss, parsed
 from ..formats.metadata import KEY, describe
 from ..formats.onnx import to_onnx
 from ..formats.verify import Arrays, Case, arrays
+from .beside import side_by_side
+from .bind import bind, sizes_of
 from .files import load, write
 from .fit import Given, dims_of
 from .join import Names, join
@@ -31,11 +34,12 @@ Layout = Literal["BTC", "TBC"]
 
 
 def attach(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     loss: nn.Module | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     inputs: Mapping[str, str],
+    weights: Mapping[str, Tensor] | None = None,
     scores: Scores = "logits",
     layout: Layout = "BTC",
     example: Mapping[str, Tensor] | None = None,
@@ -52,10 +56,12 @@ def attach(
     `to_onnx`. The first inputs and outputs become test data beside the file, as in `to_onnx`.
 
     Args:
-        model: an ``.onnx`` file.
+        model: an ``.onnx`` file, or several, as the encoder and the predictor of a transducer. Names that an
+            earlier one of several has are prefixed with the name of the file.
         loss: a module of the catalog, or the ``.onnx`` file it was exported to.
         path: the file to write.
         inputs: for each input of the loss that the model computes, the name of the model's output.
+        weights: inputs of the loss that become constants in the graph: the output layer of a joint network.
         scores: what the model returns as class scores: ``logits`` (before any softmax), ``probs`` or
             ``log_probs``. The operators that convert them are added.
         layout: the first two dimensions of the model's output: ``BTC`` batch first, ``TBC`` time first.
@@ -78,22 +84,42 @@ def attach(
         A recogniser that gives probabilities ``[batch, time, classes]``::
 
             attach("model.onnx", el.CTCLoss(), "joint.onnx", inputs={"log_probs": "probs"}, scores="probs")
+
+        A transducer in parts, whose joint network never runs over all frames and labels at once::
+
+            attach(
+                ["encoder.onnx", "predictor.onnx"],
+                el.FusedTransducerLoss(activation="tanh"),
+                "loss.onnx",
+                inputs={"encoder": "encoder_out", "predictor": "decoder_out"},
+                weights={"weight": joiner.output.weight, "bias": joiner.output.bias},
+            )
     """
     for argument, got, kinds in (("scores", scores, Scores), ("layout", layout, Layout)):
         if got not in get_args(kinds):
             raise ValueError(f"{argument}: got {got!r}, expected {_any_of(get_args(kinds))}")
-    refuse_overwriting("path", path, model, *external_data(Path(model)).values())
+    models = [model] if isinstance(model, (str, os.PathLike)) else list(model)
+    for each in models:
+        refuse_overwriting("path", path, each, *external_data(Path(each)).values())
     if not isinstance(loss, nn.Module):
         refuse_overwriting("path", path, loss)
-    joint = load("model", model)
+    weights = {name: torch.as_tensor(x).detach() for name, x in (weights or {}).items()}
     with tempfile.TemporaryDirectory() as folder:
+        model = models[0] if len(models) == 1 else side_by_side(models, Path(folder) / "models.onnx")
+        joint = load("model", model)
         part: str | os.PathLike[str] = Path(folder) / "loss.onnx"
         if isinstance(loss, nn.Module):
-            added, about = _export(loss, joint, inputs, example or {}, Path(part), verify)
+            added, about = _export(loss, joint, inputs, example or {}, weights, Path(part), verify)
         else:
             added, about = _load_loss(loss)
             part = loss
-        given = Given(joint, added, about, inputs, scores, layout)
+        fixed = sizes_of(about, weights)
+        if weights:
+            bind(added, about, weights)
+            part = Path(folder) / "bound.onnx"
+            _say(added, about)
+            onnx.save(added, part)
+        given = Given(joint, added, about, inputs, scores, layout, fixed)
         joint = convert(joint, opset_of(added))
         follow(added, opset_of(joint))
         names = join(joint, added, given)
@@ -128,6 +154,7 @@ def _export(
     model: onnx.ModelProto,
     inputs: Mapping[str, str],
     like: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
     path: Path,
     verify: bool,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -137,7 +164,7 @@ def _export(
     first, blank = entry.inputs[0], catalog.settings_of(loss).get("blank_index")
     scores = [v for v in model.graph.output if v.name == inputs.get(first.name)]
     dims = (dims_of(scores[0]) if scores else None) or [""]
-    sizes: dict[str, Any] = {}
+    sizes: dict[str, Any] = {**sizes_of(about, weights)}
     letter = first.dims.split()[-1]
     if letter.isalpha() and isinstance(dims[-1], int):
         sizes[letter] = dims[-1]
@@ -186,7 +213,11 @@ def _describe(joint: onnx.ModelProto, about: dict[str, Any], given: Given, names
     first = _about(joint)
     if first is not None:
         first.setdefault("more", []).append(about)
-    kept = [prop for prop in joint.metadata_props if prop.key != KEY]
-    del joint.metadata_props[:]
-    joint.metadata_props.extend(kept)
-    joint.metadata_props.add(key=KEY, value=json.dumps(first or about))
+    _say(joint, first or about)
+
+
+def _say(model: onnx.ModelProto, about: dict[str, Any]) -> None:
+    kept = [prop for prop in model.metadata_props if prop.key != KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=KEY, value=json.dumps(about))

@@ -1,7 +1,7 @@
 """Whether a loss fits behind a model: types, ranks, sizes, and what has to stand between."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -37,6 +37,7 @@ class Given:
     inputs: Mapping[str, str]
     scores: str
     layout: str
+    fixed: Mapping[str, int] = field(default_factory=dict)  # what constants say of the loss's letters
 
     def __post_init__(self) -> None:
         self.takes = {value.name: value for value in self.loss.graph.input}
@@ -46,7 +47,7 @@ class Given:
             self.legal["logits"] = "logit"
         if not self.inputs:
             raise ValueError(f"inputs: got none, expected some of {', '.join(self.takes)}")
-        self.sizes: dict[str, Dim] = {}  # what the model says of the loss's letters
+        self.sizes: dict[str, Dim] = dict(self.fixed)  # what is known of the loss's letters
         self.steps = {name: self._steps(name, output) for name, output in self.inputs.items()}
         if self.layout == "TBC" and not any(map(self._timed, self.inputs)):
             raise ValueError(

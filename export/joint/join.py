@@ -12,7 +12,7 @@ from ..nodes.protos import all_graphs, all_nodes, value_names
 from .fit import Dim, Given, dims_of
 
 
-def _free(taken: set[str], *wanted: str) -> str:
+def free(taken: set[str], *wanted: str) -> str:
     """The first of the names that is not taken; the last one with a number else. Taken from now on."""
     numbered = (f"{wanted[-1]}_{i}" for i in itertools.count(2))
     name = next(name for name in itertools.chain(wanted, numbered) if name not in taken)
@@ -33,11 +33,11 @@ def join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: Given) -> Names:
     row, graph = given.about["row"], joint.graph
     taken, nodes = value_names(graph), {node.name for node in all_nodes(graph.node)}
     prefixes = {name.partition("/")[0] for name in taken | nodes}
-    prefix = _free(prefixes, row) + "/"
+    prefix = free(prefixes, row) + "/"
     remaining = [value.name for value in loss.graph.input if value.name not in given.inputs]
     names = Names(
-        {name: _free(taken, name, f"{row}_{name}") for name in remaining},
-        {value.name: _free(taken, value.name, f"{row}_{value.name}") for value in loss.graph.output},
+        {name: free(taken, name, f"{row}_{name}") for name in remaining},
+        {value.name: free(taken, value.name, f"{row}_{value.name}") for value in loss.graph.output},
     )
     within = {name: prefix + name for name in value_names(loss.graph) if name}
     for name, output in given.inputs.items():
@@ -50,7 +50,7 @@ def join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: Given) -> Names:
             within[name] = after
     within |= names.inputs | names.outputs
     functions = _functions(joint, loss)
-    _rename(loss.graph, lambda name: within.get(name, name), prefix, functions)
+    rename(loss.graph, lambda name: within.get(name, name), prefix, functions)
     size = _sizes(given, joint, row)
     for value in loss.graph.input:
         if value.name in names.inputs.values():
@@ -67,13 +67,15 @@ def join(joint: onnx.ModelProto, loss: onnx.ModelProto, given: Given) -> Names:
     return names
 
 
-def _rename(
+def rename(
     graph: onnx.GraphProto, name_of: Callable[[str], str], prefix: str, functions: Mapping[str, str]
 ) -> None:
     """Rename all values, nodes and functions of `graph`."""
     for each in all_graphs(graph):
         for value in (*each.input, *each.output, *each.initializer):
             value.name = name_of(value.name)
+        for sparse in each.sparse_initializer:
+            sparse.values.name = name_of(sparse.values.name)
         del each.value_info[:]  # shapes in the loss's own letters; any runtime finds them again
         for node in each.node:
             node.name = prefix + (node.name or node.op_type)
@@ -94,7 +96,7 @@ def _functions(joint: onnx.ModelProto, loss: onnx.ModelProto) -> dict[str, str]:
                 node.op_type = renamed.get(node.op_type, node.op_type)
         if theirs.get(function.name) == function:
             continue
-        new = _free(taken, function.name)
+        new = free(taken, function.name)
         if new != function.name:  # computed by its body alone: no library knows the name
             renamed[function.name] = function.name = new
         joint.functions.append(function)
@@ -113,7 +115,7 @@ def _sizes(given: Given, joint: onnx.ModelProto, row: str) -> Callable[[str], Di
         if not letter.isidentifier() or (plus and not more.isdigit()):
             return ""  # worked out from several: the runtime finds it
         if letter not in known:
-            known[letter] = _free(taken, letter, f"{row}_{letter}")
+            known[letter] = free(taken, letter, f"{row}_{letter}")
         have = known[letter]
         return have + int(more or 0) if isinstance(have, int) else have + plus + more
 

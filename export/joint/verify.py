@@ -156,6 +156,7 @@ class _Apart:
                 raise ValueError(f"{letter}: got {size} from the model, expected {said}")
         known = [sizes[letter] for letter in self.contract.aligned if letter in sizes]
         sizes |= dict.fromkeys(self.contract.aligned, known[0]) if len(known) == 1 else {}
+        sizes |= {letter: size for letter, size in self.given.fixed.items() if letter not in sizes}
         for name, dims in self.dims.items():
             for letter, dim in zip(self.letters[name], dims, strict=True):
                 letter, _, more = letter.partition("+")

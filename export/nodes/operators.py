@@ -25,6 +25,18 @@ def arcs() -> tuple[Op, Op, Op]:
     )
 
 
+def fused_joint(activation: str) -> tuple[Op, Op]:
+    """The operator of a few classes of a joint network's scores, and that of its gradients."""
+    name = f"Fused{activation.capitalize()}Joint"
+    layer = dict.fromkeys(("encoder", "predictor", "weight", "bias"), "T")
+    inputs = {**layer, **dict.fromkeys(("classes", "input_lengths", "node_lengths"), "tensor(int64)")}
+    gradients = {f"of_{name}": "T" for name in layer}
+    return (
+        node(name, inputs, {"found": "T"}, ("others",)),
+        node(f"{name}Grad", {**inputs, "grad": "T"}, gradients, ("others",)),
+    )
+
+
 def node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes: tuple[str, ...] = ()) -> Op:
     """An operator of our domain; types are ``T`` for floats or an ONNX type."""
     schema = onnx.defs.OpSchema(
@@ -39,10 +51,16 @@ def node(name: str, inputs: dict[str, str], outputs: dict[str, str], attributes:
     return Op(Opset(DOMAIN, VERSION), name, schema)
 
 
-def on_lattice(name: str, scores: str, outputs: dict[str, str], more: dict[str, str] | None = None) -> Op:
+def on_lattice(
+    name: str,
+    scores: str,
+    outputs: dict[str, str],
+    more: dict[str, str] | None = None,
+    attributes: tuple[str, ...] = (),
+) -> Op:
     """An operator on a lattice: what takes `scores`, targets, lengths and the blank."""
     inputs = {scores: "T", **dict.fromkeys(_LATTICE_INPUTS, "tensor(int64)"), **(more or {})}
-    return node(name, inputs, outputs, ("blank_index",))
+    return node(name, inputs, outputs, ("blank_index", *attributes))
 
 
 def lattice(name: str, scores: str) -> tuple[Op, Op]:

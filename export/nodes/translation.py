@@ -18,15 +18,21 @@ from . import backward, operators, torch_losses
 from .functions import DOMAIN, function_protos
 
 
-def _on_lattice(node: Op) -> Callable[..., Any]:
-    """What translates an operator on a lattice to `node`, which has its attribute last and no 16 bits."""
+def _on_lattice(node: Op, attribute: str = "") -> Callable[..., Any]:
+    """What translates an operator on a lattice to `node`, which has its attributes last and no 16 bits.
+
+    An operator with an `attribute` besides the blank has it behind that.
+    """
 
     def translate(
         scores: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank_index: int, *more: Any
     ) -> Any:
         if scores.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
             scores = op.Cast(scores, to=ir.DataType.FLOAT)
-        return node(scores, targets, input_lengths, target_lengths, *more, blank_index=blank_index)
+        attributes = {"blank_index": blank_index}
+        if attribute:
+            attributes[attribute], more = int(more[0]), more[1:]
+        return node(scores, targets, input_lengths, target_lengths, *more, **attributes)
 
     return translate
 
@@ -46,6 +52,26 @@ def _on_arcs(node: Op) -> Callable[..., Any]:
         durations = _constant([*blank_durations, *label_durations], ir.DataType.INT64)
         attributes = {"blanks": len(blank_durations), "label_ends": int(label_ends)}
         return node(arcs, durations, input_lengths, target_lengths, *more, **attributes)
+
+    return translate
+
+
+def _fused_joint(which: int) -> Callable[..., Any]:
+    """What translates the scores of a joint network, or with 1 their gradients, to the node of an activation.
+
+    There are no 16 bits in it.
+    """
+
+    def translate(*given: Any) -> Any:
+        *tensors, others, activation = given[:9]
+        narrow = tensors[0].dtype
+        halves = narrow in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+        if halves:
+            tensors[:4] = (op.Cast(x, to=ir.DataType.FLOAT) for x in tensors[:4])
+        found = operators.fused_joint(activation)[which](*tensors, *given[9:], others=others)
+        if halves and which == 1:
+            return tuple(op.Cast(x, to=narrow) for x in found)
+        return found
 
     return translate
 
@@ -240,6 +266,11 @@ def translations() -> dict[Any, Callable[..., Any]]:
     occupation, path = {"costs": "T", "posteriors": "T"}, {"states": "tensor(int64)", "scores": "T"}
     state = {"alpha": "T", "offset": "T"}
     walked = {"costs": "T", "alpha_out": "T", "offset_out": "T"}
+    layer = {**dict.fromkeys(("hidden", "weight", "bias"), "T"), "input_lengths": "tensor(int64)"}
+    lengths = dict.fromkeys(("input_lengths", "target_lengths"), "tensor(int64)")
+    arcs_and_state = {"arcs": "T", **lengths, **state}
+    forward = operators.node("TransducerForward", arcs_and_state, walked)
+    fused_best = operators.node("FusedBest", layer, {"best": "tensor(int64)"})
     ours, aten = torch.ops.exportable_losses, torch.ops.aten
     arcs_loss, arcs_loss_grad, arcs_align = operators.arcs()
     return {
@@ -247,12 +278,18 @@ def translations() -> dict[Any, Callable[..., Any]]:
         ours.arcs_loss.default: _on_arcs(arcs_loss),
         ours.arcs_loss_grad.default: _on_arcs(arcs_loss_grad),
         ours.arcs_align.default: _on_arcs(arcs_align),
+        ours.fused_joint.default: _fused_joint(0),
+        ours.fused_joint_grad.default: _fused_joint(1),
+        ours.fused_best.default: lambda *layer: fused_best(*layer),
         **_lattice("transducer_loss", "TransducerLoss", "logits"),
         ours.ctc_posterior.default: _on_lattice(
             operators.on_lattice("CTCPosterior", "log_probs", occupation)
         ),
         ours.ctc_forward.default: _on_lattice(operators.on_lattice("CTCForward", "log_probs", walked, state)),
-        ours.ctc_align.default: _on_lattice(operators.on_lattice("CTCAlign", "log_probs", path)),
+        ours.transducer_forward.default: lambda *walk: forward(*walk),
+        ours.ctc_align.default: _on_lattice(
+            operators.on_lattice("CTCAlign", "log_probs", path, attributes=("free_ends",)), "free_ends"
+        ),
         **torch_losses.translations(),
         **backward.translations(),
         ours.best_permutation.default: lambda costs: assignment(costs),

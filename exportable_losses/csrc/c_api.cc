@@ -91,19 +91,40 @@ const char* run(Loss<Score> loss, const exportable_losses_batch* given, const Co
   });
 }
 
+// Calls on(state), whose arrays are there.
+template <class Real, class On>
+const char* with_state(const exportable_losses_walk* walk, const On& on) {
+  if (walk == nullptr) return say("walk: got null, expected a state to go on from");
+  const Walk<Real> state{static_cast<const Real*>(walk->alpha), static_cast<const Real*>(walk->offset),
+                         static_cast<Real*>(walk->alpha_out), static_cast<Real*>(walk->offset_out)};
+  if (!state.alpha || !state.offset || !state.alpha_out || !state.offset_out)
+    return say("walk: got null, expected four arrays");
+  on(state);
+  return nullptr;
+}
+constexpr auto no_state = "out of memory: what costs and the state hold means nothing";
+
 template <class Score>
 const char* run(const exportable_losses_batch* given, const exportable_losses_walk* walk, Computed<Score>* costs,
                 int threads) noexcept {
-  constexpr auto out_of_memory = "out of memory: what costs and the state hold means nothing";
-  return run<Score>(given, costs, out_of_memory, [&](const Batch<Score>& batch) {
-    if (walk == nullptr) return say("walk: got null, expected a state to go on from");
-    using Real = Computed<Score>;
-    const Walk<Real> state{static_cast<const Real*>(walk->alpha), static_cast<const Real*>(walk->offset),
-                           static_cast<Real*>(walk->alpha_out), static_cast<Real*>(walk->offset_out)};
-    if (!state.alpha || !state.offset || !state.alpha_out || !state.offset_out)
-      return say("walk: got null, expected four arrays");
-    ctc_forward(batch, state, costs, on_threads(threads));
-    return static_cast<const char*>(nullptr);
+  return run<Score>(given, costs, no_state, [&](const Batch<Score>& batch) {
+    return with_state<Computed<Score>>(
+        walk, [&](const Walk<Computed<Score>>& state) { ctc_forward(batch, state, costs, on_threads(threads)); });
+  });
+}
+
+// Runs compute(batch, threads) where it has somewhere to write to.
+template <class Score, class Compute>
+const char* run_to(const exportable_losses_batch* given, const char* name, const void* to, const Computed<Score>* costs,
+                   int threads, const Compute& compute) noexcept {
+  constexpr auto out_of_memory = "out of memory: what was written means nothing";
+  return run<Score>(given, costs, out_of_memory, [&](const Batch<Score>& batch) -> const char* {
+    if (to == nullptr && batch.frames > 0) {
+      const std::string wrong = std::string(name) + ": got null, expected an array";
+      return say(wrong.c_str());
+    }
+    compute(batch, on_threads(threads));
+    return nullptr;
   });
 }
 
@@ -126,19 +147,39 @@ const char* run(const exportable_losses_batch* given, const exportable_losses_em
   });
 }
 
-template <class Real>
-const char* run(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, Real* grad,
-                int threads) noexcept {
+template <class Real, class On>
+const char* run(const exportable_losses_arcs* given, const Real* costs, const char* out_of_memory, const On& on) noexcept {
   if (given == nullptr) return say("arcs: got null, expected arcs");
-  return guarded("out of memory: what costs and grad hold means nothing", [&]() -> const char* {
+  return guarded(out_of_memory, [&]() -> const char* {
     const ArcsBatch<Real> batch{static_cast<const Real*>(given->arcs), given->batch,          given->frames, given->labels,
                                 given->input_lengths,                  given->target_lengths, shape_of(given->shape)};
     const std::string wrong = what_is_wrong(batch);
     if (!wrong.empty()) return say(wrong.c_str());
     if (batch.batch == 0) return nullptr;
     if (costs == nullptr) return say("costs: got null, expected an array");
+    return on(batch);
+  });
+}
+
+template <class Real>
+const char* run(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, Real* grad,
+                int threads) noexcept {
+  constexpr auto out_of_memory = "out of memory: what costs and grad hold means nothing";
+  return run<Real>(given, costs, out_of_memory, [&](const ArcsBatch<Real>& batch) {
     arcs(batch, grad_costs, costs, grad, on_threads(threads));
-    return nullptr;
+    return static_cast<const char*>(nullptr);
+  });
+}
+
+template <class Real>
+const char* run(const exportable_losses_arcs* given, const exportable_losses_walk* walk, Real* costs,
+                int threads) noexcept {
+  return run<Real>(given, costs, no_state, [&](const ArcsBatch<Real>& batch) {
+    const ArcShape& shape = batch.shape;
+    if (shape.kinds != 2 || shape.blanks != 1 || shape.duration[0] != 1 || shape.duration[1] != 0)
+      return say("shape: got other arcs, expected a blank of duration 1 and a label of duration 0");
+    return with_state<Real>(
+        walk, [&](const Walk<Real>& state) { transducer_forward(batch, state, costs, on_threads(threads)); });
   });
 }
 
@@ -173,6 +214,18 @@ extern "C" {
                                                    const exportable_losses_walk* walk, Real* costs, int threads) { \
     return run<Score>(batch, walk, costs, threads);                                                                \
   }                                                                                                                \
+  const char* exportable_losses_ctc_posterior_##name(const exportable_losses_batch* given, Real* costs, Real* posteriors, \
+                                                     int threads) {                                                \
+    return run_to<Score>(given, "posteriors", posteriors, costs, threads, [&](const auto& batch, const auto& parallel) { \
+      ctc_posterior(batch, costs, posteriors, parallel);                                                           \
+    });                                                                                                            \
+  }                                                                                                                \
+  const char* exportable_losses_ctc_align_##name(const exportable_losses_batch* given, int free_ends, int64_t* states, \
+                                                 Real* scores, int threads) {                                      \
+    return run_to<Score>(given, "states", states, scores, threads, [&](const auto& batch, const auto& parallel) {  \
+      ctc_align(batch, free_ends != 0, states, scores, parallel);                                                  \
+    });                                                                                                            \
+  }                                                                                                                \
   const char* exportable_losses_emissions_##name(const exportable_losses_batch* batch,                             \
                                                  const exportable_losses_emissions* of, const Real* grad_costs,    \
                                                  Real* costs, Grad* grad, int threads) {                           \
@@ -201,6 +254,20 @@ EXPORTABLE_LOSSES_PICK(float16, float16, float)
   const char* exportable_losses_arcs_##Real(const exportable_losses_arcs* given, const Real* grad_costs, Real* costs, \
                                             Real* grad, int threads) {                                           \
     return run<Real>(given, grad_costs, costs, grad, threads);                                                   \
+  }                                                                                                              \
+  const char* exportable_losses_arcs_align_##Real(const exportable_losses_arcs* given, int64_t* starts, int64_t* kinds, \
+                                                  Real* scores, int threads) {                                   \
+    constexpr auto out_of_memory = "out of memory: what was written means nothing";                              \
+    return run<Real>(given, scores, out_of_memory, [&](const ArcsBatch<Real>& batch) {                           \
+      if (batch.labels > 0 && (starts == nullptr || kinds == nullptr))                                           \
+        return say("starts, kinds: got null, expected arrays");                                                  \
+      arcs_align(batch, starts, kinds, scores, on_threads(threads));                                             \
+      return static_cast<const char*>(nullptr);                                                                  \
+    });                                                                                                          \
+  }                                                                                                              \
+  const char* exportable_losses_transducer_forward_##Real(const exportable_losses_arcs* given,                   \
+                                                          const exportable_losses_walk* walk, Real* costs, int threads) { \
+    return run<Real>(given, walk, costs, threads);                                                               \
   }
 EXPORTABLE_LOSSES_ARCS(float)
 EXPORTABLE_LOSSES_ARCS(double)

@@ -89,6 +89,32 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_arcs_double(const exportable
                                                                 const double* grad_costs, double* costs,
                                                                 double* grad, int threads);
 
+/* The best path: the frame that each label's arc leaves, and which of the labels' arcs it is [B, U], both zero behind an
+ * item's labels and where there is no path, and the path's log-probability [B]. Of equals, from the end, the first in
+ * the order of the arcs. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_arcs_align_float(const exportable_losses_arcs*, int64_t* starts,
+                                                                     int64_t* kinds, float* scores, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_arcs_align_double(const exportable_losses_arcs*, int64_t* starts,
+                                                                      int64_t* kinds, double* scores, int threads);
+
+/* Where a forward recursion stands between two frames, for frames that come in pieces. `alpha`: log-probabilities,
+ * [B, 2, S+1] of CTC's blanks and labels (the last of these is none) or [B, U+1] of a transducer, without what all of
+ * an item's have in common; that is `offset` [B, 2], as the sum of a number and its rounding. All contiguous; before
+ * the first frame the first of each item's alpha is zero, the others -inf, and offset zero. What goes out may be what
+ * came in. */
+typedef struct {
+  const void *alpha, *offset;   /* before the frames of the batch */
+  void *alpha_out, *offset_out; /* behind them */
+} exportable_losses_walk;
+
+/* Costs [B] if no more frames come, of arcs {blank, label} of durations 1 and 0. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_forward_float(const exportable_losses_arcs*,
+                                                                             const exportable_losses_walk*,
+                                                                             float* costs, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_transducer_forward_double(const exportable_losses_arcs*,
+                                                                              const exportable_losses_walk*,
+                                                                              double* costs, int threads);
+
 /* What the arcs are of logits [B, T, U+1, classes], the last `durations` of which are of durations. */
 typedef struct {
   exportable_losses_arc_shape shape;
@@ -129,7 +155,8 @@ typedef struct {
 } exportable_losses_picks;
 
 /* The log-probabilities [rows, kinds] of the picked classes, -inf of none; a row of none is not read. With `grad`
- * [rows, kinds], which may else be null, the gradient [rows, classes] in the scores instead; all contiguous. */
+ * [rows, kinds], which may else be null, the gradient [rows, classes] in the scores instead, whose rows lie as far
+ * apart as those of the scores: `out` may be the scores. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float(const exportable_losses_picks*, const float* grad,
                                                                void* out, int threads);
 EXPORTABLE_LOSSES_API const char* exportable_losses_pick_double(const exportable_losses_picks*, const double* grad,
@@ -139,16 +166,7 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_pick_bfloat16(const exportab
 EXPORTABLE_LOSSES_API const char* exportable_losses_pick_float16(const exportable_losses_picks*, const float* grad,
                                                                  void* out, int threads);
 
-/* CTC's forward recursion for frames that come in pieces. `alpha` [B, 2, S+1]: log-probabilities of the blanks
- * and of the labels (the last of these is none), without what all of an item's have in common; that is `offset`
- * [B, 2], as the sum of a number and its rounding. All contiguous; before the first frame alpha is zero at each
- * item's first blank and -inf elsewhere, and offset zero. What goes out may be what came in. */
-typedef struct {
-  const void *alpha, *offset;   /* before the frames of the batch */
-  void *alpha_out, *offset_out; /* behind them */
-} exportable_losses_walk;
-
-/* Costs [B] if no more frames come; the state of scores of 16 bits is of floats. Otherwise as above. */
+/* Costs [B] of CTC if no more frames come; the state of scores of 16 bits is of floats. Otherwise as above. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_float(const exportable_losses_batch*,
                                                                       const exportable_losses_walk*, float* costs,
                                                                       int threads);
@@ -161,6 +179,29 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_bfloat16(const e
 EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_forward_float16(const exportable_losses_batch*,
                                                                         const exportable_losses_walk*, float* costs,
                                                                         int threads);
+
+/* Costs [B] of CTC, and the probability of each state at each frame [B, T, 2S+1]: blanks at the even states, label
+ * (s - 1) / 2 at the odd ones. Zero behind an item's frames and states, and of an infinite cost. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_posterior_float(const exportable_losses_batch*, float* costs,
+                                                                        float* posteriors, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_posterior_double(const exportable_losses_batch*, double* costs,
+                                                                        double* posteriors, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_posterior_bfloat16(const exportable_losses_batch*, float* costs,
+                                                                        float* posteriors, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_posterior_float16(const exportable_losses_batch*, float* costs,
+                                                                        float* posteriors, int threads);
+
+/* CTC's best path: its state at each frame [B, T], -1 behind an item's frames and where there is no path, and its
+ * log-probability [B]. Of equals, from the end, a path that stayed goes before one that stepped, and that before one
+ * that skipped. With free_ends the frames before the first label and behind the last one cost nothing. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_align_float(const exportable_losses_batch*, int free_ends,
+                                                                    int64_t* states, float* scores, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_align_double(const exportable_losses_batch*, int free_ends,
+                                                                    int64_t* states, double* scores, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_align_bfloat16(const exportable_losses_batch*, int free_ends,
+                                                                    int64_t* states, float* scores, int threads);
+EXPORTABLE_LOSSES_API const char* exportable_losses_ctc_align_float16(const exportable_losses_batch*, int free_ends,
+                                                                    int64_t* states, float* scores, int threads);
 
 /* Sequences of tokens, contiguous: any integers, of which those behind an item's length are not read. */
 typedef struct {

@@ -14,6 +14,8 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "lattice.h"
@@ -86,6 +88,10 @@ class Tape {
   std::vector<Real> memory_;
 };
 
+// Sees the occupation of a frame's states: that of the labels [0, S) and of the blanks [0, S].
+template <class Real>
+using See = std::function<void(std::int64_t t, const Real* labels, const Real* blanks)>;
+
 // The recursion from one end: `direction` is 1 from the first frame, -1 from the last.
 template <class Real, int direction>
 class Sweep {
@@ -141,12 +147,12 @@ class Sweep {
     return total;
   }
 
-  // Goes on through the frames of the other and writes their gradient.
-  void cross(Other& other, Wide<Real> all, Real weight, char* grad) {
+  // Goes on through the frames of the other, and shows the occupation of each frame's states.
+  void cross(Other& other, Wide<Real> all, const See<Real>& see) {
     divide(now_[0], all);  // so that products with the other's states are shares of all
     Other again(item_, 0, false);
     Tape<Real> states(block, item_.width);
-    std::vector<Real> occupied(2 * item_.width), slopes(item_.access.narrow ? item_.classes : 0);
+    std::vector<Real> occupied(2 * item_.width);
     std::int64_t mine = steps_;
     for (std::int64_t first = (other.steps_ - 1) / block * block; first >= 0; first -= block) {
       const std::int64_t last = std::min(other.steps_, first + block) - 1;
@@ -155,7 +161,7 @@ class Sweep {
       for (std::int64_t k = last; k >= first; --k, ++mine) {
         step<true>(mine, now_[0], next_[0], states[k - first], occupied.data());
         std::swap(now_, next_);
-        gradient(frame(mine), weight, occupied.data(), slopes.data(), grad);
+        see(frame(mine), occupied.data() - first_label, occupied.data() + item_.width);
       }
     }
   }
@@ -163,7 +169,7 @@ class Sweep {
  private:
   friend Other;
   static constexpr std::int64_t block = 64;
-  static constexpr std::int64_t first = direction > 0 ? 0 : -1;  // of blanks and labels
+  static constexpr std::int64_t first_label = direction > 0 ? 0 : -1;  // and blank, where numbers begin
 
   std::int64_t frame(std::int64_t k) const { return direction > 0 ? k : item_.frames - 1 - k; }
   Row<Real> emitted() { return {emitted_.data(), item_.width}; }
@@ -185,7 +191,7 @@ class Sweep {
     const Row<Real> p = emitted();
     const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
-    for (std::int64_t i = first; i < width + first; ++i) {
+    for (std::int64_t i = first_label; i < width + first_label; ++i) {
       const Wide<Real> x = exp_wide(scores[i]);
       p.m[i] = x.mantissa, p.e[i] = x.exponent;
     }
@@ -201,7 +207,7 @@ class Sweep {
     const std::int64_t width = item_.width & ~std::int64_t(15);
 #pragma GCC ivdep
     for (std::int64_t n = 0; n < width; ++n) {
-      const std::int64_t i = n + first;
+      const std::int64_t i = n + first_label;
       const Wide<Real> stayed = from.blank[i], entered = from.label[i - direction];
       const Wide<Real> blank = add(stayed, entered);
       const bool skip = may_skip[i];
@@ -221,20 +227,6 @@ class Sweep {
       for (std::int64_t i = -1; i <= item_.width; ++i) row.set(i, multiply(row[i], inverse(by)));
   }
 
-  // The gradient of scores that are no Real is narrowed from `slopes`.
-  void gradient(std::int64_t t, Real weight, const Real* occupied, Real* slopes, char* grad) {
-    const Access<Real>& access = item_.access;
-    grad += t * item_.classes * access.bytes;
-    if (access.narrow == nullptr) slopes = reinterpret_cast<Real*>(grad);
-    access.slopes(item_.row(t), item_.classes, Real(0), weight, slopes);
-    Real on_blank = 0;
-#pragma omp simd reduction(+ : on_blank)
-    for (std::int64_t i = 0; i < item_.width; ++i) on_blank += occupied[i + item_.width];
-    slopes[item_.blank] -= weight * on_blank;
-    for (std::int64_t i = 0; i < item_.labels; ++i) slopes[item_.targets[i]] -= weight * occupied[i - first];
-    if (access.narrow != nullptr) access.narrow(slopes, item_.classes, grad);
-  }
-
   Item<Real> item_;
   std::int64_t steps_;
   bool remember_;
@@ -243,52 +235,102 @@ class Sweep {
   std::vector<typename Format<Real>::Bits> may_skip_;  // as wide as a number, so that a vector has as many
 };
 
-// The cost of an item, and with grad its gradient of frames [0, input_length).
+// The cost of an item. Every frame's occupation is shown, unless the cost is no number or nothing sees it.
 template <class Real>
-Real ctc_item(const Item<Real>& item, Real weight, char* grad, const Parallel& parallel) {
+EXPORTABLE_LOSSES_ONE_COPY Real ctc_item(const Item<Real>& item, const Parallel& parallel, const See<Real>& see) {
+  const bool sees = bool(see);
   const std::int64_t half = item.frames / 2;
-  Sweep<Real, 1> front(item, half, grad != nullptr);
-  Sweep<Real, -1> back(item, item.frames - half, grad != nullptr);
+  Sweep<Real, 1> front(item, half, sees);
+  Sweep<Real, -1> back(item, item.frames - half, sees);
   parallel(2, [&](std::int64_t side) { side == 0 ? front.walk() : back.walk(); });
   const Wide<Real> all = front.meet(back);
   const Real cost = minus_log(all);
-  if (grad == nullptr) return cost;
-  if (!std::isfinite(cost))
-    item.access.fill(grad, item.frames * item.classes, std::isnan(cost) ? cost : Real(0));
-  else
-    parallel(2, [&](std::int64_t side) {
-      side == 0 ? front.cross(back, all, weight, grad) : back.cross(front, all, weight, grad);
-    });
+  if (sees && std::isfinite(cost))
+    parallel(2, [&](std::int64_t side) { side == 0 ? front.cross(back, all, see) : back.cross(front, all, see); });
   return cost;
+}
+
+// A gradient's row, of the occupation of its frame's states. That of scores that are no Real is narrowed.
+template <class Real>
+EXPORTABLE_LOSSES_ONE_COPY void write_slopes(const Item<Real>& item, std::int64_t t, Real weight, const Real* labels,
+                                             const Real* blanks, char* grad) {
+  const Access<Real>& access = item.access;
+  grad += t * item.classes * access.bytes;
+  const std::unique_ptr<Real[]> wide(access.narrow ? new Real[item.classes] : nullptr);  // all of it is written
+  Real* slopes = access.narrow ? wide.get() : reinterpret_cast<Real*>(grad);
+  access.slopes(item.row(t), item.classes, Real(0), weight, slopes);
+  Real on_blank = 0;
+#pragma omp simd reduction(+ : on_blank)
+  for (std::int64_t i = 0; i <= item.labels; ++i) on_blank += blanks[i];
+  slopes[item.blank] -= weight * on_blank;
+  for (std::int64_t i = 0; i < item.labels; ++i) slopes[item.targets[i]] -= weight * labels[i];
+  if (access.narrow != nullptr) access.narrow(slopes, item.classes, grad);
+}
+
+// A posterior's row. Every frame's states add up to the same; divided by their sum they have the rounding of that frame
+// alone.
+template <class Real>
+EXPORTABLE_LOSSES_ONE_COPY void write_states(std::int64_t count, const Real* labels, const Real* blanks, Real* to) {
+  Real all = blanks[count];
+#pragma omp simd reduction(+ : all)
+  for (std::int64_t i = 0; i < count; ++i) all += labels[i] + blanks[i];
+  const Real share = Real(1) / all;
+  for (std::int64_t i = 0; i < count; ++i) to[2 * i] = blanks[i] * share, to[2 * i + 1] = labels[i] * share;
+  to[2 * count] = blanks[count] * share;
+}
+
+inline void alone(std::int64_t count, const std::function<void(std::int64_t)>& work) {
+  for (std::int64_t i = 0; i < count; ++i) work(i);
+}
+
+// Runs work(b, inside) on each item, a thread an item; of a single one that is worth it, the threads are inside.
+template <class Score, class Work>
+void over_items(const Batch<Score>& batch, const Parallel& parallel, const Work& work) {
+  constexpr std::int64_t worth_a_thread = 1 << 15;  // states of all frames: some twenty microseconds
+  if (batch.batch == 1)
+    work(0, batch.frames * batch.labels > worth_a_thread ? parallel : Parallel(alone));
+  else
+    parallel(batch.batch, [&](std::int64_t b) { work(b, alone); });
 }
 
 template <class Score>
 void ctc(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
          const Parallel& parallel) {
   using Real = Computed<Score>;
-  const Parallel alone = [](std::int64_t count, const std::function<void(std::int64_t)>& work) {
-    for (std::int64_t i = 0; i < count; ++i) work(i);
-  };
   const std::int64_t size = batch.frames * batch.classes;
-  auto run = [&](std::int64_t b, const Parallel& inside) {
+  over_items(batch, parallel, [&](std::int64_t b, const Parallel& inside) {
     const Item<Real> item(batch, b);
-    Score* rows = grad ? grad + b * size : nullptr;
-    costs[b] = ctc_item(item, grad_costs ? grad_costs[b] : Real(1), reinterpret_cast<char*>(rows), inside);
-    if (grad) std::fill(rows + item.frames * item.classes, rows + size, Score{});
-  };
-  constexpr std::int64_t worth_a_thread = 1 << 15;  // states of all frames: some twenty microseconds
-  if (batch.batch == 1)
-    run(0, batch.frames * batch.labels > worth_a_thread ? parallel : alone);
-  else
-    parallel(batch.batch, [&](std::int64_t b) { run(b, alone); });
+    Score* of_item = grad ? grad + b * size : nullptr;
+    char* rows = reinterpret_cast<char*>(of_item);
+    const Real weight = grad_costs ? grad_costs[b] : Real(1);
+    const See<Real> see = [&](std::int64_t t, const Real* labels, const Real* blanks) {
+      write_slopes(item, t, weight, labels, blanks, rows);
+    };
+    costs[b] = ctc_item(item, inside, grad ? see : See<Real>());
+    if (grad == nullptr) return;
+    if (!std::isfinite(costs[b]))
+      item.access.fill(rows, item.frames * item.classes, std::isnan(costs[b]) ? costs[b] : Real(0));
+    std::fill(of_item + item.frames * item.classes, of_item + size, Score{});
+  });
 }
 
-// log(x / y) for a y above zero.
-template <class Real>
-double log_ratio(Wide<Real> x, Wide<Real> y) {
-  if (!(x.mantissa > 0)) return x.mantissa == x.mantissa ? -std::numeric_limits<double>::infinity() : double(x.mantissa);
-  return (double(x.exponent) - double(y.exponent)) * 0.69314718055994530942 +
-         (std::log(double(x.mantissa)) - std::log(double(y.mantissa)));
+template <class Score>
+void ctc_posterior(const Batch<Score>& batch, Computed<Score>* costs, Computed<Score>* posteriors,
+                   const Parallel& parallel) {
+  using Real = Computed<Score>;
+  const std::int64_t states = 2 * batch.labels + 1;
+  over_items(batch, parallel, [&](std::int64_t b, const Parallel& inside) {
+    const Item<Real> item(batch, b);
+    Real* rows = posteriors + b * batch.frames * states;
+    costs[b] = ctc_item<Real>(item, inside, [&](std::int64_t t, const Real* labels, const Real* blanks) {
+      Real* row = rows + t * states;
+      write_states(item.labels, labels, blanks, row);
+      std::fill(row + 2 * item.labels + 1, row + states, Real(0));
+    });
+    if (!std::isfinite(costs[b]))
+      std::fill_n(rows, item.frames * states, std::isnan(costs[b]) ? costs[b] : Real(0));
+    std::fill(rows + item.frames * states, rows + batch.frames * states, Real(0));
+  });
 }
 
 // An item's frames, and the state that they lead to, whose largest log-probability is zero.
@@ -301,23 +343,12 @@ Real walk_on(const Item<Real>& item, std::int64_t labels, const Real* alpha, con
   const States<Real> state = sweep.reached();
   const Wide<Real> one{Real(1), Real(0)};
   Wide<Real> most{Real(0), lowest<Real>()};
-  auto see = [&](Wide<Real> x) {
-    x = normalised(x.mantissa, x.exponent);
-    const bool larger = x.exponent > most.exponent || (x.exponent == most.exponent && x.mantissa > most.mantissa);
-    if ((larger && most.mantissa == most.mantissa) || x.mantissa != x.mantissa) most = x;
-  };
+  auto see = [&](Wide<Real> x) { most = larger(most, normalised(x.mantissa, x.exponent)); };
   for (std::int64_t i = 0; i <= item.labels; ++i) see(state.blank[i]);
   for (std::int64_t i = 0; i < item.labels; ++i) see(state.label[i]);
   if (item.frames == 0 || most.mantissa == 0) most = one;  // a state that is kept, or none that is possible
 
-  Real high = offset[0], low = offset[1];
-  const double moved = log_ratio(most, one);
-  for (const Real part : {Real(moved), Real(moved - double(Real(moved)))}) {  // Knuth's sum and what it has rounded away
-    const Real total = high + part, added = total - high;
-    low += (high - (total - added)) + (part - added);
-    high = total;
-  }
-  offset_out[0] = high, offset_out[1] = low;
+  add_exactly(offset, log_ratio(most, one), offset_out);
 
   constexpr Real never = -std::numeric_limits<Real>::infinity();
   const std::int64_t width = labels + 1;
@@ -328,7 +359,7 @@ Real walk_on(const Item<Real>& item, std::int64_t labels, const Real* alpha, con
   }
   Wide<Real> all = state.blank[item.labels];
   if (item.labels > 0) all = add(all, state.label[item.labels - 1]);
-  return Real(-(double(high) + (double(low) + log_ratio(all, most))));
+  return Real(-(double(offset_out[0]) + (double(offset_out[1]) + log_ratio(all, most))));
 }
 
 template <class Score>

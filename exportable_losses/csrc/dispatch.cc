@@ -13,6 +13,10 @@
   template <class Score>                                                                                            \
   void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&);           \
   template <class Score>                                                                                            \
+  void ctc_posterior(const Batch<Score>&, Computed<Score>*, Computed<Score>*, const Parallel&);                     \
+  template <class Score>                                                                                            \
+  void ctc_align(const Batch<Score>&, bool, std::int64_t*, Computed<Score>*, const Parallel&);                      \
+  template <class Score>                                                                                            \
   void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);          \
   template <class Score>                                                                                            \
   void emissions(const Batch<Score>&, const Emissions&, const Computed<Score>*, Computed<Score>*, Score*,           \
@@ -29,6 +33,12 @@
 namespace exportable_losses {
 
 EXPORTABLE_LOSSES_DECLARE(baseline)
+namespace baseline {
+template <class Real>
+void transducer_forward(const ArcsBatch<Real>&, const Walk<Real>&, Real*, const Parallel&);
+template <class Real>
+void arcs_align(const ArcsBatch<Real>&, std::int64_t*, std::int64_t*, Real*, const Parallel&);
+}
 #ifdef EXPORTABLE_LOSSES_X86
 EXPORTABLE_LOSSES_DECLARE(avx2)
 EXPORTABLE_LOSSES_DECLARE(avx512)
@@ -87,6 +97,18 @@ void ctc_forward(const Batch<Score>& batch, const Walk<Computed<Score>>& walk, C
 }
 
 template <class Score>
+void ctc_posterior(const Batch<Score>& batch, Computed<Score>* costs, Computed<Score>* posteriors,
+                   const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(ctc_posterior(batch, costs, posteriors, parallel))
+}
+
+template <class Score>
+void ctc_align(const Batch<Score>& batch, bool free_ends, std::int64_t* states, Computed<Score>* scores,
+               const Parallel& parallel) {
+  EXPORTABLE_LOSSES_CALL(ctc_align(batch, free_ends, states, scores, parallel))
+}
+
+template <class Score>
 void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
                 const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(transducer(batch, grad_costs, costs, grad, parallel))
@@ -101,6 +123,17 @@ void emissions(const Batch<Score>& batch, const Emissions& of, const Computed<Sc
 template <class Real>
 void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel) {
   EXPORTABLE_LOSSES_CALL(arcs(batch, grad_costs, costs, grad, parallel))
+}
+
+template <class Real>
+void arcs_align(const ArcsBatch<Real>& batch, std::int64_t* starts, std::int64_t* kinds, Real* scores,
+                const Parallel& parallel) {
+  baseline::arcs_align(batch, starts, kinds, scores, parallel);
+}
+
+template <class Real>
+void transducer_forward(const ArcsBatch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel) {
+  baseline::transducer_forward(batch, walk, costs, parallel);
 }
 
 template <class Score>
@@ -118,5 +151,6 @@ void edit_counts(const Sequences& sequences, std::int64_t* counts, const Paralle
 }
 
 EXPORTABLE_LOSSES_FOR_EVERY_TYPE
+EXPORTABLE_LOSSES_ONCE_FOR_REALS
 
 }  // namespace exportable_losses

@@ -59,11 +59,11 @@ template <class Score>
 void ctc(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
          const Parallel& parallel);
 
-// Where CTC's forward recursion stands between two frames, for a batch: log-probabilities of the blanks and of
-// the labels without what all of an item's have in common, and that, as the sum of a number and its rounding.
+// Where a forward recursion stands between two frames, for a batch: log-probabilities (of CTC's blanks and labels, or of
+// a transducer's u) without what all of an item's have in common, and that, as the sum of a number and its rounding.
 template <class Real>
 struct Walk {
-  const Real *alpha, *offset;    // before the frames of the batch: [B, 2, S+1] and [B, 2]
+  const Real *alpha, *offset;    // before the frames of the batch: [B, 2, S+1] or [B, U+1], and [B, 2]
   Real *alpha_out, *offset_out;  // behind them
 };
 
@@ -71,6 +71,20 @@ struct Walk {
 template <class Score>
 void ctc_forward(const Batch<Score>& batch, const Walk<Computed<Score>>& walk, Computed<Score>* costs,
                  const Parallel& parallel);
+
+// Costs [B] and the probability of each state at each frame [B, T, 2S+1], blanks at the even ones; zero behind an item's
+// frames and states, and of an infinite cost.
+template <class Score>
+void ctc_posterior(const Batch<Score>& batch, Computed<Score>* costs, Computed<Score>* posteriors,
+                   const Parallel& parallel);
+
+// The state of the best path at each frame [B, T], and the path's log-probability [B]. States are -1 behind an item's
+// frames, and where the log-probability is no number. Of equals, from the end, a path that stayed goes before one that
+// stepped, and that before one that skipped. With free_ends the frames before the first label and behind the last one
+// emit anything, of probability one.
+template <class Score>
+void ctc_align(const Batch<Score>& batch, bool free_ends, std::int64_t* states, Computed<Score>* scores,
+               const Parallel& parallel);
 
 template <class Score>
 void transducer(const Batch<Score>& batch, const Computed<Score>* grad_costs, Computed<Score>* costs, Score* grad,
@@ -97,6 +111,17 @@ struct ArcsBatch {
 // Costs [B] and the gradient in the arcs, as above; that of an arc is minus its occupation.
 template <class Real>
 void arcs(const ArcsBatch<Real>& batch, const Real* grad_costs, Real* costs, Real* grad, const Parallel& parallel);
+
+// The best path: the frame that each label's arc leaves and which of the labels' arcs it is [B, U], zero behind an item's
+// labels and where there is no path, and the path's log-probability [B]. Of equals, from the end, the first in the order
+// of the arcs.
+template <class Real>
+void arcs_align(const ArcsBatch<Real>& batch, std::int64_t* starts, std::int64_t* kinds, Real* scores,
+                const Parallel& parallel);
+
+// Costs [B] if no more frames come, of arcs {blank, label} of durations 1 and 0.
+template <class Real>
+void transducer_forward(const ArcsBatch<Real>& batch, const Walk<Real>& walk, Real* costs, const Parallel& parallel);
 
 // What the arcs are of logits [B, T, U+1, V + D], whose last D are of durations.
 struct Emissions {
@@ -127,7 +152,8 @@ struct Picks {
 template <class Score>
 void pick(const Score* scores, const Picks& of, Computed<Score>* log_probs, const Parallel& parallel);
 
-// The gradient [rows, classes] in the scores, contiguous, of that in the log-probabilities [rows, kinds].
+// The gradient [rows, classes] in the scores, of that in the log-probabilities [rows, kinds]; its rows lie as far apart
+// as those of the scores, whose place it may take.
 template <class Score>
 void pick_grad(const Score* scores, const Picks& of, const Computed<Score>* grad, Score* to, const Parallel& parallel);
 
@@ -141,14 +167,22 @@ const char* instruction_set();
 #define EXPORTABLE_LOSSES_FOR(Score)                                                                             \
   template void ctc(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&);     \
   template void ctc_forward(const Batch<Score>&, const Walk<Computed<Score>>&, Computed<Score>*, const Parallel&); \
+  template void ctc_posterior(const Batch<Score>&, Computed<Score>*, Computed<Score>*, const Parallel&);         \
+  template void ctc_align(const Batch<Score>&, bool, std::int64_t*, Computed<Score>*, const Parallel&);          \
   template void transducer(const Batch<Score>&, const Computed<Score>*, Computed<Score>*, Score*, const Parallel&); \
   template void emissions(const Batch<Score>&, const Emissions&, const Computed<Score>*, Computed<Score>*, Score*, \
                           const Parallel&);                                                                      \
   template void pick(const Score*, const Picks&, Computed<Score>*, const Parallel&);                             \
   template void pick_grad(const Score*, const Picks&, const Computed<Score>*, Score*, const Parallel&);
-#define EXPORTABLE_LOSSES_FOR_REALS                                                                              \
-  template void arcs(const ArcsBatch<double>&, const double*, double*, double*, const Parallel&);                \
+#define EXPORTABLE_LOSSES_FOR_REALS                                                                    \
+  template void arcs(const ArcsBatch<double>&, const double*, double*, double*, const Parallel&);      \
   template void arcs(const ArcsBatch<float>&, const float*, float*, float*, const Parallel&);
+// What gains nothing by wider vectors is compiled once, for the baseline.
+#define EXPORTABLE_LOSSES_ONCE_FOR_REALS                                                                        \
+  template void arcs_align(const ArcsBatch<double>&, std::int64_t*, std::int64_t*, double*, const Parallel&);   \
+  template void arcs_align(const ArcsBatch<float>&, std::int64_t*, std::int64_t*, float*, const Parallel&);     \
+  template void transducer_forward(const ArcsBatch<double>&, const Walk<double>&, double*, const Parallel&);    \
+  template void transducer_forward(const ArcsBatch<float>&, const Walk<float>&, float*, const Parallel&);
 #define EXPORTABLE_LOSSES_FOR_EVERY_TYPE                                                \
   EXPORTABLE_LOSSES_FOR_REALS                                                           \
   EXPORTABLE_LOSSES_FOR(double)                                                         \

@@ -4,13 +4,18 @@
 //   TransducerLoss(logits [B, T, U+1, V], targets [B, U], input_lengths [B], target_lengths [B]) -> costs [B]
 //   CTCLossGrad, TransducerLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the scores
 //   CTCForward(the four of CTCLoss, alpha [B, 2, S+1], offset [B, 2]) -> costs [B], alpha, offset
+//   CTCPosterior(the four of CTCLoss) -> costs [B], posteriors [B, T, 2S+1]
+//   CTCAlign(the four of CTCLoss) -> states [B, T], scores [B]
 //   ArcsLoss(arcs [B, T, U+1, K], durations [K], input_lengths [B], target_lengths [B]) -> costs [B]
 //   ArcsLossGrad(the same four, grad_costs [B]) -> costs [B], grad in the shape of the arcs
+//   ArcsAlign(the four of ArcsLoss) -> starts [B, U], kinds [B, U], scores [B]
+//   TransducerForward(arcs [B, T, U+1, 2], input_lengths, target_lengths, alpha [B, U+1], offset [B, 2])
+//     -> costs [B], alpha, offset
 //   EditCounts(predictions [B, K], targets [B, S], prediction_lengths [B], target_lengths [B]) -> counts [B, 3]
 //
-// Tokens, targets, durations and lengths are int64; the attributes are integers: `blank_index`, and of arcs `blanks`, how
-// many of the K are, and `label_ends`. The gradient is that of
-// sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
+// Tokens, targets, durations, lengths and states are int64; the attributes are integers: `blank_index`, of the alignment
+// `free_ends`, which older files lack, and of arcs `blanks`, how many of the K are, and `label_ends`. The gradient is
+// that of sum(grad_costs * costs). What does not fit is refused with INVALID_ARGUMENT, by name.
 //
 // They are registered for the CPU, and those of lattices, where the library with the CUDA kernels lies beside
 // this one, for CUDA too. There lengths and labels stay on the GPU and are not checked: cuda/cuda_api.h says what an
@@ -93,12 +98,20 @@ inline std::int64_t attribute(const OrtApi& api, const OrtKernelInfo* info, cons
   return value;
 }
 
+inline std::int64_t attribute(const OrtApi& api, const OrtKernelInfo* info, const char* name, std::int64_t without) {
+  std::int64_t value = 0;
+  OrtStatus* status = api.KernelInfoGetAttribute_int64(info, name, &value);
+  if (status == nullptr) return value;
+  api.ReleaseStatus(status);
+  return without;
+}
+
 template <class Loss, class Real, bool with_grad, class Device>
 class Lattice {
  public:
   static constexpr const char *name = with_grad ? Loss::name_grad : Loss::name, *provider = Device::provider;
   static constexpr std::size_t inputs = with_grad ? 5 : 4, outputs = with_grad ? 2 : 1;
-  static constexpr auto output_type = element_type<Real>;
+  static constexpr auto output_type(std::size_t) { return element_type<Real>; }
   static constexpr auto input_type(std::size_t i) {
     return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   }
@@ -128,23 +141,47 @@ class Lattice {
   std::int64_t blank_;
 };
 
-template <class Real>
-class Forward {
+// What the kernels of the CPU alone have in common.
+class CpuKernel {
  public:
-  static constexpr const char *name = "CTCForward", *provider = OnCpu::provider;
-  static constexpr std::size_t inputs = 6, outputs = 3;
-  static constexpr auto output_type = element_type<Real>;
-  static constexpr auto input_type(std::size_t i) {
-    return i == 0 || i > 3 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  }
+  static constexpr const char* provider = OnCpu::provider;
 
-  Forward(const OrtApi& api, const OrtKernelInfo* info) : api_(api), blank_(attribute(api, info, "blank_index")) {}
-
+  explicit CpuKernel(const OrtApi& api) : api_(api) {}
   const OrtApi& api() const { return api_; }
 
+ private:
+  const OrtApi& api_;
+};
+
+template <class Real>
+constexpr auto real_or_integer(bool real) {
+  return real ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+}
+
+// The batch in the first four inputs of a kernel of CTC's, or the arcs in those of one of arcs.
+template <class Real>
+Batch<Real> ctc_batch(const Call& call, std::int64_t blank) {
+  return checked_batch<CTC>(call.input<Real>(0), call.input<std::int64_t>(1), call.input<std::int64_t>(2),
+                            call.input<std::int64_t>(3), blank);
+}
+template <class Real>
+ArcsBatch<Real> arcs_batch(const Call& call, std::int64_t blanks, bool label_ends) {
+  return checked_arcs(call.input<Real>(0), call.input<std::int64_t>(1), call.input<std::int64_t>(2),
+                      call.input<std::int64_t>(3), blanks, label_ends);
+}
+
+template <class Real>
+class Forward : public CpuKernel {
+ public:
+  static constexpr const char* name = "CTCForward";
+  static constexpr std::size_t inputs = 6, outputs = 3;
+  static constexpr auto output_type(std::size_t) { return element_type<Real>; }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0 || i > 3); }
+
+  Forward(const OrtApi& api, const OrtKernelInfo* info) : CpuKernel(api), blank_(attribute(api, info, "blank_index")) {}
+
   void compute(const Call& call) const {
-    const auto batch = checked_batch<CTC>(call.input<Real>(0), call.input<std::int64_t>(1),
-                                          call.input<std::int64_t>(2), call.input<std::int64_t>(3), blank_);
+    const auto batch = ctc_batch<Real>(call, blank_);
     const auto alpha = call.input<Real>(4), offset = call.input<Real>(5);
     const Shape states{batch.batch, 2, batch.labels + 1}, pairs{batch.batch, 2};
     expect(alpha.shape == states, "alpha", alpha.shape, text(states));
@@ -155,29 +192,88 @@ class Forward {
   }
 
  private:
-  const OrtApi& api_;
   std::int64_t blank_;
 };
 
-template <class Real, bool with_grad>
-class ArcsLoss {
+template <class Real>
+class Posterior : public CpuKernel {
  public:
-  static constexpr const char *name = with_grad ? "ArcsLossGrad" : "ArcsLoss", *provider = OnCpu::provider;
-  static constexpr std::size_t inputs = with_grad ? 5 : 4, outputs = with_grad ? 2 : 1;
-  static constexpr auto output_type = element_type<Real>;
-  static constexpr auto input_type(std::size_t i) {
-    return i == 0 || i == 4 ? element_type<Real> : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  }
+  static constexpr const char* name = "CTCPosterior";
+  static constexpr std::size_t inputs = 4, outputs = 2;
+  static constexpr auto output_type(std::size_t) { return element_type<Real>; }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0); }
 
-  ArcsLoss(const OrtApi& api, const OrtKernelInfo* info)
-      : api_(api), blanks_(attribute(api, info, "blanks")), label_ends_(attribute(api, info, "label_ends") != 0) {}
-
-  const OrtApi& api() const { return api_; }
+  Posterior(const OrtApi& api, const OrtKernelInfo* info) : CpuKernel(api), blank_(attribute(api, info, "blank_index")) {}
 
   void compute(const Call& call) const {
-    const auto given = call.input<Real>(0);
-    const auto batch = checked_arcs(given, call.input<std::int64_t>(1), call.input<std::int64_t>(2),
-                                    call.input<std::int64_t>(3), blanks_, label_ends_);
+    const auto batch = ctc_batch<Real>(call, blank_);
+    Real* costs = call.output<Real>(0, {batch.batch});
+    ctc_posterior(batch, costs, call.output<Real>(1, {batch.batch, batch.frames, 2 * batch.labels + 1}), call.threads());
+  }
+
+ private:
+  std::int64_t blank_;
+};
+
+template <class Real>
+class Align : public CpuKernel {
+ public:
+  static constexpr const char* name = "CTCAlign";
+  static constexpr std::size_t inputs = 4, outputs = 2;
+  static constexpr auto output_type(std::size_t i) { return real_or_integer<Real>(i != 0); }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0); }
+
+  Align(const OrtApi& api, const OrtKernelInfo* info)
+      : CpuKernel(api), blank_(attribute(api, info, "blank_index")), free_ends_(attribute(api, info, "free_ends", 0) != 0) {}
+
+  void compute(const Call& call) const {
+    const auto batch = ctc_batch<Real>(call, blank_);
+    auto* states = call.output<std::int64_t>(0, {batch.batch, batch.frames});
+    ctc_align(batch, free_ends_, states, call.output<Real>(1, {batch.batch}), call.threads());
+  }
+
+ private:
+  std::int64_t blank_;
+  bool free_ends_;
+};
+
+template <class Real>
+class TransducerForward : public CpuKernel {
+ public:
+  static constexpr const char* name = "TransducerForward";
+  static constexpr std::size_t inputs = 5, outputs = 3;
+  static constexpr auto output_type(std::size_t) { return element_type<Real>; }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0 || i > 2); }
+
+  TransducerForward(const OrtApi& api, const OrtKernelInfo*) : CpuKernel(api) {}
+
+  void compute(const Call& call) const {
+    constexpr std::int64_t durations[] = {1, 0};
+    const auto batch = checked_arcs<Real>(call.input<Real>(0), {durations, {2}}, call.input<std::int64_t>(1),
+                                          call.input<std::int64_t>(2), 1, true);
+    const auto alpha = call.input<Real>(3), offset = call.input<Real>(4);
+    const Shape states{batch.batch, batch.labels + 1}, pairs{batch.batch, 2};
+    expect(alpha.shape == states, "alpha", alpha.shape, text(states));
+    expect(offset.shape == pairs, "offset", offset.shape, text(pairs));
+    Real* costs = call.output<Real>(0, {batch.batch});
+    const Walk<Real> walk{alpha.data, offset.data, call.output<Real>(1, states), call.output<Real>(2, pairs)};
+    transducer_forward(batch, walk, costs, call.threads());
+  }
+};
+
+template <class Real, bool with_grad>
+class ArcsLoss : public CpuKernel {
+ public:
+  static constexpr const char* name = with_grad ? "ArcsLossGrad" : "ArcsLoss";
+  static constexpr std::size_t inputs = with_grad ? 5 : 4, outputs = with_grad ? 2 : 1;
+  static constexpr auto output_type(std::size_t) { return element_type<Real>; }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0 || i == 4); }
+
+  ArcsLoss(const OrtApi& api, const OrtKernelInfo* info)
+      : CpuKernel(api), blanks_(attribute(api, info, "blanks")), label_ends_(attribute(api, info, "label_ends") != 0) {}
+
+  void compute(const Call& call) const {
+    const auto batch = arcs_batch<Real>(call, blanks_, label_ends_);
     const Shape per_item{batch.batch};
     const Real* grad_costs = nullptr;
     if (with_grad) {
@@ -186,35 +282,53 @@ class ArcsLoss {
       grad_costs = weights.data;
     }
     Real* costs = call.output<Real>(0, per_item);
-    Real* grad = with_grad ? call.output<Real>(1, given.shape) : static_cast<Real*>(nullptr);
+    Real* grad = with_grad ? call.output<Real>(1, call.input<Real>(0).shape) : static_cast<Real*>(nullptr);
     arcs(batch, grad_costs, costs, grad, call.threads());
   }
 
  private:
-  const OrtApi& api_;
   std::int64_t blanks_;
   bool label_ends_;
 };
 
-class EditCounts {
+template <class Real>
+class ArcsAlign : public CpuKernel {
  public:
-  static constexpr const char *name = "EditCounts", *provider = OnCpu::provider;
+  static constexpr const char* name = "ArcsAlign";
+  static constexpr std::size_t inputs = 4, outputs = 3;
+  static constexpr auto output_type(std::size_t i) { return real_or_integer<Real>(i == 2); }
+  static constexpr auto input_type(std::size_t i) { return real_or_integer<Real>(i == 0); }
+
+  ArcsAlign(const OrtApi& api, const OrtKernelInfo* info)
+      : CpuKernel(api), blanks_(attribute(api, info, "blanks")), label_ends_(attribute(api, info, "label_ends") != 0) {}
+
+  void compute(const Call& call) const {
+    const auto batch = arcs_batch<Real>(call, blanks_, label_ends_);
+    const Shape per_label{batch.batch, batch.labels};
+    auto* starts = call.output<std::int64_t>(0, per_label);
+    auto* kinds = call.output<std::int64_t>(1, per_label);
+    arcs_align(batch, starts, kinds, call.output<Real>(2, {batch.batch}), call.threads());
+  }
+
+ private:
+  std::int64_t blanks_;
+  bool label_ends_;
+};
+
+class EditCounts : public CpuKernel {
+ public:
+  static constexpr const char* name = "EditCounts";
   static constexpr std::size_t inputs = 4, outputs = 1;
-  static constexpr auto output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  static constexpr auto output_type(std::size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64; }
   static constexpr auto input_type(std::size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64; }
 
-  EditCounts(const OrtApi& api, const OrtKernelInfo*) : api_(api) {}
-
-  const OrtApi& api() const { return api_; }
+  EditCounts(const OrtApi& api, const OrtKernelInfo*) : CpuKernel(api) {}
 
   void compute(const Call& call) const {
     const auto sequences = checked_sequences(call.input<std::int64_t>(0), call.input<std::int64_t>(1),
                                              call.input<std::int64_t>(2), call.input<std::int64_t>(3));
     edit_counts(sequences, call.output<std::int64_t>(0, {sequences.batch, 3}), call.threads());
   }
-
- private:
-  const OrtApi& api_;
 };
 
 // The table by which ONNX Runtime knows a kernel. Operators of one name differ in types or provider.
@@ -227,7 +341,7 @@ struct Operator : OrtCustomOp {
     GetInputTypeCount = [](const OrtCustomOp*) { return Kernel::inputs; };
     GetInputType = [](const OrtCustomOp*, std::size_t i) { return Kernel::input_type(i); };
     GetOutputTypeCount = [](const OrtCustomOp*) { return Kernel::outputs; };
-    GetOutputType = [](const OrtCustomOp*, std::size_t) { return Kernel::output_type; };
+    GetOutputType = [](const OrtCustomOp*, std::size_t i) { return Kernel::output_type(i); };
     GetInputCharacteristic = GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) {
       return INPUT_OUTPUT_REQUIRED;
     };
@@ -276,8 +390,12 @@ OrtCustomOpDomain* domain_for(const OrtApi& api) {
       if (OnCuda::provider != std::string(OnCpu::provider)) add_lattices<OnCpu>(api, made);
       if (cuda_library() != nullptr) add_lattices<OnCuda>(api, made);
       add<Forward<float>>(api, made), add<Forward<double>>(api, made);
+      add<Posterior<float>>(api, made), add<Posterior<double>>(api, made);
+      add<Align<float>>(api, made), add<Align<double>>(api, made);
+      add<TransducerForward<float>>(api, made), add<TransducerForward<double>>(api, made);
       add<ArcsLoss<float, false>>(api, made), add<ArcsLoss<double, false>>(api, made);
       add<ArcsLoss<float, true>>(api, made), add<ArcsLoss<double, true>>(api, made);
+      add<ArcsAlign<float>>(api, made), add<ArcsAlign<double>>(api, made);
       add<EditCounts>(api, made);
     } catch (...) {
       api.ReleaseCustomOpDomain(made);

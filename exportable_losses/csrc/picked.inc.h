@@ -45,7 +45,7 @@ void pick_grad(const Access<Real>& access, const char* scores, std::int64_t row_
   for_rows(of.rows, of.classes, parallel, [&](std::int64_t n) {
     const std::int64_t* classes = of.picked + n * of.kinds;
     const Real* weights = grad + n * of.kinds;
-    char* slopes_of = to + n * of.classes * access.bytes;
+    char* slopes_of = to + n * row_bytes;
     Real sum = 0;
     bool any = false;
     for (std::int64_t k = 0; k < of.kinds; ++k)

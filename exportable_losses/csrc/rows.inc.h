@@ -200,6 +200,18 @@ inline void row_slopes(const Score* x, std::int64_t n, Computed<Score> top, Comp
   });
 }
 
+// Whether each is below infinity, and none a NaN.
+template <class Score>
+EXPORTABLE_LOSSES_ONE_COPY bool row_is_bounded(const Score* x, std::int64_t n) {
+  using Real = Computed<Score>;
+  std::int32_t wrong = 0;
+  for_pieces(x, n, [&](std::int64_t, std::int64_t size, const Real* wide) {
+#pragma omp simd reduction(| : wrong)
+    for (std::int64_t i = 0; i < size; ++i) wrong |= !(wide[i] < std::numeric_limits<Real>::infinity());
+  });
+  return wrong == 0;
+}
+
 // Has the row fetched while the one before it is computed.
 template <class Score>
 inline void prefetch_row(const Score* x, std::int64_t n) {
@@ -244,6 +256,7 @@ struct Access {
   void (*pick)(const void* row, const void* next, const std::int64_t* classes, std::int64_t n, Real* to);
   void (*fill)(void* row, std::int64_t n, Real value);
   Normaliser<Real> (*normaliser)(const void* row, std::int64_t n, std::int64_t without);  // -1: of all
+  bool (*bounded)(const void* row, std::int64_t n);
   void (*prefetch)(const void* row, std::int64_t n);
   void (*slopes)(const void* row, std::int64_t n, Real top, Real scale, Real* to);  // scale * exp(x - top)
   void (*narrow)(const Real* from, std::int64_t n, void* row);                      // null where scores are Real
@@ -288,6 +301,7 @@ const Access<Computed<Score>>& access_to() {
     to.normaliser = [](const void* row, std::int64_t n, std::int64_t without) {
       return ISA::normaliser(static_cast<const Score*>(row), n, without);
     };
+    to.bounded = [](const void* row, std::int64_t n) { return row_is_bounded(static_cast<const Score*>(row), n); };
     to.prefetch = [](const void* row, std::int64_t n) { prefetch_row(static_cast<const Score*>(row), n); };
     to.slopes = [](const void* row, std::int64_t n, Real top, Real scale, Real* slopes) {
       row_slopes(static_cast<const Score*>(row), n, top, scale, slopes);

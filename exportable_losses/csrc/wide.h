@@ -171,6 +171,33 @@ inline Real share(Wide<Real> a, Wide<Real> b) {
   return a.mantissa * b.mantissa * scale(exponent < most ? exponent : most);
 }
 
+// log(x / y) for a y above zero.
+template <class Real>
+inline double log_ratio(Wide<Real> x, Wide<Real> y) {
+  if (!(x.mantissa > 0)) return x.mantissa == x.mantissa ? -std::numeric_limits<double>::infinity() : double(x.mantissa);
+  return (double(x.exponent) - double(y.exponent)) * 0.69314718055994530942 +
+         (std::log(double(x.mantissa)) - std::log(double(y.mantissa)));
+}
+
+// The sum of a pair, a number and what it has been rounded by, and x: Knuth's. `to` may be the pair.
+template <class Real>
+inline void add_exactly(const Real* pair, double x, Real* to) {
+  Real high = pair[0], low = pair[1];
+  for (const Real part : {Real(x), Real(x - double(Real(x)))}) {
+    const Real total = high + part, added = total - high;
+    low += (high - (total - added)) + (part - added);
+    high = total;
+  }
+  to[0] = high, to[1] = low;
+}
+
+// The larger of two normalised numbers, a NaN of all.
+template <class Real>
+inline Wide<Real> larger(Wide<Real> x, Wide<Real> y) {
+  const bool more = y.exponent > x.exponent || (y.exponent == x.exponent && y.mantissa > x.mantissa);
+  return (more && x.mantissa == x.mantissa) || y.mantissa != y.mantissa ? y : x;
+}
+
 template <class Real>
 inline Real minus_log(Wide<Real> x) {
   if (std::isnan(x.mantissa)) return x.mantissa;

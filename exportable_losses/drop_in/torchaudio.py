@@ -176,7 +176,7 @@ def forced_align(
     frames = _whole(scores, 1) if input_lengths is None else input_lengths
     labels = _whole(targets, 1) if target_lengths is None else target_lengths
     frames, labels = ctc_lengths(scores, targets, frames, labels, blank)
-    states, path_scores = torch.ops.exportable_losses.ctc_align(scores, targets, frames, labels, blank)
+    states, path_scores = torch.ops.exportable_losses.ctc_align(scores, targets, frames, labels, blank, False)
     for item in path_scores.isneginf().nonzero().flatten().tolist():
         had, wanted = int(frames[item]), f"a frame for each of its {int(labels[item])} labels"
         raise ValueError(

@@ -48,7 +48,7 @@ class OfLattice(nn.Module):
     """A module whose lattice is made with it: what the arcs are does not change afterwards."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        fixed = ("blank_index", "durations", "big_blank_durations", "topology")
+        fixed = ("blank_index", "durations", "big_blank_durations", "topology", "hybrid")
         if name in fixed and self.__dict__.get(name, value) != value:
             made = f"it was made with {self.__dict__[name]!r}"
             raise AttributeError(f"{type(self).__name__}.{name}: {made}; make another module")
@@ -143,9 +143,10 @@ class Arcs(nn.Module):
         aligned = is_label & path_scores.isfinite().unsqueeze(1)
         # a label that takes no time has the frame at which it is emitted
         lasting = ops.number_of(kinds, [1] if emits == [0] else emits)
+        # for the node behind the last label too: OpenVINO gathers from what is as large as the indices
         at = nn.functional.pad(starts, [0, 1]).unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, arcs.shape[3])
-        leaving = arcs.gather(1, at)[:, 0, :-1]
-        scores = leaving.gather(2, (kinds + len(blanks)).unsqueeze(2)).squeeze(2)
+        which = nn.functional.pad(kinds + len(blanks), [0, 1]).unsqueeze(2)
+        scores = arcs.gather(1, at).squeeze(1).gather(2, which)[:, :-1, 0]
         scores = scores.masked_fill(~aligned, -float("inf")).masked_fill(~is_label, 0.0)
         tokens = torch.where(is_label, targets.long(), -1)
         return tokens, starts, starts + torch.where(aligned, lasting, 0), scores, path_scores

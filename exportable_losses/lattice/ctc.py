@@ -1,5 +1,6 @@
 """Connectionist temporal classification."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -11,6 +12,8 @@ from ..contract import Contract, Input, Total
 from ..lengths import absolute_length
 from ..masking import as_index
 from ..settings import settings_repr
+from .priors import check_classes, checked_priors, normalised, without_priors
+from .wildcard import WILDCARDS, with_wildcard
 
 __all__ = ["CTCLoss"]
 
@@ -27,7 +30,12 @@ CTC = Contract(
 
 
 def ctc_lengths(
-    log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, blank_index: int
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lens: Tensor,
+    target_lens: Tensor,
+    blank_index: int,
+    wildcard: str = "none",
 ) -> tuple[Tensor, Tensor]:
     """The frames and the labels of each item `[B]`, int64, of inputs that an eager call has checked."""
     if not torch.jit.is_scripting():
@@ -37,10 +45,22 @@ def ctc_lengths(
             "input_lens": input_lens,
             "target_lens": target_lens,
         }
-        check_inputs(CTC, given, blank_index=blank_index)
+        check_inputs(CTC, given, blank_index=blank_index, wildcard=wildcard)
     as_index(targets)  # compiled code checks nothing else
     frames = absolute_length(input_lens, log_probs.shape[1])
     return frames, absolute_length(target_lens, targets.shape[1], least=0)
+
+
+def by_occupation(costs: Tensor, log_probs: Tensor, frames: Tensor) -> Tensor:
+    """`costs` `[B]`, whose gradient in `log_probs` `[B, T, N]` becomes minus the occupation alone.
+
+    Torch's is exp(log_probs) - occupation, or zero where the cost is infinite: right behind a
+    log-softmax, and wrong of other scores.
+    """
+    t = torch.arange(log_probs.shape[1], device=log_probs.device)
+    counts = (t < frames.unsqueeze(1)) & costs.isfinite().unsqueeze(1)
+    total = log_probs.exp().masked_fill(~counts.unsqueeze(2), 0.0).sum([1, 2])
+    return costs - (total - total.detach())
 
 
 def reduce_ctc(costs: Tensor, target_lengths: Tensor, reduction: str, zero_infinity: bool) -> Tensor:
@@ -73,6 +93,13 @@ class CTCLoss(nn.Module):
             B, ``batch`` for costs per label `[B]`, ``mean`` for the mean of those.
         zero_infinity: count a target that cannot be aligned as zero instead of infinity. Unlike torch's,
             True by default.
+        wildcard: if not ``none``, the label C in `targets` stands for what a transcript lacks, a word or
+            several, and at each frame has the largest of the labels' probabilities (``max``), their
+            ``sum``, their ``mean``, or one (``zero``).
+        log_priors: `[C]`, how probable each class is in general, as logarithms, or a part of them: they are
+            subtracted from `log_probs`, so that a model learns labels that last, as in Huang et al. 2024,
+            https://arxiv.org/abs/2406.02560. The gradient is that of the cost itself. A buffer of this name,
+            into which a recipe copies the priors of its last batches.
 
     The call takes `log_probs` `[B, T, C]`, `targets` `[B, S]` (integers without the blank; padding is not
     read), and the lengths `input_lens` and `target_lens` `[B]`, relative (to T in (0, 1], to S in [0, 1]) or
@@ -80,7 +107,7 @@ class CTCLoss(nn.Module):
 
     Raises:
         ValueError: the shapes do not match, a length is outside its range, or a label is the blank
-            or not below C.
+            or not below C (or above it, with a wildcard).
 
     Examples:
         >>> import torch
@@ -90,6 +117,7 @@ class CTCLoss(nn.Module):
         tensor(2.5494)
     """
 
+    log_priors: Tensor | None
     custom_ops: Final[bool]  # script to our operator instead of plain torch; see to_torchscript
 
     extra_repr = settings_repr
@@ -99,16 +127,32 @@ class CTCLoss(nn.Module):
         blank_index: int = 0,
         reduction: str = "mean",
         zero_infinity: bool = True,
+        wildcard: str = "none",
+        log_priors: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.blank_index = blank_index
         self.reduction = check_choice("reduction", reduction)
         self.zero_infinity = zero_infinity
+        self.wildcard = check_choice("wildcard", wildcard, WILDCARDS)
+        self.register_buffer("log_priors", None if log_priors is None else checked_priors(log_priors))
         self.custom_ops = False
 
     def forward(self, log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor) -> Tensor:
-        blank_index = self.blank_index
-        input_lengths, target_lengths = ctc_lengths(log_probs, targets, input_lens, target_lens, blank_index)
+        blank_index, priors = self.blank_index, self.log_priors
+        if priors is not None:
+            check_classes(log_probs, priors)
+        input_lengths, target_lengths = ctc_lengths(
+            log_probs, targets, input_lens, target_lens, blank_index, self.wildcard
+        )
+        classes = log_probs.shape[2]
+        if priors is not None or self.wildcard != "none":  # so that padding has no gradient, whatever it is
+            log_probs = ops.without_padding(log_probs, input_lengths)
+        log_probs = with_wildcard(log_probs, blank_index, self.wildcard)
+        fallen: Tensor | None = None
+        if priors is not None:
+            log_probs = without_priors(log_probs, priors, self.wildcard)
+            log_probs, fallen = normalised(log_probs, classes, input_lengths)
         if torch.jit.is_scripting():
             if self.custom_ops:
                 costs = torch.ops.exportable_losses.ctc_loss(
@@ -120,6 +164,10 @@ class CTCLoss(nn.Module):
             costs = torch.ops.exportable_losses.ctc_loss(
                 log_probs, targets, input_lengths, target_lengths, blank_index
             )
+        if self.wildcard != "none":  # a gradient flows on from the wildcard, which no log-softmax is behind
+            costs = by_occupation(costs, log_probs[:, :, -1:].clamp(max=80.0), input_lengths)
+        if fallen is not None:
+            costs = costs - torch.where(costs.isinf(), 0.0, fallen)
         return reduce_ctc(costs, target_lengths, self.reduction, self.zero_infinity)
 
 

@@ -26,7 +26,17 @@ def greedy_labels(scores: Tensor, lengths: Tensor, blank_index: int) -> tuple[Te
     Returns:
         Labels `[B, T]`, zero behind each item's last, and their number `[B]`, int64 both.
     """
-    best = scores.argmax(-1)
+    return _merged(scores.argmax(-1), lengths, blank_index)
+
+
+def merged_labels(best: Tensor, lengths: Tensor, blank_index: int, padding: int) -> tuple[Tensor, Tensor]:
+    """The same of the best class of each frame `[B, T]`, `padding` behind each item's last."""
+    labels, numbers = _merged(best, lengths, blank_index)
+    place = torch.arange(labels.shape[1], device=labels.device)
+    return labels.masked_fill(place >= numbers.unsqueeze(1), padding), numbers
+
+
+def _merged(best: Tensor, lengths: Tensor, blank_index: int) -> tuple[Tensor, Tensor]:
     before = torch.nn.functional.pad(best[:, :-1], [1, 0], value=float(blank_index))
     frame = torch.arange(best.shape[1], device=best.device)
     kept = (best != before) & (best != blank_index) & (frame < lengths.unsqueeze(1))
@@ -72,6 +82,4 @@ class CTCGreedyDecode(nn.Module):
             given = {"log_probs": log_probs, "input_lens": input_lens}
             check_inputs(DECODE, given, blank_index=self.blank_index)
         lengths = absolute_length(input_lens, log_probs.shape[1])
-        labels, numbers = greedy_labels(log_probs, lengths, self.blank_index)
-        place = torch.arange(labels.shape[1], device=labels.device)
-        return labels.masked_fill(place >= numbers.unsqueeze(1), self.padding), numbers
+        return merged_labels(log_probs.argmax(-1), lengths, self.blank_index, self.padding)

@@ -12,6 +12,7 @@ from .ctc import CTC, ctc_lengths
 from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
 from .hybrid import check_hat, hat_emissions
 from .pruned import PRUNED, pruned_arcs, pruned_lengths
+from .simple import SIMPLE, OfSimple
 from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "HATPosterior",
     "MultiBlankTransducerPosterior",
     "PrunedTransducerPosterior",
+    "SimpleTransducerPosterior",
     "TDTPosterior",
     "TransducerPosterior",
 ]
@@ -29,6 +31,7 @@ CTC_POSTERIOR = Contract(CTC.inputs, ("posteriors", "costs"), totals=(Total("cos
 _OCCUPIED = ("posteriors", "emissions", "costs")
 TRANSDUCER_POSTERIOR = Contract(TRANSDUCER.inputs, _OCCUPIED, totals=(Total("costs"),))
 TDT_POSTERIOR = Contract(TDT.inputs, _OCCUPIED, totals=(Total("costs"),))
+SIMPLE_POSTERIOR = Contract(SIMPLE.inputs, _OCCUPIED, totals=(Total("costs"),))
 PRUNED_POSTERIOR = Contract(PRUNED.inputs, _OCCUPIED, totals=(Total("costs"),))
 
 
@@ -302,4 +305,38 @@ class PrunedTransducerPosterior(OfLattice):
         frames, labels = pruned_lengths(logits, ranges, targets, input_lens, target_lens, blank)
         constrained = self.topology == "constrained"
         arcs = pruned_arcs(logits.detach(), ranges, targets, frames, labels, blank, 0.0, constrained)
+        return self.arcs.posterior(arcs, frames, labels)
+
+
+class SimpleTransducerPosterior(OfSimple):
+    """How probable each node is of a transducer whose logits are am(t) + lm(u), given the labels.
+
+        posterior(t, u) = alpha(t, u) · beta(t, u) / p(labels)
+        emission(t, u) = alpha(t, u) · p(label u + 1 at (t, u)) · beta(t, u + 1) / p(labels)
+
+    On the lattice of Kuang et al. 2022, https://arxiv.org/abs/2206.13236. No gradient flows to `am` and `lm`.
+
+    Args:
+        blank_index: the class of the blank.
+        lm_only_scale: as in `SimpleTransducerLoss`.
+        am_only_scale: as in `SimpleTransducerLoss`.
+        topology: ``regular``, ``modified`` or ``constrained``, as in `TransducerLoss`.
+
+    The call takes what `SimpleTransducerLoss` takes, and returns what `TransducerPosterior` returns.
+
+    Raises:
+        ValueError: as `SimpleTransducerLoss` does.
+
+    Examples:
+        >>> import torch
+        >>> ones, am, lm = torch.tensor([1.0]), torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
+        >>> _, emissions, _ = SimpleTransducerPosterior()(am, lm, torch.tensor([[3]]), ones, ones)
+        >>> emissions.squeeze(-1)
+        tensor([[0.5000, 0.5000]])
+    """
+
+    def forward(
+        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> Occupied:
+        arcs, frames, labels = self.leaving(am, lm, targets, input_lens, target_lens)
         return self.arcs.posterior(arcs, frames, labels)

@@ -74,7 +74,7 @@ def pruned_arcs(
 ) -> Tensor:
     """The blank and the label that leave each node `[B, T, U+1, 2]`, impossible outside of the ranges."""
     t = torch.arange(logits.shape[1], device=logits.device)
-    ranges = ranges.long()
+    ranges = ranges.long().expand_as(logits[..., 0])  # which an exporter does not know
     padding = (t >= frames.unsqueeze(1)).unsqueeze(2)
     outside = padding | (ranges < 0) | (ranges > labels[:, None, None])
     nodes = targets.shape[1] + 1

@@ -77,6 +77,38 @@ def simple_lengths(
     return absolute_lengths(am.shape[1], targets, input_lens, target_lens)
 
 
+class OfSimple(OfLattice):
+    """The lattice of `SimpleTransducerLoss` without its gradient, for a module that looks at its paths."""
+
+    extra_repr = settings_repr
+
+    def __init__(
+        self,
+        blank_index: int = 0,
+        lm_only_scale: float = 0.0,
+        am_only_scale: float = 0.0,
+        topology: str = "regular",
+    ) -> None:
+        super().__init__()
+        self.blank_index = check_blank(blank_index)
+        self.lm_only_scale = check_weight("lm_only_scale", lm_only_scale, 0.0)
+        self.am_only_scale = check_weight("am_only_scale", am_only_scale, 0.0)
+        self.topology = check_choice("topology", topology, TOPOLOGIES)
+        self.arcs = arcs_of(topology)
+
+    def leaving(
+        self, am: Tensor, lm: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The arcs that leave each node `[B, T, U+1, 2]`, and the frames and labels of each item."""
+        blank, scales = self.blank_index, (self.lm_only_scale, self.am_only_scale)
+        frames, labels = simple_lengths(am, lm, targets, input_lens, target_lens, blank)
+        constrained = self.topology == "constrained"
+        arcs = simple_arcs(
+            am.detach(), lm.detach(), targets, frames, labels, blank, scales[0], scales[1], 0.0, constrained
+        )
+        return arcs, frames, labels
+
+
 class SimpleTransducerLoss(OfLattice):
     """The transducer's loss with logits am(t) + lm(u), which are never added up for all t, u and classes.
 

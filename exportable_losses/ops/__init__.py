@@ -9,6 +9,7 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``ctc_loss``, ``ctc_loss_grad``     costs `[B]`; costs and the gradient `[B, T, C]`
 ``ctc_posterior``                   costs `[B]` and the occupation of the lattice `[B, T, 2S+1]`
 ``ctc_forward``                     costs `[B]` so far, and the state of the recursion
+``transducer_forward``              the same of a transducer's arcs, from the state `[B, U+1]`
 ``ctc_align``                       the best path's states `[B, T]` and its log-probability `[B]`
 ``transducer_loss``, ``…_grad``     costs `[B]`; costs and the gradient `[B, T, U+1, V]`
 ``arcs_loss``, ``arcs_loss_grad``   the same of a lattice of given arcs `[B, T, U+1, K]`
@@ -17,6 +18,8 @@ comes out is float32, but the gradient, which has their type. Each loss has its 
 ``emissions_loss``, ``…_grad``      costs of the arcs that logits make; the gradient in the logits
 ``picked``, ``picked_grad``         log-softmax of rows at a few classes `[N, K]`; the gradient
 ``joint_arcs``, ``…_grad``          arcs of logits am + lm; the gradients in both
+``fused_joint``, ``…_grad``         a few classes of a joint network, in tiles; the gradients in its inputs
+``fused_best``                      the best class of each row of a linear layer `[B, T]`
 ``best_permutation``                the cheapest assignment `[B, S]` of `[B, S, S]` costs
 ``edit_counts``                     insertions, deletions and substitutions `[B, 3]`
 ==================================  ==========================================================
@@ -28,35 +31,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native
+from . import layers, native  # noqa: F401  layers registers operators
 from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad, number_of
 from .assignment import best_permutation
 from .computers import computer_of, only_native_of, using
 from .ctc import ctc_align, ctc_costs, ctc_forward, ctc_posterior
 from .edits import edit_counts
-from .emissions import emitted_arcs, shaped
-from .joint import joint_arcs, joint_arcs_everywhere, joint_arcs_grad, without_padding
-from .picked import picked, picked_grad
-from .registration import register
+from .emissions import arcs_of_tokens, classes_of, decided, emitted_arcs, shaped
+from .forward import transducer_forward
+from .fused import ACTIVATIONS, fused_best, fused_joint
+from .joint import joint_arcs_everywhere, without_padding
+from .picked import picked
+from .registration import check_one_an_item, register
 from .scores import computed
 from .transducer import (
+    illegal_seen,
     next_labels,
     transducer_costs,
     transducer_costs_and_grad,
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "arcs_align",
     "arcs_costs",
     "arcs_costs_and_grad",
+    "arcs_of_tokens",
     "best_permutation",
+    "classes_of",
     "ctc_align",
     "ctc_costs",
     "ctc_forward",
     "ctc_posterior",
+    "decided",
     "edit_counts",
     "emitted_arcs",
+    "fused_best",
+    "fused_joint",
     "fuses",
+    "illegal_seen",
     "joint_arcs_everywhere",
     "next_labels",
     "number_of",
@@ -64,6 +77,7 @@ __all__ = [
     "shaped",
     "transducer_costs",
     "transducer_costs_and_grad",
+    "transducer_forward",
     "using",
     "without_padding",
 ]
@@ -119,13 +133,7 @@ def _check_batch(batch: int, targets: Tensor, of: str, per_item: Mapping[str, Te
     """Refuse targets that are no rows, one an item, and what does not have one number an item."""
     if targets.dim() != 2 or targets.shape[0] != batch:
         raise ValueError(f"targets: got shape {list(targets.shape)}, expected {batch} rows of {of}")
-    _check_one_an_item(batch, per_item)
-
-
-def _check_one_an_item(batch: int, per_item: Mapping[str, Tensor | None]) -> None:
-    for name, tensor in per_item.items():
-        if tensor is not None and tensor.shape != (batch,):
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{batch}]")
+    check_one_an_item(batch, per_item)
 
 
 _register_lattice("ctc", "log_probs")
@@ -163,7 +171,7 @@ def _check_arcs(
         raise ValueError(f"arcs: got shape {list(arcs.shape)}, expected U+1 of at least 1")
     _check_durations(blanks, labels)
     per_item = {"input_lengths": input_lengths, "target_lengths": target_lengths, "grad_costs": grad_costs}
-    _check_one_an_item(arcs.shape[0], per_item)
+    check_one_an_item(arcs.shape[0], per_item)
 
 
 def _check_durations(blanks: list[int], labels: list[int]) -> None:
@@ -201,7 +209,7 @@ register(
 
 def _arcs_align(arcs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     _check_arcs(arcs, *rest[:4])
-    return arcs_align(arcs, *rest)
+    return only_native_of(arcs).arcs_align(arcs, *rest)
 
 
 def _fake_arcs_align(arcs: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -259,62 +267,14 @@ register(
 )
 
 
-_JOINT = "Tensor am, Tensor lm, Tensor labels, Tensor input_lengths, Tensor target_lengths, int blank_index"
+def _register_states(name: str, fake: Any, more: str = "") -> None:
+    """Define `name`: what becomes of the states of CTC's lattice, and a number of each item."""
 
+    def checked(*given: Any) -> tuple[Tensor, Tensor]:
+        _check_shapes("ctc", "log_probs", *given[:5])
+        return getattr(only_native_of(given[0]), name)(*given)
 
-def _fake_joint(am: Tensor, lm: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    nodes = (*am.shape[:2], lm.shape[1])
-    return am.new_empty((*nodes, 2)), am.new_empty(nodes), am.new_empty(am.shape), am.new_empty(lm.shape)
-
-
-register(
-    f"joint_arcs_grad({_JOINT}, Tensor arcs, Tensor product, Tensor of_am, Tensor of_lm, Tensor grad)"
-    " -> (Tensor, Tensor)",
-    joint_arcs_grad,
-    lambda am, lm, *_: (am.new_empty(am.shape), lm.new_empty(lm.shape)),
-)
-register(
-    f"joint_arcs({_JOINT}) -> (Tensor, Tensor, Tensor, Tensor)",
-    joint_arcs,
-    _fake_joint,
-    gradient="joint_arcs_grad",
-    differentiable=2,
-    gives_output=True,
-)
-
-
-def _picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
-    if logits.dim() != 2 or classes.dim() != 2 or logits.shape[0] != classes.shape[0]:
-        got = f"{list(logits.shape)} and {list(classes.shape)}"
-        raise ValueError(f"logits, classes: got shapes {got}, expected [N, V] and [N, K]")
-    if grad is not None and grad.shape != classes.shape:
-        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {list(classes.shape)}")
-    if only_native_of(logits) is native:
-        return native.picked(logits, classes, grad)
-    return picked(logits, classes) if grad is None else picked_grad(logits, classes, grad)
-
-
-register(
-    "picked_grad(Tensor logits, Tensor classes, Tensor grad) -> Tensor",
-    _picked,
-    lambda logits, *_: logits.new_empty(logits.shape),
-)
-register(
-    "picked(Tensor logits, Tensor classes) -> Tensor",
-    _picked,
-    lambda logits, classes: logits.new_empty(classes.shape, dtype=computed(logits.dtype)),
-    gradient="picked_grad",
-)
-
-
-def _register_paths(name: str, loss: str, scores: str, compute: Any, fake: Any) -> None:
-    """Define `name`, two tensors that plain torch computes of a lattice."""
-
-    def checked(*lattice: Any) -> tuple[Tensor, Tensor]:
-        _check_shapes(loss, scores, *lattice)
-        return compute(*lattice)
-
-    register(f"{name}({_LATTICE.format(scores=scores)}) -> (Tensor, Tensor)", checked, fake)
+    register(f"{name}({_LATTICE.format(scores='log_probs')}{more}) -> (Tensor, Tensor)", checked, fake)
 
 
 def _fake_ctc_posterior(x: Tensor, targets: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -326,17 +286,15 @@ def _fake_ctc_align(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:2], dtype=torch.int64), _fake_costs(x)
 
 
-_register_paths("ctc_posterior", "ctc", "log_probs", ctc_posterior, _fake_ctc_posterior)
-_register_paths("ctc_align", "ctc", "log_probs", ctc_align, _fake_ctc_align)
+_register_states("ctc_posterior", _fake_ctc_posterior)
+_register_states("ctc_align", _fake_ctc_align, ", bool free_ends")
 
 
 def _ctc_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     *lattice, alpha, offset = given
     _check_shapes("ctc", "log_probs", *lattice)
     batch, labels = lattice[1].shape
-    for name, tensor, shape in (("alpha", alpha, [batch, 2, labels + 1]), ("offset", offset, [batch, 2])):
-        if list(tensor.shape) != shape:
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}")
+    _check_state(alpha, [batch, 2, labels + 1], offset, batch)
     computer = only_native_of(given[0])
     return computer.ctc_forward(*given)
 
@@ -353,6 +311,31 @@ register(
     " -> (Tensor, Tensor, Tensor)",
     _ctc_forward,
     _fake_ctc_forward,
+)
+
+
+def _transducer_forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    arcs, input_lengths, target_lengths, alpha, offset = given
+    _check_arcs(arcs, input_lengths, target_lengths, [1], [0])
+    _check_state(alpha, [arcs.shape[0], arcs.shape[2]], offset, arcs.shape[0])
+    return only_native_of(arcs).transducer_forward(*given)
+
+
+def _check_state(alpha: Tensor, shape: list[int], offset: Tensor, batch: int) -> None:
+    for name, tensor, expected in (("alpha", alpha, shape), ("offset", offset, [batch, 2])):
+        if list(tensor.shape) != expected:
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {expected}")
+
+
+register(
+    "transducer_forward(Tensor arcs, Tensor input_lengths, Tensor target_lengths, Tensor alpha,"
+    " Tensor offset) -> (Tensor, Tensor, Tensor)",
+    _transducer_forward,
+    lambda arcs, _i, _t, alpha, offset: (
+        arcs.new_empty(arcs.shape[0]),
+        arcs.new_empty(alpha.shape),
+        arcs.new_empty(offset.shape),
+    ),
 )
 register(
     "best_permutation(Tensor costs) -> Tensor",

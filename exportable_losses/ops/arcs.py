@@ -101,6 +101,7 @@ def arcs_align(
     are as good the first, and the path goes back along them.
     """
     steps, labels = steps_of(blank_durations, label_durations), len(label_durations)
+    dtype, arcs = arcs.dtype, arcs.double()  # in float32 long sums have lost what tells two paths apart
     allowed = legal(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
     entering = by_target(by_diagonal(allowed), steps, labels)
     alpha = start(arcs, max(steps))
@@ -123,7 +124,7 @@ def arcs_align(
         arc.append(kind)
     path = (torch.cat(emitted, 1), torch.cat(since, 1), torch.cat(arc, 1))
     starts, kinds = path_of(path[0], path[1], path[2], scores, target_lengths, arcs.shape[2], steps, labels)
-    return starts, kinds, scores
+    return starts, kinds, scores.to(dtype)
 
 
 def legal(

@@ -171,6 +171,13 @@ def walk_on(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One frame: the states without their largest, which goes to `high`, its rounding to `low`."""
     reached = (transition(states, skips) + emitted).masked_fill(behind, -torch.inf)
+    return without_largest(reached, states, high, low, active)
+
+
+def without_largest(
+    reached: Tensor, states: Tensor, high: Tensor, low: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What active items have `reached` `[B, N]`, less the largest, which is added up; others keep all."""
     most = reached.amax(1)
     most = torch.where(active & ~most.isneginf(), most, 0.0)
     # Knuth's sum of two numbers, and what it has rounded away
@@ -190,18 +197,28 @@ def walked(
 
 
 def ctc_align(
-    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    free_ends: bool,
 ) -> tuple[Tensor, Tensor]:
     """The state of the best path at each frame `[B, T]`, and the path's log-probability `[B]`.
 
-    The arguments are those of `ctc_costs`. The states, int64, are -1 behind an item's frames and where
+    The other arguments are those of `ctc_costs`. The states, int64, are -1 behind an item's frames and where
     no path has a probability; there the log-probability is -inf. Looking back from the end, a path that
     stayed goes before one as good that stepped, and that before one that skipped.
+
+    Args:
+        free_ends: the frames before the first label and behind the last emit anything, of probability one.
     """
     frames = log_probs.shape[1]
-    emitted, skips = lattice(widened(log_probs), targets, target_lengths, blank_index)
+    emitted, skips = lattice(log_probs.double(), targets, target_lengths, blank_index)
     active = within(input_lengths, frames)
     last = 2 * target_lengths.unsqueeze(1)
+    if free_ends:
+        emitted = with_free_ends(emitted, target_lengths)
     alpha = on(torch.zeros_like(last), skips)
     moves = torch.empty_like(emitted, dtype=torch.int8)
     for t in range(frames):
@@ -210,7 +227,7 @@ def ctc_align(
         alpha = torch.where(now, best + emitted[:, t], alpha)
         moves[:, t] = move * now
     best, move = best_transition(alpha, skips)
-    scores = best.gather(1, last).squeeze(1)
+    scores = best.gather(1, last).squeeze(1).to(widened(log_probs).dtype)
     scores = scores + poison(log_probs, targets, input_lengths, target_lengths, blank_index)
     state = last - move.gather(1, last)
     states = torch.empty_like(active, dtype=torch.int64)
@@ -246,6 +263,13 @@ def lattice(
     two_before = torch.nn.functional.pad(labels, [2, 0], value=float(blank_index))[:, :-2]
     skips = torch.zeros_like(labels, dtype=log_probs.dtype).masked_fill(labels == two_before, -torch.inf)
     return log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.shape[1], -1)), skips
+
+
+def with_free_ends(emitted: Tensor, target_lengths: Tensor) -> Tensor:
+    """What each state emits `[B, T, 2S+1]`; the first and the last anything, of probability one."""
+    states = torch.arange(emitted.shape[2], device=emitted.device)
+    ends = (states == 0) | (states == 2 * target_lengths.unsqueeze(1))
+    return emitted.masked_fill(ends.unsqueeze(1), 0.0)
 
 
 def both_ways(

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..library import library_path, load
 from . import plain
-from .native import TYPES, Arcs, ArcShape, Batch, in_rows, pointer
+from .native import in_rows, pointer
 from .scores import computed
+from .structures import TYPES, Arcs, ArcShape, Batch
 
 _MOST_KINDS = 64  # that a kernel takes
 MISSING = "the package was installed without it (EXPORTABLE_LOSSES_CUDA=ON pip install builds it, with nvcc)"
@@ -145,7 +146,7 @@ def arcs(
         sizes = (batch, frames, nodes - 1, arcs.element_size(), grad is not None)
         bytes_needed = library.exportable_losses_cuda_arcs_workspace(*sizes)
         workspace = torch.empty(max(1, bytes_needed), dtype=torch.uint8, device=device)
-        given = Arcs(arcs.data_ptr(), batch, frames, nodes - 1, *map(pointer, lengths), ArcShape.of(*shape))
+        given = Arcs.of(arcs, lengths[0], lengths[1], ArcShape.of(*shape))
         error = getattr(library, f"exportable_losses_cuda_arcs_{TYPES[arcs.dtype]}")(
             ctypes.byref(given),
             *(pointer(grad_costs), pointer(costs), pointer(grad), pointer(workspace)),

@@ -45,28 +45,71 @@ def emitted_arcs(
     # autograd would multiply what lies behind the lengths by zero, and a NaN by zero is a NaN
     outside = behind(logits[..., 0], input_lengths, target_lengths).unsqueeze(-1)
     logits = widened(logits).masked_fill(outside, 0.0)
-    tokens = logits[..., : logits.shape[3] - durations]
-    lasting = logits[..., logits.shape[3] - durations :].log_softmax(-1)
-    labels = next_labels(targets, target_lengths, token[0])
+    scores, lasting = logits.split([logits.shape[3] - durations, durations], 3)
+    labels = at_labels(next_labels(targets, target_lengths, token[0]), scores)
     if hybrid >= 0:
-        blank = tokens[..., hybrid]
-        others = torch.arange(tokens.shape[3], device=tokens.device) != hybrid
-        log_probs = tokens.masked_fill(~others, -float("inf")).log_softmax(-1)
-        # ln(1 - sigmoid(x)) is -softplus(x); of x above 80 it is x, in 64 bits too
-        log_probs = log_probs - torch.nn.functional.softplus(blank, 1.0, 80.0).unsqueeze(-1)
-        stay = -torch.nn.functional.softplus(-blank, 1.0, 80.0)
-        log_probs = torch.where(others, log_probs, stay.unsqueeze(-1))
+        others = torch.arange(scores.shape[3], device=scores.device) != hybrid
+        log_probs = scores.masked_fill(~others, -float("inf")).log_softmax(-1)
+        tokens = decided(scores[..., hybrid], log_probs.gather(3, labels).squeeze(3))
     else:
-        log_probs = tokens.log_softmax(-1)
-    log_probs = log_probs - sigma
-    label = log_probs.gather(3, at_labels(labels, log_probs)).squeeze(3)
+        log_probs = scores.log_softmax(-1)
+        blanks = [log_probs[..., c] for c in classes_of(token)[0][:-1]]
+        blanks.append(log_probs.gather(3, labels).squeeze(3))
+        tokens = torch.stack(blanks, 3)
+    return arcs_of_tokens(
+        tokens,
+        lasting,
+        input_lengths,
+        token,
+        logit,
+        constrained,
+        sigma,
+        fastemit_lambda,
+        delay_penalty,
+    )
+
+
+def classes_of(token: list[int]) -> tuple[list[int], list[int]]:
+    """The classes of the arcs, each once, and where among them each arc has its own; the label's is last."""
+    classes: list[int] = []
+    for each in token:
+        if each not in classes:
+            classes.append(each)
+    return classes, [classes.index(each) for each in token]
+
+
+def decided(blank: Tensor, label: Tensor) -> Tensor:
+    """A hybrid's tokens `[..., 2]`, of the logit of its blank, which is a sigmoid's, and its label's
+    log-probability beside other labels.
+    """
+    # ln(1 - sigmoid(x)) is -softplus(x); of x above 80 it is x, in 64 bits too
+    stay = -torch.nn.functional.softplus(-blank, 1.0, 80.0)
+    return torch.stack([stay, label - torch.nn.functional.softplus(blank, 1.0, 80.0)], -1)
+
+
+def arcs_of_tokens(
+    tokens: Tensor,
+    lasting: Tensor,
+    input_lengths: Tensor,
+    token: list[int],
+    logit: list[int],
+    constrained: bool,
+    sigma: float,
+    fastemit_lambda: float,
+    delay_penalty: float,
+) -> Tensor:
+    """The arcs `[B, T, U+1, K]` of the log-probabilities of their `classes_of`, and logits of durations."""
+    lasting = lasting.log_softmax(3)
+    tokens = tokens - sigma
+    label = tokens[..., -1]
     if fastemit_lambda != 0.0:
         finite = torch.where(label.isfinite(), label, 0.0)
         label = label + fastemit_lambda * (finite - finite.detach())
-    label = shaped(label, log_probs[..., token[0]], input_lengths, constrained, delay_penalty)
+    label = shaped(label, tokens[..., 0], input_lengths, constrained, delay_penalty)
+    at = classes_of(token)[1]
     arcs = []
     for k in range(len(token)):
-        arc = label if token[k] < 0 else log_probs[..., token[k]]
+        arc = label if token[k] < 0 else tokens[..., at[k]]
         arcs.append(arc if logit[k] < 0 else arc + lasting[..., logit[k]])
     return torch.stack(arcs, 3)
 

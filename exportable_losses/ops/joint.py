@@ -114,7 +114,9 @@ def joint_arcs_everywhere(
     """
     am, lm = without_padding(am, input_lengths), without_padding(lm, target_lengths + 1)
     top, base = am.amax(2, keepdim=True), lm.amax(2, keepdim=True)
-    product = torch.matmul((am - top).double().exp(), (lm - base).double().exp().transpose(1, 2))
+    # what is transposed just before a product ONNX Runtime multiplies by a kernel that has no float64
+    of_am, of_lm = (am - top).double().exp(), (lm - base).transpose(1, 2).double().exp()
+    product = torch.matmul(of_am, of_lm)
     norm = product.log().to(am.dtype) + top + base.transpose(1, 2)
     stay, emit = arcs_at(am, lm, labels, blank_index)
     return torch.stack([stay - norm, emit - norm], 3)

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,110 +11,18 @@ from torch import Tensor
 from ..library import about as about_library
 from ..library import library_path, load
 from .scores import computed
-
-_FIELDS = ("batch", "frames", "classes", "labels", "item_stride", "frame_stride")
-_SEQUENCES = ("predictions", "targets", "prediction_lengths", "target_lengths")
-TYPES = {
-    torch.float32: "float",
-    torch.float64: "double",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
-
-
-class Batch(ctypes.Structure):
-    """`exportable_losses_batch` of csrc/c_api.h."""
-
-    _fields_ = (
-        ("scores", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in _FIELDS),
-        ("targets", ctypes.c_void_p),
-        ("target_stride", ctypes.c_int64),
-        ("input_lengths", ctypes.c_void_p),
-        ("target_lengths", ctypes.c_void_p),
-        ("blank", ctypes.c_int64),
-    )
-
-    @classmethod
-    def of(
-        cls, scores: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
-    ) -> "Batch":
-        """The batch of these tensors: `scores` as `in_rows` gives them, the others int64 and contiguous."""
-        return cls(
-            scores.data_ptr(),
-            *(scores.shape[0], scores.shape[1], scores.shape[-1], targets.shape[1]),
-            *(scores.stride(0), scores.stride(1)),
-            targets.data_ptr(),
-            targets.stride(0),
-            input_lengths.data_ptr(),
-            target_lengths.data_ptr(),
-            blank_index,
-        )
-
-
-class Sequences(ctypes.Structure):
-    """`exportable_losses_sequences` of csrc/c_api.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in _SEQUENCES),
-        *((name, ctypes.c_int64) for name in ("batch", "prediction_width", "target_width")),
-    )
-
-
-class ArcShape(ctypes.Structure):
-    """`exportable_losses_arc_shape` of csrc/c_api.h."""
-
-    _fields_ = (
-        ("kinds", ctypes.c_int64),
-        ("blanks", ctypes.c_int64),
-        ("duration", ctypes.POINTER(ctypes.c_int64)),
-        ("label_ends", ctypes.c_int64),
-    )
-
-    @classmethod
-    def of(cls, blanks: Sequence[int], labels: Sequence[int], label_ends: bool) -> "ArcShape":
-        """Arcs of these durations."""
-        return cls(len(blanks) + len(labels), len(blanks), _integers([*blanks, *labels]), label_ends)
-
-
-class Arcs(ctypes.Structure):
-    """`exportable_losses_arcs` of csrc/c_api.h."""
-
-    _fields_ = (
-        ("arcs", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("batch", "frames", "labels")),
-        ("input_lengths", ctypes.c_void_p),
-        ("target_lengths", ctypes.c_void_p),
-        ("shape", ArcShape),
-    )
-
-
-class Emissions(ctypes.Structure):
-    """`exportable_losses_emissions` of csrc/c_api.h."""
-
-    _fields_ = (
-        ("shape", ArcShape),
-        ("durations", ctypes.c_int64),
-        ("token", ctypes.POINTER(ctypes.c_int64)),
-        ("logit", ctypes.POINTER(ctypes.c_int64)),
-        *((name, ctypes.c_int64) for name in ("hybrid", "constrained")),
-        *((name, ctypes.c_double) for name in ("sigma", "fastemit_lambda", "delay_penalty")),
-    )
-
-
-class Picks(ctypes.Structure):
-    """`exportable_losses_picks` of csrc/c_api.h."""
-
-    _fields_ = (
-        ("scores", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("rows", "classes", "row_stride")),
-        ("picked", ctypes.c_void_p),
-        ("kinds", ctypes.c_int64),
-    )
-
-
-def _integers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+from .structures import (
+    SEQUENCES,
+    TYPES,
+    Arcs,
+    ArcShape,
+    Batch,
+    Emissions,
+    Picks,
+    Sequences,
+    declare,
+    integers,
+)
 
 
 def in_rows(scores: Tensor) -> Tensor:
@@ -134,38 +43,10 @@ def _library() -> ctypes.CDLL | None:
         return None
     library = load(path)
     try:
-        _declare(library)
+        declare(library)
     except AttributeError as error:
         raise RuntimeError(f"{path}: another build of this version, it lacks functions: {error}") from error
     return library
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Say what each function of the library takes and gives.
-
-    Raises:
-        AttributeError: it does not have one.
-    """
-    for loss in ("ctc", "transducer"):
-        for kind in TYPES.values():
-            function = getattr(library, f"exportable_losses_{loss}_{kind}")
-            function.restype = ctypes.c_char_p
-            function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
-    for name in (*(f"emissions_{kind}" for kind in TYPES.values()), "arcs_float", "arcs_double"):
-        function = getattr(library, f"exportable_losses_{name}")
-        function.restype = ctypes.c_char_p
-        function.argtypes = [ctypes.c_void_p] * (4 if name.startswith("arcs") else 5) + [ctypes.c_int]
-    for kind in TYPES.values():
-        function = getattr(library, f"exportable_losses_pick_{kind}")
-        function.restype = ctypes.c_char_p
-        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
-        function = getattr(library, f"exportable_losses_ctc_forward_{kind}")
-        function.restype = ctypes.c_char_p
-        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int]
-    library.exportable_losses_edit_counts.restype = ctypes.c_char_p
-    library.exportable_losses_edit_counts.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int]
-    library.exportable_losses_huge_pages.restype = None
-    library.exportable_losses_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
 
 
 def unavailable(scores: Tensor) -> str:
@@ -242,24 +123,15 @@ def compute_into(
         ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
         MemoryError: there is none left.
     """
-    given = {
-        "targets": targets,
-        "input_lengths": input_lengths,
-        "target_lengths": target_lengths,
-        "grad_costs": grad_costs,
-    }
-    _on_the_cpu(given, "the scores are")
-    scores = in_rows(scores)
-    targets = targets.long().contiguous()
-    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
+    lattice = _lattice(scores, targets, input_lengths, target_lengths)
+    _on_the_cpu({"grad_costs": grad_costs}, "the scores are")
     if grad_costs is not None:
         grad_costs = grad_costs.to(costs.dtype).contiguous()
-    error = getattr(_library(), f"exportable_losses_{loss}_{TYPES[scores.dtype]}")(
-        ctypes.byref(Batch.of(scores, targets, input_lengths, target_lengths, blank_index)),
+    _call(
+        f"{loss}_{TYPES[scores.dtype]}",
+        ctypes.byref(Batch.of(*lattice, blank_index)),
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
-        torch.get_num_threads(),
     )
-    _raise(error)
 
 
 # costs `[B]`, and with `grad_costs` the gradient in the shape of the scores
@@ -289,15 +161,41 @@ def arcs(
     costs, grad = _room(arcs, grad_costs)
     if grad_costs is not None:
         grad_costs = grad_costs.to(costs.dtype).contiguous()
-    batch, frames, nodes = arcs.shape[:3]
     shape = ArcShape.of(blank_durations, label_durations, label_ends)
-    error = getattr(_library(), f"exportable_losses_arcs_{TYPES[arcs.dtype]}")(
-        ctypes.byref(Arcs(arcs.data_ptr(), batch, frames, nodes - 1, *map(pointer, lengths), shape)),
+    _call(
+        f"arcs_{TYPES[arcs.dtype]}",
+        ctypes.byref(Arcs.of(arcs, lengths[0], lengths[1], shape)),
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
-        torch.get_num_threads(),
     )
-    _raise(error)
     return costs, grad
+
+
+def arcs_align(
+    arcs: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_durations: Sequence[int],
+    label_durations: Sequence[int],
+    label_ends: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts and kinds `[B, U]` and scores `[B]` of the best path, as `arcs.arcs_align`.
+
+    Raises:
+        ValueError: a length or a duration is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    _on_the_cpu({"input_lengths": input_lengths, "target_lengths": target_lengths}, "the arcs are")
+    arcs = arcs.contiguous()
+    lengths = [lengths.long().contiguous() for lengths in (input_lengths, target_lengths)]
+    starts = torch.empty(arcs.shape[0], arcs.shape[2] - 1, dtype=torch.int64)
+    kinds, scores = torch.empty_like(starts), arcs.new_empty(arcs.shape[0])
+    shape = ArcShape.of(blank_durations, label_durations, label_ends)
+    _call(
+        f"arcs_align_{TYPES[arcs.dtype]}",
+        ctypes.byref(Arcs.of(arcs, lengths[0], lengths[1], shape)),
+        *(pointer(starts), pointer(kinds), pointer(scores)),
+    )
+    return starts, kinds, scores
 
 
 def emissions(
@@ -324,27 +222,24 @@ def emissions(
         ValueError: a length, an index or a duration is outside of what it may be, or a tensor not on the CPU.
         MemoryError: there is none left.
     """
-    lattice = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
-    _on_the_cpu({**lattice, "grad_costs": grad_costs}, "the logits are")
-    logits = in_rows(logits)
-    targets, input_lengths, target_lengths = (tensor.long().contiguous() for tensor in lattice.values())
+    lattice = _lattice(logits, targets, input_lengths, target_lengths, "the logits are")
+    _on_the_cpu({"grad_costs": grad_costs}, "the logits are")
     costs, grad = _room(logits, grad_costs)
     if grad_costs is not None:
         grad_costs = grad_costs.to(costs.dtype).contiguous()
     shape = ArcShape.of(blank_durations, label_durations, label_ends)
     numbers = (hybrid, constrained, sigma, fastemit_lambda, delay_penalty)
-    error = getattr(_library(), f"exportable_losses_emissions_{TYPES[logits.dtype]}")(
-        ctypes.byref(Batch.of(logits, targets, input_lengths, target_lengths, 0)),
-        ctypes.byref(Emissions(shape, durations, _integers(token), _integers(logit), *numbers)),
+    _call(
+        f"emissions_{TYPES[logits.dtype]}",
+        ctypes.byref(Batch.of(*lattice, 0)),
+        ctypes.byref(Emissions(shape, durations, integers(token), integers(logit), *numbers)),
         *(pointer(grad_costs), pointer(costs), pointer(grad)),
-        torch.get_num_threads(),
     )
-    _raise(error)
     return costs, grad
 
 
-def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tensor:
-    """`picked.picked`, or with `grad` `picked.picked_grad`.
+def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """`picked.picked`, or with `grad` `picked.picked_grad`; the latter in `out`, which may be `logits`.
 
     Raises:
         ValueError: a class is outside of what it may be, or a tensor is not on the CPU.
@@ -353,15 +248,19 @@ def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tenso
     _on_the_cpu({"classes": classes, "grad": grad}, "the logits are")
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     classes = classes.long().contiguous()
+    wide = computed(logits.dtype)
     if grad is None:
-        out = logits.new_empty(classes.shape, dtype=computed(logits.dtype))
+        out = logits.new_empty(classes.shape, dtype=wide)
     else:
-        out, grad = _empty_like(logits), grad.to(computed(logits.dtype)).contiguous()
+        logits = logits if out is not None else logits.contiguous()  # the gradient lies as the scores do
+        out, grad = _empty_like(logits) if out is None else out, grad.to(wide).contiguous()
     picks = Picks(logits.data_ptr(), *logits.shape, logits.stride(0), classes.data_ptr(), classes.shape[1])
-    error = getattr(_library(), f"exportable_losses_pick_{TYPES[logits.dtype]}")(
-        ctypes.byref(picks), pointer(grad), pointer(out), torch.get_num_threads()
+    _call(
+        f"pick_{TYPES[logits.dtype]}",
+        ctypes.byref(picks),
+        pointer(grad),
+        pointer(out),
     )
-    _raise(error)
     return out
 
 
@@ -380,23 +279,104 @@ def ctc_forward(
         ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
         MemoryError: there is none left.
     """
-    names = ("targets", "input_lengths", "target_lengths", "alpha", "offset")
-    given = dict(zip(names, (targets, input_lengths, target_lengths, alpha, offset), strict=True))
-    _on_the_cpu(given, "the scores are")
-    log_probs = in_rows(log_probs)
-    targets = targets.long().contiguous()
-    input_lengths, target_lengths = input_lengths.long().contiguous(), target_lengths.long().contiguous()
+    _on_the_cpu({"alpha": alpha, "offset": offset}, "the scores are")
+    lattice = _lattice(log_probs, targets, input_lengths, target_lengths)
+    batch = Batch.of(*lattice, blank_index)
+    return _walk_on(f"ctc_forward_{TYPES[log_probs.dtype]}", batch, log_probs, alpha, offset)
+
+
+def ctc_posterior(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+) -> tuple[Tensor, Tensor]:
+    """Costs `[B]` and the occupation `[B, T, 2S+1]`, as `ctc.ctc_posterior` has them.
+
+    Raises:
+        ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    lattice = _lattice(log_probs, targets, input_lengths, target_lengths)
     costs = log_probs.new_empty(log_probs.shape[0], dtype=computed(log_probs.dtype))
+    posteriors = costs.new_empty(*log_probs.shape[:2], 2 * targets.shape[1] + 1)
+    _call(
+        f"ctc_posterior_{TYPES[log_probs.dtype]}",
+        ctypes.byref(Batch.of(*lattice, blank_index)),
+        costs.data_ptr(),
+        posteriors.data_ptr(),
+    )
+    return costs, posteriors
+
+
+def ctc_align(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    free_ends: bool,
+) -> tuple[Tensor, Tensor]:
+    """States `[B, T]` and scores `[B]` of the best path, as `ctc.ctc_align` has them.
+
+    Raises:
+        ValueError: a length or an index is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    lattice = _lattice(log_probs, targets, input_lengths, target_lengths)
+    states = torch.empty(log_probs.shape[:2], dtype=torch.int64)
+    scores = log_probs.new_empty(log_probs.shape[0], dtype=computed(log_probs.dtype))
+    _call(
+        f"ctc_align_{TYPES[log_probs.dtype]}",
+        ctypes.byref(Batch.of(*lattice, blank_index)),
+        free_ends,
+        states.data_ptr(),
+        scores.data_ptr(),
+    )
+    return states, scores
+
+
+def _lattice(
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    where: str = "the scores are",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a `Batch` is of, in the types and the order in memory that the library reads.
+
+    To be held as long as the batch: that has their addresses alone.
+    """
+    given = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
+    _on_the_cpu(given, where)
+    targets, input_lengths, target_lengths = (tensor.long().contiguous() for tensor in given.values())
+    return in_rows(scores), targets, input_lengths, target_lengths
+
+
+def transducer_forward(
+    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, alpha: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Costs `[B]`, alpha `[B, U+1]` and offset `[B, 2]`, as `forward.transducer_forward` has them.
+
+    Raises:
+        ValueError: a length is outside of what it may be, or a tensor is not on the CPU.
+        MemoryError: there is none left.
+    """
+    names = ("input_lengths", "target_lengths", "alpha", "offset")
+    given = dict(zip(names, (input_lengths, target_lengths, alpha, offset), strict=True))
+    _on_the_cpu(given, "the arcs are")
+    arcs = arcs.contiguous()
+    lengths = [lengths.long().contiguous() for lengths in (input_lengths, target_lengths)]
+    batch = Arcs.of(arcs, lengths[0], lengths[1], ArcShape.of([1], [0], True))
+    return _walk_on(f"transducer_forward_{TYPES[arcs.dtype]}", batch, arcs, alpha, offset)
+
+
+def _walk_on(
+    name: str, batch: ctypes.Structure, scores: Tensor, alpha: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward recursion of the library gives from a state on."""
+    costs = scores.new_empty(scores.shape[0], dtype=computed(scores.dtype))
     state = [tensor.to(costs.dtype).contiguous() for tensor in (alpha, offset)]
     found = [torch.empty_like(tensor) for tensor in state]
     walk = (ctypes.c_void_p * 4)(*(tensor.data_ptr() for tensor in (*state, *found)))
-    error = getattr(_library(), f"exportable_losses_ctc_forward_{TYPES[log_probs.dtype]}")(
-        ctypes.byref(Batch.of(log_probs, targets, input_lengths, target_lengths, blank_index)),
-        walk,
-        costs.data_ptr(),
-        torch.get_num_threads(),
-    )
-    _raise(error)
+    _call(name, ctypes.byref(batch), walk, costs.data_ptr())
     return costs, found[0], found[1]
 
 
@@ -409,19 +389,13 @@ def edit_counts(
         ValueError: a length is outside of what it may be, or a tensor is not on the CPU.
         MemoryError: there is none left.
     """
-    given = dict(zip(_SEQUENCES, (predictions, targets, prediction_lengths, target_lengths), strict=True))
+    given = dict(zip(SEQUENCES, (predictions, targets, prediction_lengths, target_lengths), strict=True))
     _on_the_cpu(given, "the predictions are")
     given = {name: tensor.long().contiguous() for name, tensor in given.items()}
     sizes = (*predictions.shape, targets.shape[1])
     counts = torch.empty(predictions.shape[0], 3, dtype=torch.int64)
     sequences = Sequences(*(tensor.data_ptr() for tensor in given.values()), *sizes)
-    library = _library()
-    assert library is not None
-    _raise(
-        library.exportable_losses_edit_counts(
-            ctypes.byref(sequences), counts.data_ptr(), torch.get_num_threads()
-        )
-    )
+    _call("edit_counts", ctypes.byref(sequences), counts.data_ptr())
     return counts
 
 
@@ -431,7 +405,8 @@ def _on_the_cpu(given: Mapping[str, Tensor | None], where: str) -> None:
             raise ValueError(f"{name}: got a tensor on {tensor.device}, expected the CPU, where {where}")
 
 
-def _raise(error: bytes | None) -> None:
-    """What a C door said went wrong, if anything."""
-    if error:
+def _call(name: str, *arguments: Any) -> None:
+    """Call a function of the library, on as many threads as torch has, and raise what it says went wrong."""
+    function = getattr(_library(), f"exportable_losses_{name}")
+    if error := function(*arguments, torch.get_num_threads()):
         raise (MemoryError if error.startswith(b"out of memory") else ValueError)(error.decode())

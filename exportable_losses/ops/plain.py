@@ -2,12 +2,27 @@
 
 from torch import Tensor
 
-from .arcs import arcs_costs, arcs_costs_and_grad
-from .ctc import ctc_costs, ctc_costs_and_grad, ctc_forward
+from .arcs import arcs_align, arcs_costs, arcs_costs_and_grad
+from .ctc import ctc_align, ctc_costs, ctc_costs_and_grad, ctc_forward, ctc_posterior
 from .edits import edit_counts
+from .forward import transducer_forward
+from .picked import picked as log_probs_at
+from .picked import picked_grad
 from .transducer import transducer_costs, transducer_costs_and_grad
 
-__all__ = ["arcs", "ctc", "ctc_forward", "edit_counts", "transducer", "unavailable"]
+__all__ = [
+    "arcs",
+    "arcs_align",
+    "ctc",
+    "ctc_align",
+    "ctc_forward",
+    "ctc_posterior",
+    "edit_counts",
+    "picked",
+    "transducer",
+    "transducer_forward",
+    "unavailable",
+]
 
 
 def unavailable(scores: Tensor) -> str:
@@ -55,3 +70,11 @@ def transducer(
     if grad_costs is None:
         return transducer_costs(*lattice), None
     return transducer_costs_and_grad(*lattice, grad_costs)
+
+
+def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """`picked.picked`, or with `grad` `picked.picked_grad`, in `out` where that is given."""
+    if grad is None:
+        return log_probs_at(logits, classes)
+    slopes = picked_grad(logits, classes, grad)
+    return slopes if out is None else out.copy_(slopes)

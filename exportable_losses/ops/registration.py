@@ -4,7 +4,7 @@ Each operator has one first derivative at most. What torch is asked for beyond t
 of an operator that has none, one forwards) is refused, as torch's own CTC refuses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ def register(
     gradient: str = "",
     differentiable: int = 1,
     gives_output: bool = False,
+    folds: bool = True,
 ) -> None:
     """Define the operator of this schema.
 
@@ -36,6 +37,7 @@ def register(
             flows through other outputs.
         differentiable: of how many arguments.
         gives_output: whether it takes the outputs as well, before the gradient of the first.
+        folds: whether every tensor has the items first, so that batches of batches are one.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
@@ -43,7 +45,16 @@ def register(
     _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
     _LIBRARY.impl(name, _differentiable(operator, gradient, differentiable, gives_output), "Autograd")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_LIBRARY)
-    torch.library.register_vmap(f"{_NAMESPACE}::{name}", _folded(operator), lib=_LIBRARY)
+    torch.library.register_vmap(
+        f"{_NAMESPACE}::{name}", (_folded if folds else _in_turn)(operator), lib=_LIBRARY
+    )
+
+
+def check_one_an_item(batch: int, per_item: Mapping[str, Tensor | None]) -> None:
+    """Refuse what does not have one number an item."""
+    for name, tensor in per_item.items():
+        if tensor is not None and tensor.shape != (batch,):
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected [{batch}]")
 
 
 def _differentiable(operator: Any, gradient: str, number: int, gives_output: bool) -> Callable[..., Any]:
@@ -106,5 +117,20 @@ def _folded(operator: Any) -> Callable[..., Any]:
         outputs = operator(*given)
         apart = pytree.tree_map(lambda x: x.unflatten(0, (batches, items)), outputs)
         return apart, pytree.tree_map(lambda _: 0, outputs)
+
+    return rule
+
+
+def _in_turn(operator: Any) -> Callable[..., Any]:
+    """`operator` on a batch of batches: a call for each, since some tensors are of all items."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        given = list(zip(arguments, in_dims, strict=True))
+        calls = [
+            operator(*(x if dim is None else x.select(dim, i) for x, dim in given))
+            for i in range(info.batch_size)
+        ]
+        outputs = pytree.tree_map(lambda *each: torch.stack(each), *calls)
+        return outputs, pytree.tree_map(lambda _: 0, outputs)
 
     return rule

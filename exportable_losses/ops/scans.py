@@ -10,33 +10,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan_op
 
-from . import arcs as lattice
-from . import ctc, edits, transducer
-from .emissions import emitted_arcs
+from . import arc_scans, ctc, edits, transducer
+from .fused import activated
 from .joint import joint_arcs
 from .picked import picked
+from .scan import scan
 from .scores import widened
-
-Steps = tuple[list[Tensor], list[Tensor]]
 
 
 def table() -> dict[Any, Callable[..., Any]]:
     """From each operator to its program, as `torch.export.ExportedProgram.run_decompositions` takes it."""
     ours = torch.ops.exportable_losses
     return {
-        ours.arcs_loss.default: arcs_costs,
-        ours.arcs_loss_grad.default: arcs_costs_and_grad,
-        ours.arcs_align.default: arcs_align,
-        ours.arcs_walk.default: arcs_walk,
-        ours.emissions_loss.default: emissions_costs,
+        ours.arcs_loss.default: arc_scans.arcs_costs,
+        ours.arcs_loss_grad.default: arc_scans.arcs_costs_and_grad,
+        ours.arcs_align.default: arc_scans.arcs_align,
+        ours.arcs_walk.default: arc_scans.arcs_walk,
+        ours.emissions_loss.default: arc_scans.emissions_costs,
         ours.picked.default: picked,
         ours.joint_arcs.default: joint_arcs,
+        ours.fused_joint.default: fused_joint,
+        ours.fused_best.default: fused_best,
         ours.ctc_loss.default: _wide(ctc_costs),
         ours.ctc_posterior.default: _wide(ctc_posterior),
         ours.ctc_forward.default: _wide(ctc_forward),
         ours.ctc_align.default: _wide(ctc_align),
+        ours.transducer_forward.default: arc_scans.transducer_forward,
         ours.transducer_loss.default: transducer_costs,
         ours.transducer_loss_grad.default: transducer_costs_and_grad,
         ours.best_permutation.default: best_permutation,
@@ -49,166 +49,48 @@ def _wide(program: Callable[..., Any]) -> Callable[..., Any]:
     return lambda scores, *rest: program(widened(scores), *rest)
 
 
-def _scan(
-    step: Callable[..., Sequence[Tensor]],
-    carried: Sequence[Tensor],
-    sequences: Sequence[Tensor],
-    constants: Sequence[Tensor] = (),
-    sizes: Sequence[int] = (),
-) -> Steps:
-    """Run `step` along the first dimension of `sequences`.
-
-    `sizes` are those that the shapes of what is stacked are made of: Inductor makes room for it before the
-    loop, and takes how much from numbers alone.
-
-    Returns:
-        What is carried behind the last step, and what else each step gave, stacked.
-    """
-    takes = len(carried) + len(sequences) + len(constants)
-
-    def body(*arguments: Any) -> list[Tensor]:
-        return list(step(*arguments[:takes]))
-
-    open_sizes = (size for size in sizes if isinstance(size, torch.SymInt))
-    done = scan_op(body, list(carried), list(sequences), (*constants, *open_sizes))
-    return list(done[: len(carried)]), list(done[len(carried) :])
-
-
-def arcs_costs(
-    arcs: Tensor,
+def fused_joint(
+    encoder: Tensor,
+    predictor: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    classes: Tensor,
     input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
+    node_lengths: Tensor,
+    others: int,
+    activation: str,
 ) -> Tensor:
-    """`arcs.arcs_costs`."""
-    shape = (blank_durations, label_durations, label_ends)
-    _, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
-    return lattice.costs_of(alphas, scales, input_lengths, target_lengths)
+    """`fused.fused_joint`, a frame of all items at a time."""
 
+    def step(
+        t: Tensor, frame: Tensor, predictor: Tensor, weight: Tensor, bias: Tensor, classes: Tensor
+    ) -> Sequence[Tensor]:
+        hidden = activated(frame.unsqueeze(1) + predictor, activation)
+        scores = torch.matmul(hidden, weight.t()) + bias
+        of_tokens, behind = scores.split([scores.shape[2] - others, others], 2)
+        found = picked(of_tokens.flatten(0, 1), classes.flatten(0, 1)).view(classes.shape)
+        return t + 1, torch.cat([found, behind.to(found.dtype)], 2)
 
-def emissions_costs(
-    logits: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-    *emissions: Any,
-) -> Tensor:
-    """`arcs_costs` of the arcs that `emissions.emitted_arcs` makes of logits."""
-    arcs = emitted_arcs(logits, targets, input_lengths, target_lengths, *emissions)
-    return arcs_costs(arcs, input_lengths, target_lengths, blank_durations, label_durations, label_ends)
-
-
-def arcs_costs_and_grad(
-    arcs: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-    grad_costs: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`arcs.arcs_costs_and_grad`."""
-    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
-    shape = (blank_durations, label_durations, label_ends)
-    leaving, alphas, scales = _arcs_forward(arcs, input_lengths, target_lengths, *shape)
-    costs = lattice.costs_of(alphas, scales, input_lengths, target_lengths)
-
-    def step(beta: Tensor, leaving: Tensor, alpha: Tensor, last: Tensor, scale: Tensor) -> Sequence[Tensor]:
-        return lattice.backward(beta, leaving, alpha, last, scale, steps, labels)
-
-    sequences = (
-        leaving,
-        alphas,
-        lattice.ends_of(alphas, input_lengths, target_lengths),
-        torch.nn.functional.pad(scales[:, 1:], [0, 1]),
-    )
-    behind = torch.full_like(lattice.start(arcs, max(steps)), transducer.log_zero())
-    reversed_ = [each.transpose(0, 1).flip(0) for each in sequences]
-    _, (taken,) = _scan(step, [behind], reversed_, sizes=_arcs_sizes(arcs))
-    taken = taken.flip(0).transpose(0, 1)
-    return costs, lattice.gradient_of(taken, steps, costs, arcs, input_lengths, target_lengths, grad_costs)
-
-
-def _arcs_forward(
-    arcs: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The arcs by diagonal, alpha of each `[B, T+U+1, U+1]`, and what it has lost there `[B, T+U+1]`."""
-    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
-    shape = (blank_durations, label_durations, label_ends)
-    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
-    entering = lattice.by_target(leaving, steps, labels)
-
-    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
-        alpha, scale = lattice.forward(alpha, entering, steps, labels)
-        return alpha, alpha[:, 0].clone(), scale
-
-    first = lattice.start(arcs, max(steps))
-    _, (rows, scales) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=_arcs_sizes(arcs))
-    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
-    return leaving, alphas, torch.nn.functional.pad(scales.t(), [1, 0])
-
-
-def arcs_align(
-    arcs: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    blank_durations: list[int],
-    label_durations: list[int],
-    label_ends: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`arcs.arcs_align`."""
-    steps, labels = lattice.steps_of(blank_durations, label_durations), len(label_durations)
-    shape = (blank_durations, label_durations, label_ends)
-    leaving = lattice.by_diagonal(lattice.legal(arcs, input_lengths, target_lengths, *shape))
-    entering = lattice.by_target(leaving, steps, labels)
-
-    def step(alpha: Tensor, entering: Tensor) -> Sequence[Tensor]:
-        alpha, scale, chosen = lattice.forward_best(alpha, entering, steps, labels)
-        return alpha, alpha[:, 0].clone(), scale, chosen
-
-    first = lattice.start(arcs, max(steps))
-    sizes = _arcs_sizes(arcs)
-    _, (rows, scales, chosen) = _scan(step, [first], [entering[:, 1:].transpose(0, 1)], sizes=sizes)
-    alphas = torch.cat([first[:, :1], rows.transpose(0, 1)], 1)
-    scores = -lattice.costs_of(
-        alphas, torch.nn.functional.pad(scales.t(), [1, 0]), input_lengths, target_lengths
-    )
-
-    def back(u: Tensor, at: Tensor, chosen: Tensor, n: Tensor) -> Sequence[Tensor]:
-        return lattice.back(u, at, chosen, n, steps, labels)
-
-    n = torch.arange(chosen.shape[0], device=arcs.device) + 1
-    u = target_lengths.unsqueeze(1)
-    _, path = _scan(back, [u, u + input_lengths.unsqueeze(1)], [chosen.flip(0), n.flip(0)], sizes=sizes)
-    emitted, since, arc = (each.squeeze(2).t() for each in path)
-    return (
-        *lattice.path_of(emitted, since, arc, scores, target_lengths, arcs.shape[2], steps, labels),
-        scores,
+    start = torch.zeros_like(input_lengths)
+    constants = [predictor, weight, bias, classes]
+    batch, nodes, kinds = classes.shape  # a size less one is not known from the other
+    sizes = (batch, nodes, nodes - 1, kinds, kinds - 1)
+    _, (found,) = scan(step, [start], [encoder.transpose(0, 1)], constants, sizes)
+    found = found.transpose(0, 1)
+    return found.masked_fill(
+        transducer.behind(found[..., 0], input_lengths, node_lengths - 1).unsqueeze(3), 0.0
     )
 
 
-def arcs_walk(
-    arcs: Tensor, input_lengths: Tensor, target_lengths: Tensor, *shape: Any
-) -> tuple[Tensor, Tensor]:
-    """Costs `[B]` and the occupation of the arcs."""
-    blanks, labels, label_ends = shape
-    each = -torch.ones_like(input_lengths, dtype=arcs.dtype)
-    return arcs_costs_and_grad(arcs, input_lengths, target_lengths, blanks, labels, label_ends, each)
+def fused_best(hidden: Tensor, weight: Tensor, bias: Tensor, input_lengths: Tensor) -> Tensor:
+    """`fused.fused_best`, a frame of all items at a time."""
 
+    def step(t: Tensor, frame: Tensor, weight: Tensor, bias: Tensor) -> Sequence[Tensor]:
+        return t + 1, torch.addmm(bias, frame, weight.t()).argmax(1)
 
-def _arcs_sizes(arcs: Tensor) -> Sequence[int]:
-    """B, T, U, U+1: a size plus one is not known from the other."""
-    return (*arcs.shape[:2], arcs.shape[2] - 1, arcs.shape[2])
+    start = torch.zeros_like(input_lengths)
+    _, (best,) = scan(step, [start], [hidden.transpose(0, 1)], [weight, bias], hidden.shape[:1])
+    return torch.where(ctc.within(input_lengths, hidden.shape[1]), best.t(), 0)
 
 
 def ctc_costs(
@@ -223,7 +105,7 @@ def ctc_costs(
         return torch.where(active, ctc.transition(alpha, skips) + emitted, alpha), t + 1
 
     start = ctc.on(torch.zeros_like(last), skips)
-    (alpha, _), _ = _scan(step, [start, last], [emitted.transpose(0, 1), active.t().unsqueeze(2)], [skips])
+    (alpha, _), _ = scan(step, [start, last], [emitted.transpose(0, 1), active.t().unsqueeze(2)], [skips])
     return -ctc.transition(alpha, skips).gather(1, last).squeeze(1).to(log_probs.dtype)
 
 
@@ -242,7 +124,7 @@ def ctc_posterior(
         return alpha, reached, alpha.clone()
 
     sequences = [emitted.transpose(0, 1), active.t().unsqueeze(2)]
-    (alpha,), (reached, stepped) = _scan(step, [start], sequences, [skips], targets.shape)
+    (alpha,), (reached, stepped) = scan(step, [start], sequences, [skips], targets.shape)
     before, behind = reached[:, :batch].transpose(0, 1), stepped[:, batch:].flip(0, 2).transpose(0, 1)
     costs, states = ctc.occupation(
         alpha[:batch], before, behind, active[:batch], skips[:batch], target_lengths
@@ -276,15 +158,22 @@ def ctc_forward(
         return ctc.walk_on(states, high, low, emitted, active, skips, behind)
 
     start = [states, offset[:, 0].clone(), offset[:, 1].clone()]
-    (states, high, low), _ = _scan(step, start, [emitted.transpose(0, 1), active.t()], [skips, behind])
+    (states, high, low), _ = scan(step, start, [emitted.transpose(0, 1), active.t()], [skips, behind])
     return ctc.walked(states, high, low, skips, target_lengths)
 
 
 def ctc_align(
-    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank_index: int
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank_index: int,
+    free_ends: bool,
 ) -> tuple[Tensor, Tensor]:
     """`ctc.ctc_align`."""
-    emitted, skips = ctc.lattice(log_probs, targets, target_lengths, blank_index)
+    emitted, skips = ctc.lattice(log_probs.double(), targets, target_lengths, blank_index)
+    if free_ends:
+        emitted = ctc.with_free_ends(emitted, target_lengths)
     active = ctc.within(input_lengths, log_probs.shape[1])
     last = 2 * target_lengths.unsqueeze(1)
 
@@ -294,16 +183,17 @@ def ctc_align(
 
     start = ctc.on(torch.zeros_like(last), skips)
     sequences = [emitted.transpose(0, 1), active.t().unsqueeze(2)]
-    (alpha,), (moves,) = _scan(forward, [start], sequences, [skips], targets.shape)
+    (alpha,), (moves,) = scan(forward, [start], sequences, [skips], targets.shape)
     best, move = ctc.best_transition(alpha, skips)
     scores = best.gather(1, last).squeeze(1)
 
     def backward(state: Tensor, moves: Tensor) -> Sequence[Tensor]:
         return state - moves.gather(1, state), state.clone()
 
-    _, (backwards,) = _scan(backward, [last - move.gather(1, last)], [moves.flip(0)], sizes=targets.shape)
+    _, (backwards,) = scan(backward, [last - move.gather(1, last)], [moves.flip(0)], sizes=targets.shape)
     states = backwards.flip(0).squeeze(2).t()
-    return states.masked_fill(~active | scores.isneginf().unsqueeze(1), -1), scores
+    states = states.masked_fill(~active | scores.isneginf().unsqueeze(1), -1)
+    return states, scores.to(log_probs.dtype)
 
 
 def transducer_costs(
@@ -337,7 +227,7 @@ def transducer_costs_and_grad(
 
     sequences = [stay.transpose(0, 1).flip(0), emit.transpose(0, 1).flip(0)]
     end = transducer.end(stay, target_lengths)
-    _, (backwards,) = _scan(backward, [end], sequences, sizes=_sizes(logits, targets))
+    _, (backwards,) = scan(backward, [end], sequences, sizes=_sizes(logits, targets))
     beta = backwards.flip(0).transpose(0, 1)
     costs = transducer.cost_of(ended + scales, target_lengths)
     stays, emits = transducer.occupations(alpha, beta, stay, emit, log_probs.shape[1])
@@ -365,7 +255,7 @@ def _forward(
         return reached, alpha.clone(), scale
 
     sequences = [stay.transpose(0, 1), emit.transpose(0, 1)]
-    (alpha,), (alphas, scales) = _scan(step, [start], sequences, sizes=sizes)
+    (alpha,), (alphas, scales) = scan(step, [start], sequences, sizes=sizes)
     return alpha, alphas.transpose(0, 1), scales.sum(0)
 
 
@@ -384,7 +274,7 @@ def best_permutation(costs: Tensor) -> Tensor:
         return cost.masked_fill(taken, torch.inf).amin(2), rest.clone()
 
     nothing = torch.zeros_like(subsets.t(), dtype=costs.dtype).repeat(costs.shape[0], 1)
-    _, (rests,) = _scan(rest_of, [nothing], [rows.flip(0)], [joined, taken], costs.shape[:2])
+    _, (rests,) = scan(rest_of, [nothing], [rows.flip(0)], [joined, taken], costs.shape[:2])
 
     def pick(chosen: Tensor, row: Tensor, rest: Tensor, bit: Tensor) -> Sequence[Tensor]:
         cost = row + rest.gather(1, chosen | bit)
@@ -392,7 +282,7 @@ def best_permutation(costs: Tensor) -> Tensor:
         return chosen | bit[best], best
 
     none = torch.zeros_like(costs[:, :1, 0], dtype=torch.int64)
-    _, (picked,) = _scan(pick, [none], [rows, rests.flip(0)], [bit], costs.shape[:2])
+    _, (picked,) = scan(pick, [none], [rows, rests.flip(0)], [bit], costs.shape[:2])
     return picked.squeeze(2).t()
 
 
@@ -425,7 +315,7 @@ def edit_counts(
     first = torch.where(torch.arange(size + 1, device=targets.device) == 0, 0, behind)
     place = target_lengths.unsqueeze(1)
     carried = [behind, first, nothing, torch.zeros_like(goal)]
-    (_, _, _, cost), _ = _scan(
+    (_, _, _, cost), _ = scan(
         step, carried, [tokens.t(), at], [targets, place, goal, torch.full_like(place[:1], weight)]
     )
     return edits.counts_of(cost.squeeze(1), weight, prediction_lengths - target_lengths)

@@ -94,6 +94,15 @@ def normalised(logits: Tensor) -> Tensor:
     return widened(logits).log_softmax(-1)
 
 
+def illegal_seen(targets: Tensor) -> Tensor:
+    """The labels, int64, a negative one so large that whatever looks it up refuses it.
+
+    It would be taken for none: what is compiled does not check it before.
+    """
+    targets = targets.long()
+    return torch.where(targets < 0, 1 << 40, targets)
+
+
 def next_labels(targets: Tensor, target_lengths: Tensor, blank_index: int) -> Tensor:
     """The label that leaves each u, the blank where there is none: `[B, U+1]`."""
     padded = torch.nn.functional.pad(targets.long(), [0, 1])

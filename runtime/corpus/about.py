@@ -25,6 +25,7 @@ def about(scorer: Scorer) -> dict[str, Any]:
         "model": None if model is None else {**_file(model), "inputs": scorer.settings["inputs"]},
         "size": scorer.batches.size,
         "environment": environment(scorer),
+        **scorer.described,
     }
 
 

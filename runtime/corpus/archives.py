@@ -55,7 +55,7 @@ class Archive:
         members: path, size, and where it is, of each; a text instead says why there is nothing.
         data: the bytes of a member that is there.
         inputs: the names that are wanted.
-        ids_only: whether no member is read.
+        only: those of them that are read; by default all.
         broken: why there may be more members, if so.
     """
 
@@ -66,10 +66,10 @@ class Archive:
         members: Iterable[tuple[str, int, Any]],
         data: Callable[[Any], bytes],
         inputs: Sequence[str],
-        ids_only: bool,
+        only: Sequence[str] | None,
         broken: str,
     ) -> None:
-        self._data, self._inputs, self.broken = data, () if ids_only else inputs, broken
+        self._data, self._inputs, self.broken = data, inputs if only is None else only, broken
         self._items, self.names = _items(members, inputs)
         if broken:
             _set_aside_parts(self._items)
@@ -189,7 +189,7 @@ def _kinds(item: tuple[str, Mapping[str, np.ndarray], str]) -> list[tuple[Any, .
 
 
 def zip_archive(
-    file: IO[bytes], inputs: Sequence[str], stack: contextlib.ExitStack, ids_only: bool
+    file: IO[bytes], inputs: Sequence[str], stack: contextlib.ExitStack, only: Sequence[str] | None
 ) -> Archive:
     """What an ``.npz`` file has."""
     archive = stack.enter_context(zipfile.ZipFile(file))
@@ -198,7 +198,7 @@ def zip_archive(
         ((each.filename, each.file_size, each) for each in members if not each.is_dir()),
         lambda each: member(archive, each),
         inputs,
-        ids_only,
+        only,
         _directory_damage(archive, file, inputs),
     )
 
@@ -247,7 +247,7 @@ class _Link:
 
 
 def tar_archive(
-    file: IO[bytes], inputs: Sequence[str], stack: contextlib.ExitStack, ids_only: bool
+    file: IO[bytes], inputs: Sequence[str], stack: contextlib.ExitStack, only: Sequence[str] | None
 ) -> Archive:
     """What a ``.tar`` file has, up to where it is damaged. Links are followed, holes are zeros."""
     archive: tarfile.TarFile | None = None
@@ -272,7 +272,7 @@ def tar_archive(
         file.seek(place[0])
         return file.read(place[1])
 
-    return Archive(_followed(members), data, inputs, ids_only, broken)
+    return Archive(_followed(members), data, inputs, only, broken)
 
 
 def _place(each: tarfile.TarInfo) -> Any:

@@ -31,6 +31,7 @@ _NONE = np.empty(0, np.uint8)
 # Steps of the grid between a number and twice it, as a power of two: for the first size that is padded,
 # the frames, which hold the most, and for the others, the labels.
 _STEPS = (2, 1)
+LONE = 4 << 20  # bytes: an item of more is always a batch of its own, however large batches may be
 _UNITS = {"T": " frames", "S": " labels", "U": " labels"}  # of what a letter counts
 
 
@@ -138,6 +139,12 @@ class Batches:
         self._lengths = {name: entry for name, entry in self._entries.items() if entry.is_length}
         self._named = {entry.name: name for name, entry in self._entries.items()}
         self._batch = next(filter(None, (self._symbol(name) for name in self._letters)), None)
+        shared = [name for name in self._letters if self._batch is not None and self._symbol(name) is None]
+        if shared:
+            raise ValueError(
+                f"graph: got {' and '.join(shared)} as inputs, which all items share, expected them inside: "
+                "attach the loss with them as constants"
+            )
         self._axes = {name: self._axis(name) for name in session.inputs}
         self._dtypes = {name: session.dtype(name) for name in session.inputs}
         self._terms = {name: self._item_terms(name) for name in self._axes}
@@ -252,6 +259,8 @@ class Batches:
         dtype, wanted = column.values[0].dtype, self._dtypes[name]
         if dtype == wanted:
             return column
+        if dtype.kind in "OSU":
+            raise TypeError(f"{name}: got text, expected numbers")
         found = Column.of([self.casts(name, array, wanted) for array in column])
         if name in self._entries:
             # a list of Python's has integers where no number is anything else
@@ -325,6 +334,10 @@ class Batches:
         shapes = {name: padded[0].tolist() for name, padded in items.padded.items()}
         return sum(math.prod(shape) * self._dtypes[name].itemsize for name, shape in shapes.items())
 
+    def lone(self, items: Items) -> bool:
+        """Whether items that are padded as the first one is are computed one by one."""
+        return self.bytes(items) > LONE
+
     def _item_terms(self, name: str) -> list[tuple[str, int]]:
         """The letters of an item's dimensions, each with how much more than its size there is."""
         terms = [letter.partition("+") for letter in self._letters.get(name, ()) if letter != "B"]
@@ -338,16 +351,16 @@ class Batches:
     def collate(self, items: Items, memory: np.ndarray = _NONE) -> dict[str, np.ndarray]:
         """One batch of items that are padded to the same shapes, zeros where they are padded.
 
-        An item alone is there twice where a batch can have several: onnxruntime adds the numbers of a
-        batch of one in another order.
+        An item alone is there twice where a batch might have had several: onnxruntime adds the numbers of a
+        batch of one in another order. A long one always is alone, and is there once.
 
         Args:
             items: of the batch.
-            memory: bytes for the batch to lie in, as far as there are enough: memory that was used before is
-                there and in the cache, while the first touch of other memory takes longer than a copy.
+            memory: bytes for the batch to lie in, as far as there are enough: the first touch of memory that
+                was not used before takes longer than a copy.
         """
         feed = {}
-        if self.together and len(items) == 1:
+        if self.together and len(items) == 1 and not self.lone(items):
             items = items.part(np.zeros(2, int))
         for name, axis in self._axes.items():
             if name in items.lengths:

@@ -91,6 +91,7 @@ def _sent(scorer: Scorer, threads: int) -> dict[str, Any]:
     """What an actor makes its scorer from."""
     paths = {name: scorer.settings[name] for name in ("graph", "model") if scorer.settings[name]}
     return {
+        "kind": type(scorer),
         "settings": {**scorer.settings, "threads": threads},
         "files": {name: (_absolute(path), Path(path).read_bytes()) for name, path in paths.items()},
         "expected": environment(scorer),
@@ -151,6 +152,7 @@ class _Actor:
         settings: of the scorer.
         files: path and content of those that the settings name.
         expected: the environment in which the run was started.
+        kind: the class of the scorer.
     """
 
     def __init__(
@@ -158,8 +160,9 @@ class _Actor:
         settings: Mapping[str, Any],
         files: Mapping[str, tuple[str, bytes]],
         expected: Mapping[str, Any],
+        kind: type[Scorer] = Scorer,
     ) -> None:
-        self._settings, self._files, self._expected = settings, files, expected
+        self._settings, self._files, self._expected, self._kind = settings, files, expected, kind
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[bytes]]]:
         try:
@@ -174,7 +177,7 @@ class _Actor:
         self._folder = tempfile.TemporaryDirectory()
         files = {name: self._here(name, *file) for name, file in self._files.items()}
         try:
-            scorer = Scorer(**{**self._settings, **files})
+            scorer = self._kind(**{**self._settings, **files})
         except Exception as error:  # ONNX Runtime has a type of its own for each way to be broken
             reason = f"workers: {socket.gethostname()} cannot run the graph: {first_line(error)}"
             raise RuntimeError(reason) from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -66,8 +68,10 @@ def column_of(name: str, column: pa.Array) -> tuple[Column, dict[int, str]]:
     Args:
         name: of the column, for messages.
         column: numbers, lists of any depth of them (with or without a fixed size), or tensors of one
-            shape. Lists side by side in a row must be of one size.
+            shape. Lists side by side in a row must be of one size. Of text each row is an array of one.
     """
+    if _is_text(column.type):
+        return _of_text(name, column)
     tensor = column.type if isinstance(column.type, pa.FixedShapeTensorType) else None
     level = column.storage if isinstance(column, pa.ExtensionArray) else column
     rows = len(column)
@@ -104,6 +108,19 @@ def column_of(name: str, column: pa.Array) -> tuple[Column, dict[int, str]]:
         got = "a null" if nulls[row] else "lists of several sizes side by side"
         wrongs[row] = f"{name}: got {got}, expected an array of numbers"
     return found, wrongs
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_kind(kind) for is_kind in _TEXTS)
+
+
+def _of_text(name: str, column: pa.Array) -> tuple[Column, dict[int, str]]:
+    texts = column.to_pylist()
+    rows = np.arange(len(texts))
+    wrong = {row: f"{name}: got a null, expected text" for row, text in enumerate(texts) if text is None}
+    shapes = np.zeros((len(texts), 0), np.int64)
+    return Column([np.array(texts, np.object_)], np.zeros_like(rows), rows, shapes), wrong
 
 
 def _of_tensors(column: Column, kind: pa.FixedShapeTensorType) -> Column:

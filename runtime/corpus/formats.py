@@ -47,7 +47,7 @@ def filesystems() -> Any:
 
 
 def open_shard(
-    path: str, inputs: Sequence[str], stack: contextlib.ExitStack, ids_only: bool = False
+    path: str, inputs: Sequence[str], stack: contextlib.ExitStack, only: Sequence[str] | None = None
 ) -> Shard:
     """The shard in `path`, until `stack` is closed.
 
@@ -55,14 +55,14 @@ def open_shard(
         path: of the file.
         inputs: the names of the arrays that are wanted.
         stack: closes the file.
-        ids_only: whether no array is read: `inputs` then says what is an item alone.
+        only: those of them that are read, by default all: the others say what is an item alone.
     """
     if not is_url(path) and (wrong := leads_nowhere(path)):
         raise ValueError(wrong)
     kind = next(kind for suffix, kind in KINDS.items() if path.endswith(suffix))
     if kind in (zip_archive, tar_archive):
-        return kind(_file(path, stack), inputs, stack, ids_only)
-    shard = kind(path, () if ids_only else inputs, stack)
+        return kind(_file(path, stack), inputs, stack, only)
+    shard = kind(path, inputs if only is None else only, stack)
     with contextlib.ExitStack() as own:
         size = _file(path, own).seek(0, 2)
     rows = sum(rows for rows, _ in shard.groups)

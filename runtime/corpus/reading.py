@@ -210,11 +210,11 @@ class Reader:
 
     Args:
         inputs: the names of the arrays that are wanted.
-        ids_only: whether none is read.
+        only: those of them that are read; by default all.
     """
 
-    def __init__(self, inputs: Sequence[str], ids_only: bool = False) -> None:
-        self._inputs, self._ids_only = inputs, ids_only
+    def __init__(self, inputs: Sequence[str], only: Sequence[str] | None = None) -> None:
+        self._inputs, self._only = inputs, only
         self._of: tuple[str, Any] | None = None  # the file that is open, as it was
         self._stack = contextlib.ExitStack()
 
@@ -255,7 +255,7 @@ class Reader:
             state = stat.st_ino, stat.st_size, stat.st_mtime_ns
         if self._of != (path, state):
             self.close()
-            self._shard = open_shard(path, self._inputs, self._stack, self._ids_only)
+            self._shard = open_shard(path, self._inputs, self._stack, self._only)
             self._firsts = [0, *itertools.accumulate(rows for rows, _ in self._shard.groups)]
             self._of = path, state
         return self._shard, self._firsts
@@ -297,7 +297,7 @@ class Places:
     @functools.cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
-        reader = Reader(self._columns, ids_only=True)
+        reader = Reader(self._columns, only=())
         for window in windows(self._paths, self._columns):
             ids = itertools.chain.from_iterable(some.ids for some in reader.read(window))
             for row, id_ in enumerate(ids, window.start):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 
-from ..files import refuse_overwriting, whole_file
+from ..files import refuse_overwriting
+from ..html import write_page
 from . import plots
 from .compare import Comparison, Moves
 from .names import as_text
@@ -122,19 +122,7 @@ def pictures_in(folder: str | Path) -> Picture:
 
 
 def _write(path: str | Path, template: str, **values: Any) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "count": _count}
-    page = environment.get_template(f"{template}.html").render(listed=LISTED, **values)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(page.encode())
+    write_page(path, Path(__file__).parent / "pages" / f"{template}.html", listed=LISTED, **values)
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -258,22 +246,3 @@ def _image(picture: Picture | None, name: str) -> str:
         return ""
     kind, data = ("svg+xml", found.encode()) if isinstance(found, str) else ("png", found)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _number(value: float | None) -> str:
-    """A number as people read it."""
-    if value is None:
-        return ""
-    if math.isnan(value):
-        return "no number"
-    if 1e5 <= abs(value) < 1e15:
-        return f"{value:,.0f}".replace("-", plots.MINUS)
-    return f"{value:.6g}".replace("inf", "∞").replace("-", plots.MINUS)
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + _number(value)
-
-
-def _count(value: int, what: str = "") -> str:
-    return f"{value:,} {what}{'s' * (value != 1)}" if what else f"{value:,}"

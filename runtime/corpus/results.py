@@ -42,6 +42,9 @@ _OTHER = {
     "data": "of other data",
     "environment": "with other versions or on another machine",
     "graph": "of another graph",
+    "priors": "with priors, or without them",
+    "tokens": "with other tokens",
+    "transcripts": "with other transcripts",
 }
 _SECOND = "id: got it a second time, expected one item of each"
 
@@ -156,7 +159,7 @@ class Results:
         """
         if not lost:
             archives = any(path.endswith((".npz", ".tar")) for path in paths)
-            members = ": of an archive, members <id>.<input>.npy; for one batch give --inputs" * archives
+            members = ": of an archive, members <id>.<input>.npy; one batch is for --inputs" * archives
             return f"data: got no items, expected one at least{members}"
         first = pq.read_table(self._folder / ASIDE).slice(0, 1).to_pylist()[0]
         columns = f"; columns not used: {as_text(unused)}" if unused else ""

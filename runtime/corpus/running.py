@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .about import about
+from .notes import notes_of
+from .priors import estimated
 from .reading import WINDOW_BYTES, Window, by_run, fingerprint, refuse_among, shards, windows
 from .results import Results
-from .scorer import Scorer, rounded_of
+from .scorer import Scorer
 from .totals import Totals
 
 _AHEAD = 2  # windows that a worker knows of
@@ -59,7 +61,10 @@ def score_corpus(
 
     Returns:
         The content of ``totals.json``, where a number that is not finite is a string. In `data`, `damaged`
-        says of a shard why it may have more items than were found.
+        says of a shard why it may have more items than were found. If the scorer estimates `priors`, they
+        have `log_priors`, the logarithm of each class's mean probability; `frames`, over how many; and
+        `left_out`, the number of items whose scores are no log-probabilities. A class that comes to less than
+        a frame in all counts as one frame.
 
     Raises:
         ValueError: the data or the folder are not valid, the folder is among the data, no item could be
@@ -81,7 +86,8 @@ def score_corpus(
     refuse_among(data, out)
     what = about(scorer)
     of = [[path, fingerprint(path)] for path in paths]
-    with Results(out, {**what, "data": of, "window_bytes": window_bytes}) as results:
+    priors = {"priors": True} if scorer.settings["priors"] else {}
+    with Results(out, {**what, **priors, "data": of, "window_bytes": window_bytes}) as results:
         seen = _Seen(scorer, strict, progress)
         for table in results.parts():
             seen.add(table, before=True)
@@ -182,11 +188,14 @@ def _finish(
     for window in planned:
         unused |= {name: close or unused.get(name, "") for name, close in window.unused.items()}
     rounded: dict[str, list[str]] = {}
+    priors: list[dict[str, Any]] = []
     merged = results.merge(planned, scorer.schema)
     for window, table in zip(planned, merged, strict=True):
         rows[window.shard] += 0 if window.lost else window.rows
         items, lost = items + len(table), lost + window.rows - len(table)
-        rounded |= rounded_of(table)
+        notes = notes_of(table)
+        rounded |= notes.get("rounded", {})
+        priors += [notes["priors"]] if "priors" in notes else []
         if scorer.batches.whole:
             for name in scorer.columns:
                 kept.setdefault(name, []).append(table[name].combine_chunks().flatten().to_numpy())
@@ -209,6 +218,8 @@ def _finish(
         summary["rounded"] = rounded
     if unused:
         summary["unused"] = unused
+    if priors:
+        summary["priors"] = estimated(priors)
     results.finish(summary)
     return summary
 
@@ -216,6 +227,7 @@ def _finish(
 def _spread(scorer: Scorer, windows: Iterator[Window], workers: int) -> Scored:
     """What `Scorer.score` gives, in any order, from processes of their own."""
     settings = {**scorer.settings, "threads": scorer.settings["threads"] or 1}
+    make = functools.partial(type(scorer), **settings)
     context = multiprocessing.get_context("spawn")
     runs = by_run(windows)
     processes: dict[Connection, Any] = {}
@@ -223,7 +235,7 @@ def _spread(scorer: Scorer, windows: Iterator[Window], workers: int) -> Scored:
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, settings), daemon=True)
+            process = context.Process(target=_work, args=(theirs, make), daemon=True)
             process.start()
             theirs.close()
             processes[ours], waiting[ours] = process, []
@@ -260,12 +272,12 @@ def _died(workers: Sequence[tuple[Any, Sequence[Window]]]) -> str:
     return "workers: one died, for want of memory perhaps; the same call goes on"
 
 
-def _work(main: Connection, settings: Mapping[str, Any]) -> None:
+def _work(main: Connection, make: Callable[[], Scorer]) -> None:
     """A worker: scores the runs of windows that come until nothing does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one hears it too
     try:
         runs = iter(main.recv, None)
-        for result in Scorer(**settings).score(itertools.chain.from_iterable(runs)):
+        for result in make().score(itertools.chain.from_iterable(runs)):
             main.send(result)
     except (EOFError, ConnectionError):
         pass  # the process that started this one is gone

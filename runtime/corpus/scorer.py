@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import queue
 import threading
@@ -21,6 +20,8 @@ from .alone import counted_apart, refuse_unaligned
 from .batches import Batches, Items
 from .casts import Casts
 from .columns import Column
+from .notes import with_notes
+from .priors import Probabilities
 from .reading import Reader, Window
 from .rows import Rows
 
@@ -28,7 +29,6 @@ T = TypeVar("T")
 
 BATCH_BYTES = 8 << 20
 _AHEAD = 2  # batches that wait
-_ROUNDED = b"rounded"
 # what is wrong with an item, and not with the program or the machine
 _WRONG = (TypeError, ValueError, Fail, InvalidArgument, RuntimeException)
 
@@ -63,11 +63,13 @@ class Scorer:
         native: as in `LossSession`.
         providers: as in `LossSession`.
         threads: as in `LossSession`.
+        priors: whether `score_corpus` also estimates how probable each class is, of a graph that takes
+            `log_probs`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the graph has no metadata of its inputs, none of its outputs adds up over a corpus, or the
-            model does not fit it.
+        ValueError: the graph has no metadata of its inputs, none of its outputs adds up over a corpus, the
+            model does not fit it, or it cannot tell `priors`.
 
     Examples:
         Where ``ctc_loss.onnx`` is an exported loss and ``dev.parquet`` has a column for each of its inputs::
@@ -87,6 +89,7 @@ class Scorer:
         native: Literal["auto"] | bool = "auto",
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        priors: bool = False,
     ) -> None:
         self.settings: dict[str, Any] = {
             "graph": os.fspath(graph),
@@ -96,12 +99,14 @@ class Scorer:
             "native": native,
             "providers": providers,
             "threads": threads,
+            "priors": priors,
         }
         if batch_bytes < 1:
             raise ValueError(f"batch_bytes: got {batch_bytes}, expected a positive number")
         self.session = LossSession(graph, native=native, providers=providers, threads=threads)
         self.session.losses = [counted_apart(loss) for loss in self.session.losses]
         self.batches = Batches(self.session)
+        self._probabilities = Probabilities(self.batches) if priors else None
         self._model = None
         if model is not None:
             taken, casts = self.session.inputs, self.batches.casts
@@ -112,7 +117,12 @@ class Scorer:
         self._reader = Reader(self.columns)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(Scorer, **self.settings), ()
+        return functools.partial(type(self), **self.settings), ()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What its numbers depend on besides the graph and the model, as JSON can hold it."""
+        return {}
 
     def score_window(self, window: Window) -> pa.Table:
         """Score the items of one window; `score` describes the table."""
@@ -144,10 +154,14 @@ class Scorer:
         aside: dict[int, str] = {}
         for step in _ahead(self._steps(windows), _AHEAD):
             if isinstance(step, Batch):
-                parts += self._run(step, aside)
+                done = self._run(step, aside)
+                if self._probabilities and done:
+                    self._probabilities.add(step.items, np.concatenate([rows for rows, _ in done]))
+                parts += done
             else:
                 table = self._table(step.ids, {**aside, **step.aside}, parts)
-                yield step.window, with_rounded(table, step.rounded)
+                priors = self._probabilities.take() if self._probabilities else {}
+                yield step.window, with_notes(table, {"rounded": step.rounded, "priors": priors})
                 parts, aside = [], {}
 
     def _steps(self, windows: Iterable[Window]) -> Iterator[Batch | End]:
@@ -158,12 +172,29 @@ class Scorer:
             yield from self._window_steps(window, places)  # which keeps nothing of it while the next is read
         self._reader.close()
 
+    def _rows(self, window: Window) -> Iterator[Rows]:
+        """The rows of a window."""
+        return self._reader.read(window)
+
+    def _arrays(self, columns: Mapping[str, Column]) -> Mapping[str, Column]:
+        """What the graph takes of what was read: of a single item where there is a model."""
+        return self._model(columns) if self._model else columns
+
+    def _refuse(self, feed: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Raise an error where an item of a batch has no value that counts.
+
+        Args:
+            feed: what went into the graph.
+            values: what came of it, an item a row.
+        """
+        refuse_unaligned(self.session.losses[0], feed, values)
+
     def _window_steps(self, window: Window, places: Iterator[np.ndarray]) -> Iterator[Batch | End]:
         ids: list[str] = []
         aside: dict[int, str] = {}
         parts: list[Items] = []
         self.batches.casts.rounded.clear()  # what an earlier run of this scorer rounded is not this one's
-        for some in self._reader.read(window):
+        for some in self._rows(window):
             parts += self._ready(np.arange(len(ids), len(ids) + len(some.ids)), some, aside)
             ids += map(str, some.ids)
         for items in self._divided(parts):
@@ -182,7 +213,7 @@ class Scorer:
             return []
         if len(at) == 1 or not self._model:
             try:
-                return [self.batches.ready(at, self._model(columns) if self._model else columns)]
+                return [self.batches.ready(at, self._arrays(columns))]
             except _WRONG as error:
                 if len(at) == 1:
                     aside[int(at[0])] = first_line(error)
@@ -200,7 +231,8 @@ class Scorer:
             yield from (part.part(slice(row, row + 1)) for part in parts for row in range(len(part)))
         elif parts:
             for items in Items.join(parts).alike():
-                some = max(1, self.settings["batch_bytes"] // max(1, self.batches.bytes(items)))
+                most = self.settings["batch_bytes"] // max(1, self.batches.bytes(items))
+                some = 1 if self.batches.lone(items) else max(1, most)
                 yield from (items.part(slice(at, at + some)) for at in range(0, len(items), some))
 
     def _batch(self, items: Items, place: np.ndarray) -> Batch:
@@ -220,7 +252,7 @@ class Scorer:
             else:
                 feed = batch.feed or self.session.checked(self.batches.collate(items))
                 values = self.batches.values(items, self.session.run(feed))
-                refuse_unaligned(self.session.losses[0], feed, values)
+                self._refuse(feed, values)
             return [(items.rows, {"size": items.size, **values})]
         except _WRONG as error:
             if len(items) == 1:
@@ -273,17 +305,6 @@ def _arrow_type(dtype: np.dtype[Any], rank: int) -> pa.DataType:
 
 def _lists(array: np.ndarray) -> Any:
     return array if array.ndim == 1 else list(map(_lists, array))
-
-
-def with_rounded(table: pa.Table, rounded: Mapping[str, Sequence[str]]) -> pa.Table:
-    """A window's table that says which inputs were rounded: see `Casts`."""
-    return table.replace_schema_metadata({_ROUNDED: json.dumps(rounded)} if rounded else None)
-
-
-def rounded_of(table: pa.Table) -> dict[str, list[str]]:
-    """What `with_rounded` noted."""
-    found: dict[str, list[str]] = json.loads((table.schema.metadata or {}).get(_ROUNDED, b"{}"))
-    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -99,7 +99,7 @@ def test_several_gradients_and_rows_that_have_none(cli, tmp_path):
         (
             ["ctc_loss", "--set", "blank=1"],
             "ctc_loss: got the setting 'blank', expected one of its settings: blank_index, reduction, "
-            "zero_infinity (close to it: blank_index)",
+            "zero_infinity, wildcard, log_priors (close to it: blank_index)",
         ),
         (["l1_loss", "--set", "allowed_len_diff"], "got the setting 'allowed_len_diff', expected name=value"),
         (["l1_loss", "--set", "allowed_len_diff=many"], "allowed_len_diff: got 'many', expected int"),

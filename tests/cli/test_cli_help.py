@@ -15,6 +15,7 @@ COMMANDS = (
     "validate",
     "serve",
     "score",
+    "align",
     "compare",
     "report",
     "plot",

@@ -279,6 +279,7 @@ score_corpus(
 """
 
 
+@pytest.mark.thorough  # a cluster of its own again; a run goes on after an error in the next test
 def test_a_run_goes_on_with_ray_and_without(cluster: Any, corpus: Any, tmp_path: Path) -> None:
     scorer, data, unbroken = corpus
     out, counts = tmp_path / "out", []

@@ -89,7 +89,7 @@ def test_a_worker_has_one_thread_unless_it_is_told_otherwise(
         Pipe = staticmethod(multiprocessing.Pipe)
 
         def Process(self, args: Any, **_: Any) -> Any:
-            raise Told(args[1]["threads"])
+            raise Told(args[1].keywords["threads"])
 
     monkeypatch.setattr(running.multiprocessing, "get_context", lambda method: Context())
     scorer = Scorer(graphs["ctc_loss"], threads=threads)

@@ -182,6 +182,23 @@ def test_a_column_of_something_else_says_so() -> None:
     assert found == ["x: got list<item: string>, expected numbers or lists of them"] * 2
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_text_is_an_array_of_one(kind: pa.DataType) -> None:
+    found = arrays_of("text", pa.array(["it rains", None, "\u00e9"], kind))
+    assert [each if isinstance(each, str) else each.item() for each in found] == [
+        "it rains",
+        "text: got a null, expected text",
+        "\u00e9",
+    ]
+
+
+def test_text_where_numbers_belong_says_so(graphs: Any, tmp_path: Path) -> None:
+    scores = items_of("ctc_loss", 1)[0]["log_probs"].tolist()
+    pq.write_table(pa.table({"log_probs": [scores], "targets": ["it rains"]}), tmp_path / "dev.parquet")
+    with pytest.raises(ValueError, match="#0: targets: got text, expected numbers"):
+        score_corpus(Scorer(graphs["ctc_loss"]), [tmp_path / "dev.parquet"], tmp_path / "out")
+
+
 def test_folders_patterns_and_urls(graphs: Any, tmp_path: Path) -> None:
     items, folder = items_of("ctc_loss"), tmp_path / "data" / "more"
     folder.mkdir(parents=True)

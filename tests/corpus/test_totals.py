@@ -66,7 +66,7 @@ def test_a_relative_length_is_its_frames_and_no_frame_more(size: int, data: Any)
 
 
 WHOLE = ("EqualErrorRate", "MinDCF")
-# every reduction of one row of each kind, of the others the two that differ most
+# every reduction of one row of each kind; of the others the two that differ most, the second thorough
 EVERY = ("l1_loss", "ctc_loss", "transducer_loss", "reduce_loss")
 
 
@@ -88,11 +88,13 @@ AS_TRANSDUCER = (
     "SimpleTransducerLoss",
     "PrunedTransducerLoss",
 )
+# all items share the weights of a layer
+OF_WEIGHTS = ("FusedTransducerLoss", "LinearCTCLoss", "LinearCTCAlign")
 CASES = [
-    (row, reduction)
+    pytest.param(row, reduction, marks=pytest.mark.thorough if i and row not in EVERY else ())
     for row in catalog.names()
-    if catalog.get(row).contract.totals and row not in WHOLE
-    for reduction in (reductions(row)[:1] if row in AS_TRANSDUCER else reductions(row))
+    if catalog.get(row).contract.totals and row not in (*WHOLE, *OF_WEIGHTS)
+    for i, reduction in enumerate(reductions(row)[:1] if row in AS_TRANSDUCER else reductions(row))
 ]
 
 
@@ -199,3 +201,10 @@ def test_the_total_is_the_row_of_everything_at_once(row: str, reduction: str) ->
             assert {name: found["value"] for name, found in one.items()} == pytest.approx(want, 3e-5, 1e-6)
             for seed, most in ((1, 2), (2, 3), (3, 100)):
                 assert totals_of(session, items, seed, most) == one
+
+
+@pytest.mark.parametrize("row", OF_WEIGHTS)
+def test_what_all_items_share_is_refused(row: str) -> None:
+    session = LossSession(exports.onnx(catalog.get(row).module()))
+    with pytest.raises(ValueError, match="graph: got weight and bias as inputs, which all items share"):
+        Batches(session)

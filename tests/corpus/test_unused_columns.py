@@ -54,7 +54,7 @@ def test_where_nothing_could_be_scored_the_error_says_it(graphs: Any, tmp_path: 
 
 def test_a_batch_is_no_corpus(graphs: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "batch.npz", log_probs=np.zeros((1, 3, 4)), targets=np.ones((1, 2)))
-    with pytest.raises(ValueError, match=r"<id>\.<input>\.npy; for one batch give --inputs$"):
+    with pytest.raises(ValueError, match=r"<id>\.<input>\.npy; one batch is for --inputs$"):
         score_corpus(Scorer(graphs["ctc_loss"]), [tmp_path / "batch.npz"], tmp_path / "out")
 
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from exportable_losses import AdditiveAngularMargin, AngularMargin, catalog, checks, contract
 from exportable_losses.catalog import Entry
 
+# whose scores are products that are made inside, in 16 bits of numbers of 16 bits
+PRODUCTS = {"FusedTransducerLoss", "LinearCTCLoss", "LinearCTCAlign", "LinearCTCGreedyDecode"}
+PRODUCTS |= {"TransducerForwardChunk"}
 Inputs = dict[str, Tensor]
 
 TorchAlone = Callable[[Path, list[Inputs]], list[Any]]
@@ -245,6 +248,13 @@ def _settings() -> Iterator[Case]:
         yield Case(row, "last_blank", {"blank_index": 5}, sizes={letter: 6})
     for reduction in checks.REDUCTIONS:
         yield Case("ctc_loss", f"infinite_{reduction}", {"zero_infinity": False, "reduction": reduction})
+    for wildcard in ("max", "sum", "mean", "zero"):
+        yield Case("ctc_loss", f"wildcard_{wildcard}", {"wildcard": wildcard})
+    priors = {"log_priors": torch.linspace(1, 2, 6).log_softmax(0)}
+    yield Case("ctc_loss", "priors", {**priors, "wildcard": "mean"}, sizes={"C": 6})
+    yield Case("CTCAlign", "wildcard", {"wildcard": "mean", "free_ends": True, "blank_index": 1})
+    yield Case("CTCAlign", "priors", priors, sizes={"C": 6})
+    yield Case("CTCKeywordScore", "blank_1", {"blank_index": 1})
     yield Case("transducer_loss", "normalize", {"normalize": True})
     yield Case("transducer_loss", "normalize_none", {"normalize": True, "reduction": "none"})
     late = {"topology": "constrained", "delay_penalty": 0.1}
@@ -258,6 +268,13 @@ def _settings() -> Iterator[Case]:
     yield Case("SimpleTransducerLoss", "smoothed", {**smoothed, **late})
     yield Case("PruneRanges", "modified", {"prune_range": 3, "topology": "modified"})
     yield Case("PrunedTransducerLoss", "constrained", late)
+    fused = {"durations": (0, 2, 1), "sigma": 0.05, "fastemit_lambda": 0.01, "activation": "relu"}
+    yield Case("FusedTransducerLoss", "durations", {**fused, "blank_index": 1})
+    yield Case("FusedTransducerLoss", "hybrid", {"hybrid": True, "activation": "silu"})
+    yield Case("TransducerForwardChunk", "hybrid", {"hybrid": True, "activation": "relu"})
+    yield Case("FusedTransducerLoss", "constrained", {**late, "activation": "identity"})
+    for row in ("LinearCTCLoss", "LinearCTCAlign", "LinearCTCGreedyDecode"):
+        yield Case(row, "last_blank", {"blank_index": 5}, sizes={"C": 6})
     yield Case("PitWrapper", "l1", {"base_loss": nn.L1Loss(reduction="none")})
     for row in ("AngularMargin", "AdditiveAngularMargin"):
         yield Case(row, "margin", _MARGIN)
@@ -363,7 +380,42 @@ def _like_others(case: Case) -> bool:
     return reduction in ("sum", "batchmean") or (bool(case.without) and reduction != "mean")
 
 
-EACH = [  # the names, for tests of every case
-    pytest.param(name, marks=pytest.mark.thorough if _like_others(case) else ())
-    for name, case in BY_NAME.items()
-]
+# Rows whose graphs `make test` exports with every reduction, and with and without lengths, with flat and deep
+# inputs, and with integers: what does these is one function for all rows, or one of a kind.
+_REDUCED = ("l1_loss", "ctc_loss", "transducer_loss", "AutoencoderLoss", "reduce_loss")
+_WITHOUT_LENGTH = ("l1_loss", "compute_length_mask", "ExpectedCalibrationError", "LogSoftmaxWrapper")
+_OF_ANY_RANK = ("l1_loss", "truncate", "PitWrapper", "reduce_loss")
+_OF_INTEGERS = ("l1_loss", "bce_loss", "cal_si_snr", "compute_length_mask")
+
+# What `bce_loss-frames_weight`, `-classes`, `-pos_weight` and `nll_loss-items` show as well, and so on.
+_PIECES = ("item_weight", "items_weight", "one_pos_weight", "item_smoothing", "frames_1", "frames", "items_1")
+_PIECES += ("smoothing_items", "one_bin", "margin", "costs", "blank_1", "infinite_batch", "normalize_none")
+
+
+def _exported_like_others(case: Case) -> bool:
+    """A graph made of pieces of others: to export one takes longer than all the rest that is done with it.
+
+    The setting itself is in its numbers, eager and scripted, which are computed of all the same.
+    """
+    if case.name in ("flat", "deep", "integers"):
+        return case.row not in (_OF_INTEGERS if case.name == "integers" else _OF_ANY_RANK)
+    if case.name in _PIECES or (case.name == "items" and case.row not in ("nll_loss", "Accuracy")):
+        return True
+    if case.name == "no_channels":
+        return case.row not in ("cal_snr", "Laplacian")
+    reduction = case.name.rpartition("_")[2]
+    if reduction in checks.REDUCTIONS and reduction != "mean":
+        return case.row not in _REDUCED
+    return case.name == "mean" and bool(case.without) and case.row not in _WITHOUT_LENGTH
+
+
+def _each(thorough: Callable[[Case], bool]) -> list[Any]:
+    return [
+        pytest.param(name, marks=pytest.mark.thorough if thorough(case) else ())
+        for name, case in BY_NAME.items()
+    ]
+
+
+EACH = _each(_like_others)  # the names, for tests of every case
+EXPORTED = _each(lambda case: _like_others(case) or _exported_like_others(case))  # the same, of every graph
+QUICK = [BY_NAME[name] for name, *_ in (each.values for each in EXPORTED if not each.marks)]

@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,24 +32,25 @@ if __name__ == "__main__":
 
 from drawing import Call, calls
 from enumeration import ctc_by_enumeration, transducer_by_enumeration
-from export_cases import BY_NAME, Case, Inputs
+from export_cases import BY_NAME, CASES, PRODUCTS, Case, Inputs
 from onnx_runs import ROUNDINGS, ROUNDINGS_OF
 
 from exportable_losses import catalog, ops
 from exportable_losses.lattice.ctc import reduce_ctc
+from exportable_losses.ops.scores import HALVES
 from exportable_losses.runtime import LossSession
 
 Outputs = dict[str, np.ndarray]
 ROUNDING = torch.finfo(torch.float32).eps
 MOVES, TIMES = 8, 10  # roundings of the inputs that are tried; what those of a computation may come to
-TRANSDUCERS = ("TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
+TRANSDUCERS = ("TDT", "MultiBlankTransducer", "HAT", "SimpleTransducer", "PrunedTransducer")
 COMPUTERS = {
     **dict.fromkeys(("ctc_loss", "transducer_loss", "ctc_loss_kd"), ("native", "numba", "torch")),
     **dict.fromkeys(
         (
             *(f"{kind}Loss" for kind in TRANSDUCERS),
             *(f"{kind}Posterior" for kind in TRANSDUCERS),
-            *("SimpleTransducerLoss", "PruneRanges", "TransducerPosterior"),
+            *("PruneRanges", "TransducerPosterior"),
         ),
         ("native", "numba", "torch"),
     ),
@@ -188,14 +189,23 @@ class Truth:
         return bool(torch.allclose(*costs, rtol=0, atol=10 * ROUNDING))
 
     @functools.cached_property
+    def product(self) -> torch.dtype:
+        """The type that scores are made in, where they are made inside: 16 bits if there are any."""
+        types = {self.call.autocast, *(x.dtype for x in self.call.given.values())} & set(HALVES)
+        coarse = max(types, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+        return coarse if self.call.case.row in PRODUCTS else torch.float32
+
+    @functools.cached_property
     def moved(self) -> list[tuple[Outputs, Outputs]]:
-        """The same of inputs that are up to a rounding of float32 smaller: of ties and of differences of
+        """The same of inputs that are up to a rounding smaller, of float32 or of 16 bits where scores are
+        made in these: of ties and of differences of
         almost equal numbers that is as much as can be known."""
         legal = {entry.name: entry.legal for entry in self.call.case.entry.inputs}
+        rounding = max(torch.finfo(self.product).eps, ROUNDING)
         found, draw = [], torch.Generator().manual_seed(0)
         for _ in range(MOVES):
             inputs = {
-                name: value * (1 - ROUNDING * torch.rand(value.shape, generator=draw, dtype=value.dtype))
+                name: value * (1 - rounding * torch.rand(value.shape, generator=draw, dtype=value.dtype))
                 if value.is_floating_point() and not legal[name].startswith("relative_length")
                 else value
                 for name, value in self.call.plain.items()
@@ -229,13 +239,14 @@ def judge(call: Call, tally: Tally) -> None:
         if truth.permuted_as_well(outputs):
             continue
         for output, expected in truth.outputs.items():
-            if not close(case, outputs[output], expected, torch.float32):
+            if not close(case, outputs[output], expected, truth.product):
                 settle(f"{name}: {output}", outputs[output], expected, [m[0][output] for m in truth.moved])
         of_floats = {of for of in truth.gradients if call.given[of].is_floating_point()}
         assert set(found) in (of_floats, set())
         for of, gradient in found.items():
             expected = truth.gradients[of]
-            if not close(case, gradient, expected, call.given[of].dtype, 10):
+            dtype = max(truth.product, call.given[of].dtype, key=lambda dtype: torch.finfo(dtype).eps)
+            if not close(case, gradient, expected, dtype, 10):
                 settle(f"{name}: gradient of {of}", gradient, expected, [m[1][of] for m in truth.moved])
 
 
@@ -266,7 +277,9 @@ def settle(where: str, got: np.ndarray, expected: np.ndarray, moved: list[np.nda
         ):
             return
     tolerance = (
-        0.0 if expected.dtype.kind in "iu" else TIMES * max(np.abs(each - expected).max() for each in moved)
+        0.0
+        if expected.dtype.kind in "iu"
+        else TIMES * max(np.abs(np.where(each == expected, 0.0, each - expected)).max() for each in moved)
     )
     np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=0, atol=tolerance, err_msg=where)
 
@@ -306,8 +319,8 @@ def check_alignments(call: Call, truth: Outputs) -> None:
     np.testing.assert_allclose(truth["loss"], expected, rtol=1e-9, err_msg="the truth: all alignments")
 
 
-def fuzz(row: str, examples: int, number: int, tally: Tally) -> None:
-    """Judge so many calls of `row`; equal `number`s give equal calls.
+def fuzz(row: str, examples: int, number: int, tally: Tally, cases: Sequence[Case] = CASES) -> None:
+    """Judge so many calls of `row`, of those of its `cases`; equal `number`s give equal calls.
 
     Raises:
         AssertionError: of the smallest call found that is wrong.
@@ -315,7 +328,7 @@ def fuzz(row: str, examples: int, number: int, tally: Tally) -> None:
 
     @seed(number)
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(calls(row))
+    @given(calls([case for case in cases if case.row == row]))
     def run(call: Call) -> None:
         judge(call, tally)
 

@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from export_cases import ALL_ONE, CASES, Case, Inputs, letters
+from export_cases import ALL_ONE, Case, Inputs, letters
 from hypothesis import strategies as st
 from onnx_runs import ROUNDINGS_OF
 from torch import Tensor
 
-from exportable_losses import catalog
 from exportable_losses.contract import FLOATING, Input
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -21,8 +20,6 @@ LEAST["PitWrapper"] = {"T": 3, "X0": 3}  # in fewer dimensions several permutati
 # Rows whose frames see each other, so that what lies behind a length reaches what is before it.
 NEIGHBOURS = ("LaplacianVarianceLoss",)
 EMPTY = ("B", "T", "S", "U", "K")  # letters that may be nothing
-
-OF_ROW = {row: [case for case in CASES if case.row == row] for row in catalog.names()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,9 +49,9 @@ class Call:
 
 
 @st.composite
-def calls(draw: st.DrawFn, row: str) -> Call:
-    """A call of `row`."""
-    case = draw(st.sampled_from(OF_ROW[row]))
+def calls(draw: st.DrawFn, cases: list[Case]) -> Call:
+    """A call of one of `cases`."""
+    case = draw(st.sampled_from(cases))
     values = case.inputs_of(draw(sizes(case)), draw(st.integers(0, 2**31)))
     legal = {entry.name: entry for entry in case.entry.inputs}
     frames: Inputs = {}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from align_files import ALIGN_KINDS, AlignJudge
 from mutations import forged, in_a_page, mutated
 
 from exportable_losses.runtime import LossSession, Scorer, score_corpus
@@ -44,10 +45,11 @@ class Judge:
 
     Args:
         graph: an exported `ctc_loss`, costs one by one.
+        aligning: an exported `CTCAlign`.
         folder: to work in.
     """
 
-    def __init__(self, graph: str, folder: Path) -> None:
+    def __init__(self, graph: str, aligning: str, folder: Path) -> None:
         self.folder, self.graph = folder, graph
         self.scorer = Scorer(graph, threads=1)
         chance = np.random.default_rng(0)
@@ -70,6 +72,7 @@ class Judge:
         assert [name for name, _ in self.values] == IDS
         self.state = self._unfinished()
         self.session = LossSession(graph, threads=1)
+        self.of_align = AlignJudge(aligning, folder, change)
 
     def _write(self, kind: str) -> Path:
         import corpora  # of the tests beside these
@@ -113,6 +116,8 @@ class Judge:
     def judge(self, what: str, chance: random.Random) -> str:
         if what in self.whole:
             return self._shard(what, chance)
+        if what in ALIGN_KINDS:
+            return self.of_align.judge(what, chance)
         return self._state(chance) if what == "state" else self._metadata(chance)
 
     def _shard(self, kind: str, chance: random.Random) -> str:
@@ -246,13 +251,14 @@ def failed(index: int) -> str:
 
 def plan(seed: int, index: int) -> tuple[str, random.Random]:
     chance = random.Random(f"{seed} {index}")
-    what = chance.choices((*KINDS, "state", "metadata"), (*[10] * len(KINDS), 3, 10))[0]
+    weights = {**dict.fromkeys(KINDS, 10), "state": 3, "metadata": 10, **dict.fromkeys(ALIGN_KINDS, 5)}
+    what = chance.choices(list(weights), list(weights.values()))[0]
     return what, chance
 
 
-def child(graph: str, folder: Path, seed: int, first: int, last: int) -> None:
+def child(graph: str, aligning: str, folder: Path, seed: int, first: int, last: int) -> None:
     """Judge some; the file `at` says which one it is now, and each line of output what is wrong with one."""
-    judge = Judge(graph, folder)
+    judge = Judge(graph, aligning, folder)
     at = os.open(folder / "at", os.O_RDWR | os.O_CREAT)
     for index in range(first, last):
         what, chance = plan(seed, index)
@@ -267,16 +273,16 @@ def child(graph: str, folder: Path, seed: int, first: int, last: int) -> None:
     os.pwrite(at, b"%12d" % last, 0)
 
 
-def main(number: int, seed: int = 0, graph: Path | None = None) -> list[str]:
+def main(number: int, seed: int = 0) -> list[str]:
     """What is wrong with some of `number` mutated files; nothing, it is hoped."""
-    graph = graph or exported()
+    graphs = exported()
     found: list[str] = []
     begun, first = time.monotonic(), 0
     kinds = Counter(plan(seed, index)[0] for index in range(number))
     while first < number:
         last = min(number, first + BATCH)
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-            words = [sys.executable, __file__, "--child", graph, folder, seed, first, last]
+            words = [sys.executable, __file__, "--child", *graphs, folder, seed, first, last]
             output = Path(folder) / "output"
             with output.open("wb") as file:
                 run = subprocess.Popen(list(map(str, words)), stdout=file, stderr=subprocess.STDOUT)
@@ -320,18 +326,19 @@ def watched(run: "subprocess.Popen[bytes]", at: Path, last: int) -> int:
             run.kill()
 
 
-def exported() -> Path:
-    """The graph that scores."""
+def exported() -> tuple[Path, Path]:
+    """The graph that scores, and the one that aligns."""
     import exports
 
     from exportable_losses import catalog
 
-    return exports.onnx(catalog.get("ctc_loss").module(reduction="none"))
+    aligning = catalog.get("CTCAlign").module(wildcard="mean")
+    return exports.onnx(catalog.get("ctc_loss").module(reduction="none")), exports.onnx(aligning)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:]))
+        child(*sys.argv[2:4], Path(sys.argv[4]), *map(int, sys.argv[5:]))
     else:
         words = argparse.ArgumentParser(description=__doc__)
         words.add_argument("--number", type=int, default=1000)

@@ -5,7 +5,7 @@ import pytest
 
 
 def test_no_bytes_end_a_run_lose_an_item_or_kill_the_process() -> None:
-    assert files.main(500) == []
+    assert files.main(200) == []
 
 
 def test_what_goes_wrong_is_found_and_the_others_are_judged(

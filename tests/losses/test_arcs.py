@@ -13,8 +13,8 @@ from enumeration import best_arcs
 from torch import Tensor
 
 from exportable_losses import ops
+from exportable_losses.ops import arc_scans, native, numba, plain, using
 from exportable_losses.ops import arcs as lattice
-from exportable_losses.ops import native, numba, plain, scans, using
 
 OURS = torch.ops.exportable_losses
 
@@ -27,8 +27,8 @@ class Scans:
     @staticmethod
     def arcs(*given: Any) -> tuple[Tensor, Tensor | None]:
         if given[-1] is None:
-            return scans.arcs_costs(*given[:-1]), None
-        return scans.arcs_costs_and_grad(*given)
+            return arc_scans.arcs_costs(*given[:-1]), None
+        return arc_scans.arcs_costs_and_grad(*given)
 
 
 COMPUTERS = {"torch": plain, "numba": numba, "scan": Scans}
@@ -80,7 +80,7 @@ def test_scripts_and_their_gradients(name: str) -> None:
 def test_best_paths(name: str, ties: bool) -> None:
     """The best of all paths, and where several are, the one that is said."""
     shape = SHAPES[name]
-    ways = [lattice.arcs_align, torch.jit.script(lattice.arcs_align), scans.arcs_align]
+    ways = [lattice.arcs_align, torch.jit.script(lattice.arcs_align), arc_scans.arcs_align]
     for frames, labels in SIZES:
         arcs, t, u = drawn(shape, frames, labels)
         arcs = arcs.round() if ties else arcs

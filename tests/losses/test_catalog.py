@@ -21,6 +21,7 @@ METRICS = [
     "CTCPosterior",
     "CTCForwardChunk",
     "CTCAlign",
+    "CTCKeywordScore",
     "TransducerPosterior",
     "TransducerAlign",
     "EditDistance",

@@ -15,12 +15,20 @@ EMISSIONS = (*LABELS[:3], [1], [0, 1], False, [0, -1, -1], [1, 0, 1], 2, -1, Fal
 JOINT = (torch.randn(2, 5, 4).requires_grad_(), torch.randn(2, 3, 4).requires_grad_())
 JOINT_LABELS = (torch.tensor([[1, 2, 0], [2, 2, 0]]), *LABELS[1:3], 0)
 STATE = (torch.zeros(2, 2, 3), torch.zeros(2, 2))
+
+
+def layer() -> list[torch.Tensor]:
+    """What the encoder and the predictor give, and the weights and biases of the layer behind them."""
+    return [torch.randn(size) for size in ((2, 5, 4), (2, 3, 4), (6, 4), (6,))]
+
+
+CLASSES = (torch.tensor([[[1, 4], [0, 2], [-1, -1]], [[1, 1], [0, -1], [3, 2]]]), LABELS[1], LABELS[2] + 1)
 CALLS = {
     "ctc_loss": lambda: (torch.randn(2, 5, 4).log_softmax(-1).requires_grad_(), *LABELS),
     "ctc_loss_grad": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, torch.ones(2)),
     "ctc_posterior": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
     "ctc_forward": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, *STATE),
-    "ctc_align": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS),
+    "ctc_align": lambda: (torch.randn(2, 5, 4).log_softmax(-1), *LABELS, False),
     "transducer_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *LABELS),
     "transducer_loss_grad": lambda: (torch.randn(2, 5, 3, 4), *LABELS, torch.ones(2)),
     "arcs_loss": lambda: (torch.randn(2, 5, 3, 4).requires_grad_(), *ARCS),
@@ -48,6 +56,15 @@ CALLS = {
         torch.rand(2, 3, 4),
         torch.randn(2, 5, 3, 2),
     ),
+    "fused_joint": lambda: (*(x.requires_grad_() for x in layer()), *CLASSES, 1, "tanh"),
+    "fused_joint_grad": lambda: (*layer(), *CLASSES, 1, "silu", torch.randn(2, 5, 3, 3)),
+    "transducer_forward": lambda: (
+        torch.randn(2, 5, 3, 2),
+        *LABELS[1:3],
+        torch.zeros(2, 3),
+        torch.zeros(2, 2),
+    ),
+    "fused_best": lambda: (torch.randn(2, 5, 4), *layer()[2:], LABELS[1]),
     "best_permutation": lambda: (torch.rand(3, 4, 4),),
     "edit_counts": lambda: (LABELS[0], LABELS[0].flip(1), *LABELS[2:3] * 2),
 }

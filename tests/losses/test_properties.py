@@ -20,9 +20,12 @@ sizes = st.integers(1, 6)
 # What stands behind the items of a result, where it is not zero.
 BEHIND = {
     ("CTCForwardChunk", "alpha_out"): -torch.inf,
+    ("TransducerForwardChunk", "alpha_out"): -torch.inf,
     ("CTCAlign", "tokens"): -1,
     **{(f"{kind}Align", "tokens"): -1 for kind in ("Transducer", "TDT", "MultiBlankTransducer", "HAT")},
     ("PrunedTransducerAlign", "tokens"): -1,
+    ("SimpleTransducerAlign", "tokens"): -1,
+    ("LinearCTCAlign", "tokens"): -1,
 }
 
 

@@ -130,3 +130,31 @@ def test_a_class_that_is_never_said_has_a_gradient() -> None:
         loss = el.SimpleTransducerLoss(0, "mean", *scales)(*leaves, *more)
         for grad in torch.autograd.grad(loss, leaves):
             assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("topology", ["regular", "modified", "constrained"])
+def test_paths_of_the_sum_are_those_of_the_transducer(topology: str) -> None:
+    am, lm = torch.randn(3, 9, 6, dtype=torch.float64), torch.randn(3, 5, 6, dtype=torch.float64)
+    more = torch.randint(1, 6, (3, 4)), torch.tensor([9, 7, 5]), torch.tensor([4, 0, 2])
+    logits = am.unsqueeze(2) + lm.unsqueeze(1)
+    for simple, whole in (
+        (el.SimpleTransducerAlign(topology=topology), el.TransducerAlign(topology=topology)),
+        (el.SimpleTransducerPosterior(topology=topology), el.TransducerPosterior(topology=topology)),
+    ):
+        for found, wanted in zip(simple(am, lm, *more), whole(logits, *more), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_smoothed_paths_cost_what_the_smoothed_loss_says() -> None:
+    """The occupation of an arc is what the loss's gradient in its logarithm is."""
+    scales = {"lm_only_scale": 0.25, "am_only_scale": 0.1}
+    am, lm = torch.randn(2, 6, 5, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
+    more = torch.randint(1, 5, (2, 2)), torch.tensor([6, 5]), torch.tensor([2, 1])
+    costs = el.SimpleTransducerLoss(reduction="none", **scales)(am, lm, *more)
+    _, emissions, found = el.SimpleTransducerPosterior(**scales)(am, lm, *more)
+    torch.testing.assert_close(found, costs)
+    torch.testing.assert_close(emissions.sum(1), torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
+    path = el.SimpleTransducerAlign(**scales)(am, lm, *more)[-1]
+    assert (path < -costs).all()
+    sharp = el.SimpleTransducerAlign(**scales)(50 * am, 50 * lm, *more)[-1]
+    torch.testing.assert_close(-sharp, el.SimpleTransducerLoss(0, "none", **scales)(50 * am, 50 * lm, *more))

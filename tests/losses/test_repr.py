@@ -45,7 +45,8 @@ def test_python_reads_it_back(row: str) -> None:
 
 
 def test_it_is_what_was_given() -> None:
-    assert repr(el.CTCLoss(3)) == "CTCLoss(blank_index=3, reduction='mean', zero_infinity=True)"
+    shown = "CTCLoss(blank_index=3, reduction='mean', zero_infinity=True, wildcard='none', log_priors=None)"
+    assert repr(el.CTCLoss(3)) == shown
     assert repr(el.EditDistance()) == "EditDistance()"
     assert repr(el.PITLoss()) == "PITLoss(base_loss=None)"
     margin = el.AdditiveAngularMargin(margin=0.2, scale=5.0)

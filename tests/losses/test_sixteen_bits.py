@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_cases import CASES, Case, Inputs
+from export_cases import CASES, PRODUCTS, Case, Inputs
 from torch import Tensor, nn
 from torch.nn.functional import ctc_loss
 
@@ -28,10 +28,11 @@ EXACT = {"rtol": 0.0, "atol": 0.0, "equal_nan": True}
 ROUNDED = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
 KERNELS = {"ctc_loss", "ctc_loss_kd", "transducer_loss", "TDTLoss", "MultiBlankTransducerLoss", "HATLoss"}
 KERNELS |= {"PrunedTransducerLoss", "PrunedTransducerPosterior", "PrunedTransducerAlign"}
+IN_HALVES: dict[str, Any] = {}  # scores that are made inside have 16 bits: what is computed of them is near
 
 
 def tolerance(row: str) -> dict[str, Any]:
-    return ROUNDED if row in KERNELS else EXACT
+    return IN_HALVES if row in PRODUCTS else ROUNDED if row in KERNELS else EXACT
 
 
 def converted(case: Case, inputs: Inputs, dtype: torch.dtype) -> Inputs:
@@ -60,6 +61,8 @@ def assert_as_in_float32(call: Callable[..., Any], given: Inputs, around: str, t
     """The values are float32's, and the gradients are, rounded once to the type of their input."""
     expected, expected_gradients = run(call, in_32(given))
     outputs, gradients = run(call, given, around)
+    if tolerance is IN_HALVES:
+        return assert_near([*outputs, *gradients.values()], [*expected, *expected_gradients.values()])
     for one, other in zip(outputs, expected, strict=True):
         torch.testing.assert_close(one, other, **tolerance)
     assert gradients.keys() == expected_gradients.keys()
@@ -67,6 +70,13 @@ def assert_as_in_float32(call: Callable[..., Any], given: Inputs, around: str, t
         assert grad.dtype == given[name].dtype
         flip = {} if tolerance is ROUNDED and grad.dtype in HALVES else tolerance  # the last of 16 bits
         torch.testing.assert_close(grad, expected_gradients[name].to(grad.dtype), **flip)
+
+
+# a score in bfloat16 is off by 1/512, a log-probability by several; a ReLU may be on both sides of zero
+def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        one, other = one.double().nan_to_num(), other.double().nan_to_num()
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-3
 
 
 @pytest.mark.parametrize("around", AROUND)
@@ -85,7 +95,8 @@ def test_every_script(row: str) -> None:
     script = torch.jit.script(case.module())
     for around in AROUND:
         for dtype in FLOATS:
-            assert_as_in_float32(script, converted(case, case.inputs("short"), dtype), around, ROUNDED)
+            given = converted(case, case.inputs("short"), dtype)
+            assert_as_in_float32(script, given, around, IN_HALVES if row in PRODUCTS else ROUNDED)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -99,7 +110,9 @@ def test_one_input_of_sixteen_bits_beside_others(row: str, dtype: torch.dtype) -
 
 # the rows of functions that SpeechBrain does not have; what `prune` gives is of its input's type
 OURS = {
+    "fused_transducer_loss": "FusedTransducerLoss",
     "hat_loss": "HATLoss",
+    "linear_ctc_loss": "LinearCTCLoss",
     "multi_blank_transducer_loss": "MultiBlankTransducerLoss",
     "prune_ranges": "PruneRanges",
     "pruned_transducer_loss": "PrunedTransducerLoss",

@@ -78,4 +78,4 @@ def test_the_library_is_small(tmp_path: Path) -> None:
     stripped = tmp_path / "stripped"
     library = shared_library(plain(), "exportable_losses")
     subprocess.run(["strip", "-x", "-o", stripped, library], check=True)
-    assert stripped.stat().st_size < 1_000_000
+    assert stripped.stat().st_size < 1_250_000

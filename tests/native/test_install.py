@@ -25,7 +25,7 @@ PARTS = (
     "README.md",
     "LICENSE",
 )
-MOST_BYTES = 1_000_000
+MOST_BYTES = 1_250_000
 
 
 def source(folder: Path) -> Path:

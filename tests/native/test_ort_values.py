@@ -321,6 +321,34 @@ def test_either_header_makes_the_same_library(library: str) -> None:
         assert refusals[0] == refusals[1]
 
 
+def test_an_alignment_of_an_older_file_has_no_free_ends(library: str) -> None:
+    """Its node lacks the attribute."""
+    scores = np.log(np.array([[[0.1, 0.9], [0.8, 0.2], [0.1, 0.9]]], np.float32))
+    feed = {"log_probs": scores, "targets": np.array([[1]]), "input_lengths": np.array([3])}
+    feed["target_lengths"] = np.array([1])
+    found = {}
+    for ends in ({}, {"free_ends": 0}, {"free_ends": 1}):
+        values = [
+            helper.make_tensor_value_info(
+                name, TensorProto.FLOAT if array.dtype == np.float32 else TensorProto.INT64, array.shape
+            )
+            for name, array in feed.items()
+        ]
+        node = helper.make_node(
+            "CTCAlign", list(feed), ["states", "scores"], domain="exportable_losses", blank_index=0, **ends
+        )
+        given = [
+            helper.make_tensor_value_info("states", TensorProto.INT64, (1, 3)),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1,)),
+        ]
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("exportable_losses", 1)]
+        model = helper.make_model(
+            helper.make_graph([node], "g", values, given), opset_imports=opsets, ir_version=10
+        )
+        found[str(ends)] = session(model.SerializeToString(), library).run(None, feed)[1].item()
+    assert found["{}"] == found["{'free_ends': 0}"] < found["{'free_ends': 1}"]
+
+
 def test_a_session_needs_no_torch(library: str, exported: Any, tmp_path: Path) -> None:
     code = (
         "import sys; from exportable_losses.runtime import LossSession;"

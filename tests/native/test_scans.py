@@ -12,7 +12,7 @@ from exportable_losses import ops
 from exportable_losses.lengths import absolute_length
 from exportable_losses.ops import scans
 
-PATHS = ("ctc_posterior", "ctc_align")
+PATHS = (("ctc_posterior",), ("ctc_align", False), ("ctc_align", True))
 
 
 def test_every_operator_has_a_program() -> None:
@@ -21,7 +21,7 @@ def test_every_operator_has_a_program() -> None:
     # these gradients are of training alone: no row's output is one
     trained = {
         f"exportable_losses::{name}_grad"
-        for name in ("ctc_loss", "emissions_loss", "joint_arcs", "picked", "arcs_walk")
+        for name in ("ctc_loss", "emissions_loss", "fused_joint", "joint_arcs", "picked", "arcs_walk")
     }
     assert ours - trained == programs
 
@@ -45,10 +45,11 @@ def test_costs_and_gradient_of_the_transducer(hard: Callable[[str], Lattice]) ->
 
 
 @pytest.mark.parametrize("hard", HARD, ids=lambda hard: hard.__name__)
-@pytest.mark.parametrize("path", PATHS)
-def test_occupation_and_best_paths(path: str, hard: Callable[[str], Lattice]) -> None:
-    given = hard(path.partition("_")[0])
-    for got, expected in zip(getattr(scans, path)(*given[:5]), getattr(ops, path)(*given[:5]), strict=True):
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_occupation_and_best_paths(path: tuple[str, ...], hard: Callable[[str], Lattice]) -> None:
+    name, *more = path
+    given = (*hard("ctc")[:5], *more)
+    for got, expected in zip(getattr(scans, name)(*given), getattr(ops, name)(*given), strict=True):
         assert got.dtype == expected.dtype
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 

@@ -113,7 +113,8 @@ def test_open_run_read_save(page: devtools.Page, address: str, graphs: Path, tmp
         row: {"onnxruntime", "browser"} for row in ROWS
     }
     for row, ms, *_ in rows:
-        assert float(f"{together['rows'][row]['browser']['milliseconds']:.3g}") == float(ms)
+        # three digits are shown; of a tie, as 0.8125 is, a browser shows the upper and Python the even one
+        assert float(ms) == pytest.approx(together["rows"][row]["browser"]["milliseconds"], rel=0.005, abs=0)
 
     addresses = page.run("performance.getEntriesByType('resource').map(({ name }) => name)")
     assert len(addresses) > 20

@@ -21,7 +21,7 @@ from exportable_losses.runtime.graphs import external_data
 from .npm import LIBRARY, WASM
 
 PAGE = Path(__file__).parent / "page"
-STYLE = Path(runtime.__file__).parent / "corpus" / "pages" / "style.css"  # that of the other pages
+STYLE = Path(runtime.__file__).parent / "pages" / "style.css"  # that of the other pages
 
 
 class Graph(NamedTuple):

@@ -27,7 +27,26 @@ from .ctc_grad import CTCLossGrad
 from .ctc_lattice import CTCBothWays, CTCLattice, CTCReversed, CTCStep, CTCTransition
 from .ctc_posterior import CTCExactStep, CTCJoin, CTCPosterior
 from .edits import EditCounts
+from .fused import (
+    FUSED,
+    FusedBest,
+    JointBlocks,
+    JointFrames,
+    JointIdentity,
+    JointIdentityGrad,
+    JointInBlocks,
+    JointPicked,
+    JointRelu,
+    JointReluGrad,
+    JointRows,
+    JointSilu,
+    JointSiluGrad,
+    JointSlopes,
+    JointTanh,
+    JointTanhGrad,
+)
 from .transducer import TransducerArcs, TransducerArrivals, TransducerEither, TransducerLoss
+from .transducer_forward import TransducerForward
 from .transducer_grad import TransducerLossGrad
 
 __all__ = ["DOMAIN", "OPSET", "VERSION", "function_protos", "same_operator"]
@@ -60,13 +79,29 @@ _BODIES = {
         CTCStep,
         CTCTransition,
         EditCounts,
+        FusedBest,
+        JointBlocks,
+        JointFrames,
+        JointIdentity,
+        JointIdentityGrad,
+        JointInBlocks,
+        JointPicked,
+        JointRelu,
+        JointReluGrad,
+        JointRows,
+        JointSilu,
+        JointSiluGrad,
+        JointSlopes,
+        JointTanh,
+        JointTanhGrad,
         TransducerArcs,
         TransducerArrivals,
         TransducerEither,
+        TransducerForward,
         TransducerLoss,
         TransducerLossGrad,
     )
-}
+} | FUSED
 
 
 def function_protos(name: str, elem_type: int, opset: int = OPSET) -> list[FunctionProto]:
@@ -112,6 +147,7 @@ def _function_proto(name: str, elem_type: int, opset: int) -> FunctionProto:
     written for float32, and rewritten here.
     """
     proto: FunctionProto = _BODIES[name].to_function_proto()
+    proto.name = name
     for standard in (each for each in proto.opset_import if each.domain == ""):
         standard.version = opset
     for node in all_nodes(proto.node):

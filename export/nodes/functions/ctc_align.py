@@ -8,18 +8,20 @@ ours = Opset("exportable_losses", 1)
 
 
 @script(ours, default_opset=op)
-def CTCAlign(log_probs, targets, input_lengths, target_lengths, blank_index: int):
+def CTCAlign(log_probs, targets, input_lengths, target_lengths, blank_index: int, free_ends: int):
     """The state of the best path at each frame [B, T], and the path's log-probability [B].
 
     States are -1 behind an item's frames and where no path has a probability. The first scan keeps
     over how many states the best path came into each (the fewest of equals); the second goes back
-    over them.
+    over them. With `free_ends` what the first and the last state emit has probability one.
     """
     emitted, skips = ours.CTCLattice(log_probs, targets, target_lengths, blank_index=blank_index)
     never = op.CastLike(op.Constant(value_float=float("-inf")), log_probs)
-    is_first = op.Range(0, op.Squeeze(op.Shape(skips, start=1)), 1) == op.Unsqueeze(
-        target_lengths - target_lengths, [1]
-    )
+    state = op.Range(0, op.Squeeze(op.Shape(skips, start=1)), 1)
+    is_first = state == op.Unsqueeze(target_lengths - target_lengths, [1])
+    is_end = op.Or(is_first, state == op.Unsqueeze(2 * target_lengths, [1]))
+    is_free = op.And(is_end, op.Constant(value_int=free_ends) > 0)
+    emitted = op.Where(op.Unsqueeze(is_free, [0]), op.CastLike(0.0, log_probs), emitted)
     starts = op.Where(is_first, op.CastLike(0.0, log_probs), never)
     t = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(log_probs, start=1, end=2)), 1), [1])
     active = op.Unsqueeze(t < op.Unsqueeze(input_lengths, [0]), [2])

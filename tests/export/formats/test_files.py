@@ -29,7 +29,7 @@ NAMES = [
     for name, case in BY_NAME.items()
     if not case.without and case.name not in checks.REDUCTIONS[1:]
 ]
-TRANSDUCERS = ("Transducer", "TDT", "MultiBlankTransducer", "HAT", "PrunedTransducer")
+TRANSDUCERS = ("Transducer", "TDT", "MultiBlankTransducer", "HAT", "SimpleTransducer", "PrunedTransducer")
 LATTICES = {
     "ctc_loss": "CTCLoss",
     "ctc_loss_kd": "CTCLoss",
@@ -42,6 +42,10 @@ LATTICES = {
     "PrunedTransducerLoss": "ArcsLoss",
     **{f"{kind}Posterior": "ArcsLossGrad" for kind in TRANSDUCERS},
     **{f"{kind}Align": "ArcsAlign" for kind in TRANSDUCERS},
+    "FusedTransducerLoss": "FusedTanhJoint ArcsLoss",
+    "LinearCTCLoss": "FusedIdentityJoint CTCLoss",
+    "LinearCTCAlign": "FusedIdentityJoint CTCAlign",
+    "LinearCTCGreedyDecode": "FusedBest",
     "PitWrapper": "BestPermutation",
     "get_si_snr_with_pitwrapper": "BestPermutation",
     "get_snr_with_pitwrapper": "BestPermutation",
@@ -50,6 +54,8 @@ LATTICES = {
     "CTCPosterior": "CTCPosterior",
     "CTCForwardChunk": "CTCForward",
     "CTCAlign": "CTCAlign",
+    "CTCKeywordScore": "CTCAlign",
+    "TransducerForwardChunk": "FusedTanhJoint TransducerForward",
     "EditDistance": "EditCounts",
     "TokenErrorRate": "EditCounts",
 }
@@ -63,16 +69,21 @@ CALLED = {
     "TransducerLossGrad": {"TransducerArcs"},
     "ArcsLoss": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
     "ArcsLossGrad": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsForward", "ArcsOf", "ArcsSteps"},
+    **{
+        f"Fused{kind}": {"JointBlocks", "JointFrames", "JointInBlocks"}
+        for kind in ("Best", "TanhJoint", "ReluJoint", "SiluJoint", "IdentityJoint")
+    },
     "ArcsAlign": {"ArcsCosts", "ArcsEnds", "ArcsEntering", "ArcsOf", "ArcsSteps"},
 }
 
 
 def operator_of(case: Case) -> set[str]:
-    """The one operator of ours in a case's graph, or none."""
+    """The operators of ours in a case's graph, one as a rule, or none."""
     if case.row not in LATTICES or not case.settings.get("pit", True):
         return set()
     shaped = case.row == "transducer_loss" and "topology" in case.settings
-    return {"ArcsLoss" if shaped else LATTICES[case.row]}
+    kind = case.settings.get("activation", "tanh").capitalize()
+    return {"ArcsLoss"} if shaped else set(LATTICES[case.row].replace("Tanh", kind).split())
 
 
 @pytest.fixture(params=NAMES)

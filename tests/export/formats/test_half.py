@@ -237,8 +237,8 @@ def test_a_model_in_float16_with_a_lattice_in_it(row: str, tmp_path: Path) -> No
     ("row", "dtype"),
     [
         ("CTCLoss", torch.bfloat16),
-        ("CTCPosterior", torch.float16),
-        ("TransducerLoss", torch.bfloat16),
+        pytest.param("CTCPosterior", torch.float16, marks=pytest.mark.thorough),  # as the others
+        pytest.param("TransducerLoss", torch.bfloat16, marks=pytest.mark.thorough),
         ("TransducerAlign", torch.float16),
     ],
 )
@@ -277,7 +277,7 @@ def test_the_table_has_what_has_sixteen_bits() -> None:
     assert large >= set(OF_SCORES) - {"LogSoftmaxWrapper"}
 
 
-@pytest.mark.parametrize("row", ["l1_loss", "bce_loss", "ce_kd"])
+@pytest.mark.parametrize("row", ["l1_loss", pytest.param("bce_loss", marks=pytest.mark.thorough), "ce_kd"])
 def test_its_numbers_come_again(row: str) -> None:
     """To a fiftieth of a unit in the last place: float32's own error is less, on any processor."""
     found = [errors for dtype in TYPES for errors in half.errors(row, dtype)]

@@ -286,7 +286,7 @@ class Layers(Heads):
 
 
 # what the other groups show as well, but for the operators' own gradients, which torch decomposes
-AS_OTHERS = ("transposed", "resampling", "padding", "over_time")
+AS_OTHERS = ("transposed", "resampling", "padding", "over_time", "rnn", "block")
 
 
 @pytest.mark.parametrize(

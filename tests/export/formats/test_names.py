@@ -32,8 +32,15 @@ class Named(nn.Module):
         return dict(zip(OUTPUTS, (loss, scores, self.scale, scores, self.scale.square()), strict=True))
 
 
-@pytest.mark.parametrize("names", [("x", "t"), ("t", "x"), ("x", "mul"), EVERY])
-@pytest.mark.parametrize("gradients", [(), "all"])
+FEW = [("x", "t"), ("t", "x"), ("x", "mul")]
+OTHERS = [(names, gradients) for names in FEW for gradients in ((), "all")] + [(EVERY, ())]
+
+
+@pytest.mark.parametrize(
+    ("names", "gradients"),
+    # all of the names at once, and what a failure of that comes down to
+    [(EVERY, "all"), *(pytest.param(*other, marks=pytest.mark.thorough) for other in OTHERS[1:]), OTHERS[0]],
+)
 def test_names_that_the_exporter_gives_too(names: tuple[str, ...], gradients: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs = {name: torch.randn(5, 9) for name in names} | {names[0]: torch.randn(9, 6)}

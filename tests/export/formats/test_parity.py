@@ -5,11 +5,10 @@ and in ONNX's own reference evaluator are each held to eager in float64.
 """
 
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
-from export_cases import BY_NAME, EACH, OTHER_SIZES, Case, Inputs, TorchAlone
+from export_cases import BY_NAME, EACH, EXPORTED, OTHER_SIZES, Case, Inputs, TorchAlone
 from onnx_runs import RUNTIMES, Arrays, as_arrays, assert_close
 
 
@@ -19,22 +18,29 @@ def scripted(case: Case) -> torch.jit.ScriptModule:
         return torch.jit.script(case.module())
 
 
-def every_way(case: Case, alone: TorchAlone, calls: list[Inputs]) -> Iterator[tuple[str, list[Arrays]]]:
-    """What each way of computing gives for each call."""
-    eager, script = case.module(), scripted(case)
-    yield "eager", [as_arrays(case.outputs(eager(**call))) for call in calls]
-    yield "scripted", [as_arrays(case.outputs(script(**call))) for call in calls]
-    yield "TorchScript file", [as_arrays(case.outputs(o)) for o in alone(case.script(), calls)]
-    for name, runtime in RUNTIMES.items():
-        run = runtime(case.graph())
-        yield name, [run(call) for call in calls]
+def check(way: str, case: Case, calls: list[Inputs], outputs: list[Arrays]) -> None:
+    for size, call, got in zip(OTHER_SIZES, calls, outputs, strict=True):
+        assert_close(got, case.truth(call), case, f"{way} at size {size!r}")
+
+
+def calls_of(case: Case) -> list[Inputs]:
+    return [case.inputs(size, seed=1) for size in OTHER_SIZES]
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_every_way_gives_the_same(name: str, torch_alone: TorchAlone) -> None:
+def test_every_way_of_torch_gives_the_same(name: str, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
-    calls = [case.inputs(size, seed=1) for size in OTHER_SIZES]
-    truths = [case.truth(call) for call in calls]
-    for way, outputs in every_way(case, torch_alone, calls):
-        for size, got, truth in zip(OTHER_SIZES, outputs, truths, strict=True):
-            assert_close(got, truth, case, f"{way} at size {size!r}")
+    calls, eager, script = calls_of(case), case.module(), scripted(case)
+    check("eager", case, calls, [as_arrays(case.outputs(eager(**call))) for call in calls])
+    check("scripted", case, calls, [as_arrays(case.outputs(script(**call))) for call in calls])
+    alone = torch_alone(case.script(), calls)
+    check("TorchScript file", case, calls, [as_arrays(case.outputs(output)) for output in alone])
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_way_of_onnx_gives_the_same(name: str) -> None:
+    case = BY_NAME[name]
+    calls = calls_of(case)
+    for way, runtime in RUNTIMES.items():
+        run = runtime(case.graph())
+        check(way, case, calls, [run(call) for call in calls])

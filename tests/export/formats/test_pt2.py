@@ -26,14 +26,24 @@ OTHERS = (
     *("l1_loss-batch-no_length", "bce_loss-pos_weight", "PitWrapper-deep", "cal_si_snr-integers"),
     *("AutoencoderLoss-none", "VariationalAutoencoderLoss-len_dim_none", "SISNRImprovement-no_pit"),
 )
-# what others of the same operators show as well
-AS_OTHERS = [
+# what others of the same operators show as well: TDT those of all arcs, and rows without a loop each other
+AS_OTHERS = {
     f"{kind}{what}"
     for kind in ("MultiBlankTransducer", "HAT", "PrunedTransducer")
-    for what in ("Posterior", "Align")
-]
+    for what in ("Loss", "Posterior", "Align")
+}
+AS_OTHERS |= {
+    "TDTPosterior",
+    "SimpleTransducerLoss",
+    "ctc_loss_kd",
+    "TransducerForwardChunk",
+    "TokenErrorRate",
+}
+AS_OTHERS |= {"LinearCTCLoss", "LinearCTCGreedyDecode", "CTCGreedyDecode"}
+AS_OTHERS |= {"mse_loss", "distance_diff_loss", "nll_loss_kd", "cal_snr", "get_snr_with_pitwrapper", "MinDCF"}
+AS_OTHERS |= {"get_si_snr_with_pitwrapper", "compute_length_mask", "reduce_loss", "Laplacian", "Perplexity"}
 NAMES = [
-    pytest.param(name, marks=pytest.mark.thorough if name in AS_OTHERS else ()) for name in FIRST.values()
+    pytest.param(name, marks=pytest.mark.thorough if row in AS_OTHERS else ()) for row, name in FIRST.items()
 ]
 NAMES = [*NAMES, *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
 
@@ -42,10 +52,9 @@ NAMES = [*NAMES, *(pytest.param(name, marks=pytest.mark.thorough) for name in OT
 def test_torch_alone_gives_the_numbers_of_eager(name: str, torch_alone: TorchAlone) -> None:
     case = BY_NAME[name]
     path = exports.pt2(case.module(), case.inputs())
-    program = torch.export.load(path)
-    check_loops(program)
-    # of integers it is wrong in AOTInductor
-    assert all(node.target is not torch.ops.aten.pow.Scalar for node in program.graph.nodes)
+    if "torch.ops.higher_order.scan" in (texts := _texts(path)):
+        check_loops(torch.export.load(path))
+    assert "torch.ops.aten.pow.Scalar" not in texts  # of integers it is wrong in AOTInductor
     assert path.stat().st_size < 100_000
     calls = [case.inputs(size, seed=1) for size in OTHER_SIZES]
     for size, call, got in zip(OTHER_SIZES, calls, torch_alone(path, calls), strict=True):

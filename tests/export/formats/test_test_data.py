@@ -21,16 +21,16 @@ def folders(path):
 
 def test_two_graphs_in_a_folder_keep_their_test_data(tmp_path):
     for _ in range(2):  # the second time each finds its own again
-        to_onnx(el.L1Loss(), tmp_path / "l1.onnx")
-        to_onnx(el.MSELoss(reduction="none"), tmp_path / "mse.onnx")
-        to_onnx(el.L1Loss(reduction="sum"), tmp_path / "sum.onnx")
+        to_onnx(el.ReduceLoss(), tmp_path / "mean.onnx")
+        to_onnx(el.ReduceLoss(reduction="none"), tmp_path / "none.onnx")
+        to_onnx(el.ReduceLoss(reduction="sum"), tmp_path / "sum.onnx")
         assert folders(tmp_path) == [
-            "mse_onnx_test_data_set_0",
+            "none_onnx_test_data_set_0",
             "sum_onnx_test_data_set_0",
             "test_data_set_0",
         ]
     checks = validate(tmp_path).checks
-    assert [(check.row, check.problem) for check in checks] == [("l1", ""), ("mse", ""), ("sum", "")]
+    assert [(check.row, check.problem) for check in checks] == [("mean", ""), ("none", ""), ("sum", "")]
 
 
 def test_formats_of_a_module_share_their_test_data_and_those_of_others_do_not(tmp_path):
@@ -45,17 +45,17 @@ def test_formats_of_a_module_share_their_test_data_and_those_of_others_do_not(tm
 
 
 def test_what_nobody_can_read_is_replaced(tmp_path):
-    to_onnx(el.L1Loss(), tmp_path / "loss.onnx")
+    to_onnx(el.ReduceLoss(), tmp_path / "loss.onnx")
     (tmp_path / "loss.pt").touch()
     (tmp_path / "test_data_set_0" / "input_0.pb").write_bytes(b"\xff")
-    to_onnx(el.L1Loss(reduction="none"), tmp_path / "loss.onnx")
+    to_onnx(el.ReduceLoss(reduction="none"), tmp_path / "loss.onnx")
     assert folders(tmp_path) == ["test_data_set_0"]
     assert [check.problem for check in validate(tmp_path, ["onnxruntime"]).checks] == [""]
 
 
 def test_a_name_that_begins_as_another_does_has_its_own(tmp_path):
     for name in ("a.onnx", "a_onnx.onnx", "b.onnx"):
-        to_onnx(el.L1Loss(), tmp_path / name)
+        to_onnx(el.ReduceLoss(), tmp_path / name)
     named = [
         [each.name for each in data_sets(tmp_path / name)] for name in ("a.onnx", "a_onnx.onnx", "b.onnx")
     ]

@@ -1,4 +1,4 @@
-"""The CTC loss of frames that come in pieces is that of the whole, in every runtime, however they are cut."""
+"""The losses of frames that come in pieces are those of the whole, in every runtime, however they are cut."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from onnx_runs import RUNTIMES, as_arrays
 from torch import Tensor
 
 import exportable_losses as el
+from exportable_losses import catalog
 from exportable_losses.ops import using
 
 Chunk = Callable[[Inputs], dict[str, np.ndarray]]
@@ -216,3 +217,93 @@ def test_the_first_state_is_made_by_the_script_too(tmp_path: Path) -> None:
         script.initial_state(targets), el.CTCForwardChunk().initial_state(targets), strict=True
     ):
         assert torch.equal(one, other)
+
+
+# The transducer
+
+
+@pytest.fixture(scope="module", params=["eager", "scripted", *RUNTIMES])
+def transducer_chunk(request: pytest.FixtureRequest) -> Chunk:
+    """The same of a transducer."""
+    module = el.TransducerForwardChunk()
+    if request.param in RUNTIMES:
+        return RUNTIMES[request.param](Case("TransducerForwardChunk").graph())
+    if request.param == "scripted":
+        module = torch.jit.load(Case("TransducerForwardChunk").script())
+    return lambda inputs: as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True)))
+
+
+def joint(frames: int, labels: int) -> tuple[Inputs, Tensor, Tensor]:
+    """What is the same for all pieces, the encoder's frames, and how many each item has."""
+    generator = torch.Generator().manual_seed(frames)
+    encoder, predictor, weight, bias = (
+        torch.randn(size, generator=generator) for size in ((3, frames, 4), (3, labels + 1, 4), (6, 4), (6,))
+    )
+    same = {
+        "predictor": predictor,
+        "weight": weight,
+        "bias": bias,
+        "targets": torch.randint(1, 6, (3, labels), generator=generator),
+        "target_lens": torch.tensor([1.0, 0.5, 0.0]),
+    }
+    return same, encoder, torch.tensor([frames, frames - 2, frames // 2])
+
+
+def walk_transducer(
+    chunk: Chunk, same: Inputs, encoder: Tensor, frames: Tensor, cuts: Sequence[int]
+) -> np.ndarray:
+    alpha, offset = el.TransducerForwardChunk().initial_state(same["targets"])
+    for start, end in itertools.pairwise([0, *cuts, encoder.shape[1]]):
+        here = (frames - start).clamp(0, end - start)
+        piece = encoder[:, start:end].clone()
+        piece[torch.arange(end - start) >= here.unsqueeze(1)] = -1.5  # behind an item's end
+        inputs = {
+            **same,
+            "encoder": piece,
+            "input_lens": here / (end - start),
+            "alpha": alpha,
+            "offset": offset,
+        }
+        names = (value.name for value in catalog.get("TransducerForwardChunk").inputs)
+        costs, *state = chunk({name: inputs[name] for name in names}).values()
+        alpha, offset = (torch.from_numpy(np.array(array)) for array in state)
+    return costs
+
+
+@pytest.mark.parametrize(("frames", "labels"), [(6, 2), (120, 30)])
+def test_a_transducer_cut_anywhere_costs_what_the_whole_costs(
+    transducer_chunk: Chunk, frames: int, labels: int
+) -> None:
+    same, encoder, lengths = joint(frames, labels)
+    exact = {k: v.double() if k in ("predictor", "weight", "bias") else v for k, v in same.items()}
+    expected = el.FusedTransducerLoss(0, "none")(
+        encoder=encoder.double(), input_lens=lengths / frames, **exact
+    )
+    for cuts in ((), (frames // 2,), range(1, frames, max(frames // 9, 1))):
+        costs = walk_transducer(transducer_chunk, same, encoder, lengths, cuts)
+        np.testing.assert_allclose(costs, expected, rtol=1e-6)
+
+
+def test_no_cut_changes_a_bit_of_a_transducer_in_plain_torch() -> None:
+    same, encoder, lengths = joint(40, 9)
+    module = el.TransducerForwardChunk()
+
+    def chunk(inputs: Inputs) -> dict[str, np.ndarray]:
+        return as_arrays(dict(zip(OUTPUTS, module(**inputs), strict=True)))
+
+    with using("torch"):
+        whole = walk_transducer(chunk, same, encoder, lengths, ())
+        for cuts in ((1,), (5, 20, 21), range(1, 40)):
+            np.testing.assert_allclose(walk_transducer(chunk, same, encoder, lengths, cuts), whole, rtol=1e-7)
+
+
+def test_a_transducer_without_frames_keeps_its_state(transducer_chunk: Chunk) -> None:
+    same, encoder, _ = joint(5, 3)
+    state = torch.randn(3, 4), torch.randn(3, 2)
+    inputs = {**same, "encoder": encoder, "target_lens": torch.ones(3), "alpha": state[0], "offset": state[1]}
+    inputs["input_lens"] = torch.tensor([1.0, 0.0, 0.0])
+    names = (value.name for value in catalog.get("TransducerForwardChunk").inputs)
+    got = transducer_chunk({name: inputs[name] for name in names})
+    np.testing.assert_array_equal(got["alpha_out"][1:], state[0][1:])
+    np.testing.assert_array_equal(got["offset_out"][1:], state[1][1:])
+    assert (got["alpha_out"][0] != state[0][0].numpy()).any()

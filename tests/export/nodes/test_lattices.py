@@ -1,5 +1,6 @@
 """The hard cases of the lattices, as ONNX files, against the enumeration of every path."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,8 @@ from onnx_runs import RUNTIMES, Run
 from torch import Tensor
 
 CLASSES = 3
+# the first and the last; one between is the same comparison of labels with a number
+BLANKS = [0, pytest.param(1, marks=pytest.mark.thorough), 2]
 KINDS = ("ordinary", "huge", "with -inf", "one class")
 # float32 scores of up to 4e4 and up to five of them summed; float64 to ten digits
 RTOL = {torch.float32: 8 * float(np.finfo(np.float32).eps), torch.float64: 1e-10}
@@ -45,7 +48,10 @@ def lattice(row: str, blank: int, dtype: torch.dtype = torch.float32, **settings
 
 
 def scores(kind: str, *shape: int) -> Tensor:
-    """Log-probabilities in float64: of ordinary logits, of ±1e4, all equal, or many impossible."""
+    """Log-probabilities in float64: of ordinary logits, of ±1e4, all equal, or many impossible.
+
+    They are numbers of float32, so that what is enumerated is the same for both dtypes.
+    """
     generator = torch.Generator().manual_seed(sum(shape))
     logits = torch.randn(shape, generator=generator, dtype=torch.float64)
     if kind == "huge":
@@ -56,7 +62,36 @@ def scores(kind: str, *shape: int) -> Tensor:
     if kind == "one class":  # a frame in the middle that can be one class alone
         log_probs[shape[0] // 2] = -torch.inf
         log_probs[shape[0] // 2, 1] = 0.0
-    return log_probs
+    return log_probs.float().double()
+
+
+class Enumerated:
+    """What enumeration gives of the scores of a kind: once, for every dtype and runtime."""
+
+    def __init__(self, kind: str, blank: int, *shape: int) -> None:
+        self.item = scores("ordinary" if kind == "gone" else kind, *shape)
+        if kind == "gone":  # a label that no path can emit
+            self.item[..., (blank + 1) % CLASSES] = -torch.inf
+        self.ctc = functools.cache(lambda labels: ctc_by_enumeration(self.item, labels, blank)[0])
+        self.transducer = functools.cache(
+            lambda labels: transducer_by_enumeration(self.item[:, : len(labels) + 1], labels, blank)
+        )
+        self.occupation = functools.cache(lambda labels: transducer_occupation(self.item, labels, blank))
+        self.best = functools.cache(lambda labels: alignment(self.item, labels, blank))
+
+
+def alignment(item: Tensor, labels: tuple[int, ...], blank: int) -> dict[str, float | list[float]]:
+    """The best path as the row gives it, without padding."""
+    score, frames = best_transducer_path(item, labels, blank)
+    if score == -np.inf:
+        none = [0.0] * len(labels)
+        return {"path_scores": score, "starts": none, "ends": none, "scores": [score] * len(labels)}
+    log_probs = item.log_softmax(-1)
+    scores = [log_probs[t, u, labels[u]].item() for u, t in enumerate(frames)]
+    return {"path_scores": score, "starts": frames, "ends": [t + 1 for t in frames], "scores": scores}
+
+
+enumerated = functools.cache(Enumerated)
 
 
 def agree(got: np.ndarray, expected: Tensor, dtype: torch.dtype, exponents: Tensor | None = None) -> None:
@@ -87,23 +122,23 @@ def every_sequence(
     }, sequences
 
 
-@pytest.mark.parametrize("blank", range(CLASSES))
+@pytest.mark.parametrize("blank", BLANKS)
 def test_ctc_of_every_label_sequence(blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]) -> None:
     # from the empty target to those too long to align; repeated labels are among them
     strict = runs(lattice("ctc_loss", blank, dtype, zero_infinity=False))
     lenient = runs(lattice("ctc_loss", blank, dtype))
     for kind in KINDS:
         for frames in (1, 2, 3, 4):
-            item = scores(kind, frames, CLASSES).to(dtype).double()
-            inputs, sequences = every_sequence(item, blank, frames + 1, frames + 2)
+            known = enumerated(kind, blank, frames, CLASSES)
+            inputs, sequences = every_sequence(known.item, blank, frames + 1, frames + 2)
             call = in_dtype(dtype, log_probs=inputs.pop("scores"), **inputs)
-            expected = torch.stack([ctc_by_enumeration(item, labels, blank)[0] for labels in sequences])
+            expected = torch.stack([known.ctc(labels) for labels in sequences])
             assert expected.isinf().any()
             agree(strict(call)["loss"], expected, dtype)
             agree(lenient(call)["loss"], expected.masked_fill(expected.isinf(), 0.0), dtype)
 
 
-@pytest.mark.parametrize("blank", range(CLASSES))
+@pytest.mark.parametrize("blank", BLANKS)
 def test_transducer_of_every_label_sequence(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:
@@ -111,11 +146,10 @@ def test_transducer_of_every_label_sequence(
     longest = 3
     for kind in ("ordinary", "huge"):
         for frames in (1, 2, 3):
-            item = scores(kind, frames, longest + 1, CLASSES).to(dtype).double()
-            inputs, sequences = every_sequence(item, blank, longest, longest)
+            known = enumerated(kind, blank, frames, longest + 1, CLASSES)
+            inputs, sequences = every_sequence(known.item, blank, longest, longest)
             call = in_dtype(dtype, logits=inputs.pop("scores"), **inputs)
-            expected = [transducer_by_enumeration(item[:, : len(s) + 1], s, blank) for s in sequences]
-            agree(run(call)["loss"], torch.stack(expected), dtype)
+            agree(run(call)["loss"], torch.stack([known.transducer(s) for s in sequences]), dtype)
 
 
 def test_transducer_of_impossible_classes(runs: Callable[[Case], Run]) -> None:
@@ -131,7 +165,7 @@ def test_transducer_of_impossible_classes(runs: Callable[[Case], Run]) -> None:
     agree(run(call)["loss"], expected, torch.float32)
 
 
-@pytest.mark.parametrize("blank", range(CLASSES))
+@pytest.mark.parametrize("blank", BLANKS)
 def test_transducer_paths_of_every_label_sequence(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:
@@ -140,14 +174,10 @@ def test_transducer_paths_of_every_label_sequence(
     longest = 3
     for kind in ("ordinary", "huge", "equal", "gone"):
         for frames in (1, 2, 3):
-            item = scores("ordinary" if kind == "gone" else kind, frames, longest + 1, CLASSES)
-            if kind == "gone":  # a label that no path can emit
-                item[..., (blank + 1) % CLASSES] = -torch.inf
-            item = item.to(dtype).double()
-            inputs, sequences = every_sequence(item, blank, longest, longest)
+            known = enumerated(kind, blank, frames, longest + 1, CLASSES)
+            inputs, sequences = every_sequence(known.item, blank, longest, longest)
             call = in_dtype(dtype, logits=inputs.pop("scores"), **inputs)
-            occupation = [transducer_occupation(item, s, blank) for s in sequences]
-            nodes, emissions, costs = zip(*occupation, strict=True)
+            nodes, emissions, costs = zip(*map(known.occupation, sequences), strict=True)
             got = posterior(call)
             exponents = torch.tensor(costs, dtype=torch.float64)
             agree(got["costs"], exponents, dtype)
@@ -155,19 +185,11 @@ def test_transducer_paths_of_every_label_sequence(
             agree(got["emissions"], torch.stack(emissions), dtype, exponents)
             best = align(call)
             for at, labels in enumerate(sequences):
-                score, frames_of = best_transducer_path(item, labels, blank)
-                possible, n = score > -np.inf, len(labels)
-                log_probs = [item.log_softmax(-1)[t, u, labels[u]].item() for u, t in enumerate(frames_of)]
-                expected = {
-                    "starts": frames_of if possible else [0] * n,
-                    "ends": [t + 1 for t in frames_of] if possible else [0] * n,
-                    "scores": log_probs if possible else [-np.inf] * n,
-                }
-                assert best["tokens"][at].tolist() == [*labels, *[-1] * (longest - n)]
-                agree(best["path_scores"][at], torch.tensor(score, dtype=torch.float64), dtype)
-                for name, values in expected.items():
-                    padded_out = torch.tensor([*values, *[0] * (longest - n)], dtype=torch.float64)
-                    agree(best[name][at], padded_out, dtype)
+                behind = [0] * (longest - len(labels))
+                assert best["tokens"][at].tolist() == [*labels, *[-1] * len(behind)]
+                for name, values in known.best(labels).items():
+                    values = [*values, *behind] if isinstance(values, list) else values
+                    agree(best[name][at], torch.tensor(values, dtype=torch.float64), dtype)
 
 
 @pytest.mark.parametrize("row", ["ctc_loss", "transducer_loss"])
@@ -209,7 +231,7 @@ def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callabl
                 agree(got[output], expected, torch.float32, truth.get("costs"))
 
 
-@pytest.mark.parametrize("blank", range(CLASSES))
+@pytest.mark.parametrize("blank", BLANKS)
 def test_ctc_distillation_of_every_teacher(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:
@@ -217,13 +239,15 @@ def test_ctc_distillation_of_every_teacher(
     run = runs(lattice("ctc_loss_kd", blank, dtype))
     for kind in KINDS:
         for frames in (1, 2, 3):
-            item = scores(kind, frames, CLASSES).to(dtype).double()
+            known = enumerated(kind, blank, frames, CLASSES)
             for path in torch.cartesian_prod(*[torch.arange(CLASSES)] * frames).reshape(-1, frames):
                 teacher = torch.nn.functional.one_hot(path, CLASSES).to(torch.float64)
-                call = in_dtype(dtype, log_probs=item[None], targets=teacher[None], input_lens=torch.ones(1))
+                call = in_dtype(
+                    dtype, log_probs=known.item[None], targets=teacher[None], input_lens=torch.ones(1)
+                )
                 merged = path.unique_consecutive()
                 labels = tuple(merged[merged != blank].tolist())
-                cost = ctc_by_enumeration(item, labels, blank)[0] / max(len(labels), 1)
+                cost = known.ctc(labels) / max(len(labels), 1)
                 agree(run(call)["loss"], cost.masked_fill(cost.isinf(), 0.0), dtype)
 
 
