@@ -20,7 +20,9 @@ from .transcripts import Transcripts, read_transcripts
 from .vocabularies import read_tokens
 
 _ROW = "CTCAlign"
-_ROUNDED = 1e-3  # how far above zero a log-probability may be for its rounding
+_FRAMES = 16  # of an item, whose probabilities are added up
+_HUGE = 700.0  # whose exp a float64 still has
+_MASS = 0.5, 1.1  # what they may come to on average: 16 bits round, and some files keep the best classes only
 
 
 class Aligner(Scorer):
@@ -148,10 +150,18 @@ class Aligner(Scorer):
         return {**found, self._targets: Column.of(targets)}
 
     def _refuse(self, feed: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        most = max((scores.max() for scores in values["scores"] if scores.size), default=0.0)
-        if most > _ROUNDED:
-            got = f"got logits, of which a label has the mean {most:.3g}"
-            raise ValueError(f"{self._log_probs}: {got}, expected log-probabilities")
+        self._refuse_lost(feed, values)
+        log_probs, of_file = feed[self._log_probs], self.session.losses[0].names
+        lengths = whole(feed[of_file["input_lens"]], log_probs.shape[1])
+        for scores, frames in zip(log_probs, lengths.tolist(), strict=True):
+            some = scores[: int(frames)][:: max(1, int(frames) // _FRAMES)]
+            mass = float(np.exp(np.minimum(some, _HUGE), dtype=np.float64).sum(-1).mean()) if some.size else 1.0
+            if not _MASS[0] <= mass <= _MASS[1]:
+                got = f"got scores whose exp adds up to {mass:.3g} per frame"
+                raise ValueError(f"{self._log_probs}: {got}, expected log-probabilities, as of a log-softmax")
+
+    def _refuse_lost(self, feed: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Raise an error where a target could not be aligned."""
         lost = np.flatnonzero(~np.isfinite(values["path_scores"]))
         if not len(lost):
             return

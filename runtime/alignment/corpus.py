@@ -165,13 +165,15 @@ def _set_aside(out: Path) -> list[tuple[str, str]]:
 def _finished(aligner: Aligner, paths: Sequence[str], out: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The totals of a finished run of this very aligner on these data, if the folder holds one.
 
-    Data that were written since are others: `score_corpus` then refuses the folder.
+    Files that were written since, or took the place of others (a copy may keep an old time), are other data:
+    `score_corpus` then refuses the folder. Whether what is behind a URL has changed is not asked.
     """
     path = Path(out, TOTALS)
     if not path.exists() or Path(out, "state").exists():
         return None
     finished = path.stat().st_mtime_ns
-    if any(os.stat(each).st_mtime_ns > finished for each in paths if os.path.exists(each)):
+    files = [os.stat(each) for each in paths if os.path.exists(each)]
+    if any(max(file.st_mtime_ns, file.st_ctime_ns) > finished for file in files):
         return None
     found: dict[str, Any] = json.loads(path.read_bytes())
     what = json.loads(as_json(about(aligner)))

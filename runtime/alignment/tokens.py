@@ -20,6 +20,8 @@ _WILD = {STAR, *_UNKNOWN}  # words that ask for a wildcard
 _BLANKS = {"", "blank", "blk", "pad", "eps", "epsilon"}  # without brackets and underscores
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPECIAL = re.compile(r"<[^<>]+>|\[[^\[\]]+\]|#\d+")  # names that no text has
+_APOSTROPHE = "'"
+_APOSTROPHES = dict.fromkeys("\u2018\u2019\u02bc\uff07", _APOSTROPHE)  # as typesetters write it
 _SPOKEN = set("%&@#*§‰°/\\")  # which Unicode calls punctuation or symbols
 # Scripts without spaces, of which each character is as good as a word: kana and Han.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -71,7 +73,7 @@ class Vocabulary:
 
         Punctuation, combining marks and pictures that are not among the pieces are not spoken and left out,
         and so is a word of nothing else.
-        Capitals are as the vocabulary has them, where it has one kind. What it does not have becomes a
+        Capitals are as the vocabulary has them, where it has one kind, and so are apostrophes. What it does not have becomes a
         wildcard, one for all such characters in a row. Kana and Han are words of their own, unless there are
         marks.
         """
@@ -117,9 +119,10 @@ class Vocabulary:
     def _labels(self, word: str) -> list[int]:
         if word in _WILD and word not in self.pieces:
             return [WILDCARD]
-        spoken = "".join(
-            c for c in self._cased(self._composed(word)) if c in self._characters or _is_spoken(c)
-        )
+        written = self._cased(self._composed(word))
+        if _APOSTROPHE in self._characters:
+            written = "".join(c if c in self._characters else _APOSTROPHES.get(c, c) for c in written)
+        spoken = "".join(c for c in written if c in self._characters or _is_spoken(c))
         if not spoken:
             return []
         piece = as_bytes(" " * self.marked + spoken) if self.byte_level else MARK * self.marked + spoken
@@ -208,6 +211,15 @@ def check_blank(names: Sequence[str], blank: int) -> None:
     raise ValueError(
         f"got class {blank} for the blank, which is {name!r}, expected another: {likely}, perhaps"
     )
+
+
+def text_of(names: Iterable[str]) -> str:
+    """What some names write, one behind the other; bytes are the characters that they make."""
+    return re.sub(f"(?:{_BYTE.pattern})+", _of_bytes, "".join(names))
+
+
+def _of_bytes(found: re.Match[str]) -> str:
+    return bytes(int(byte, 16) for byte in _BYTE.findall(found[0])).decode("utf-8", "replace")
 
 
 def byte_classes(names: Iterable[str]) -> dict[int, int]:

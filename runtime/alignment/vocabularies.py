@@ -6,7 +6,7 @@ import json
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ def _listed(content: bytes, blank: int) -> Vocabulary:
         return of_names([line.rstrip() or line for line in lines], blank)
     numbers = {token: int(number) for token, number in parts}
     if len(numbers) < len(parts):
-        twice = next(token for token, count in Counter(token for token, _ in parts).items() if count > 1)
-        raise ValueError(f"got {twice!r} more than once, expected each token once")
+        raise ValueError(f"got {_twice(token for token, _ in parts)!r} more than once, expected each token once")
     return of_names(_in_order(numbers), blank)
 
 
@@ -127,7 +126,7 @@ def _segmenter_of(scores: Mapping[str, float], ranks: bool) -> Segmenter:
 
 def _hugging_face(content: bytes, blank: int) -> Vocabulary:
     """A ``tokenizer.json``, or a ``vocab.json``: names and numbers."""
-    data = json.loads(content)
+    data = json.loads(content, object_pairs_hook=_once)
     if not isinstance(data, dict):
         raise ValueError(f"got {type(data).__name__}, expected an object")
     if "model" not in data:
@@ -168,6 +167,19 @@ def _hugging_face(content: bytes, blank: int) -> Vocabulary:
         byte_level=byte_level,
         compatible=bool({"NFKC", "Precompiled"} & _types(data.get("normalizer"))),
     )
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of which Python would take the last where a name is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"got {_twice(name for name, _ in pairs)!r} more than once, expected each name once")
+    return found
+
+
+def _twice(names: Iterable[str]) -> str:
+    """The first that is there more than once."""
+    return next(name for name, count in Counter(names).items() if count > 1)
 
 
 def _segmenter(kind: str, model: Mapping[str, Any], pieces: Mapping[str, int]) -> Segmenter:

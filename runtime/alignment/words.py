@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .tokens import CONTINUES, MARK, SEPARATORS, STAR, WILDCARD, Spelling
+from .tokens import CONTINUES, MARK, SEPARATORS, STAR, WILDCARD, Spelling, text_of
 
 _LONGEST_HOP = 3600
 ALIGNMENT = ("tokens", "starts", "ends", "scores")  # of what `CTCAlign` gives
@@ -112,8 +112,11 @@ def timed(
         got = f"got scores of {scores[~np.isfinite(scores)][0]}"
         raise ValueError(f"alignment: {got}, expected those of a target that could be aligned")
     starts, ends = (found[name][: len(labels)].astype(int) for name in ("starts", "ends"))
+    if (at := np.flatnonzero(ends < starts)).size:
+        got = f"got a token of frames {starts[at[0]]} to {ends[at[0]]}"
+        raise ValueError(f"alignment: {got}, expected none that ends before it starts")
     seconds = np.maximum(offset + hop * np.stack([starts, ends]), 0.0)
-    sure, frames = np.exp(scores), ends - starts
+    sure, frames = np.exp(scores), np.maximum(ends - starts, 1)  # a transducer's token may take no frame
     names = [STAR if label == WILDCARD else tokens[label] for label in labels]
     result = []
     for text, (first, last) in zip(spelling.words, spelling.spans, strict=True):
@@ -164,5 +167,5 @@ def _written(
         else:
             spans.append((at, at + 1))
             inside = True
-    texts = ("".join(name.removeprefix(CONTINUES) for name in names[first:last]) for first, last in spans)
+    texts = (text_of(name.removeprefix(CONTINUES) for name in names[first:last]) for first, last in spans)
     return tuple(text.replace(MARK, "") for text in texts), tuple(spans)

@@ -105,6 +105,9 @@ def test_letters_with_a_bar() -> None:
         (["-", "|", *"abc", "*"], "a *", ["a", "|", "*"]),
         (["-", "你", "好", "a"], "你好 a", ["你", "好", "a"]),
         (["-", "HH", "AH", "L", "OW"], "HH AH ZZ OW", ["HH", "AH", "*", "OW"]),
+        (["-", "|", *"its'"], "it\u2019s \u02bcit \u2018it\uff07s", "it's|'it|'it's"),
+        (["-", "|", *"its"], "it\u2019s", "its"),
+        (["-", "|", *"its'\u2019"], "it\u2019s it's", "it\u2019s|it's"),
         (["-", "|", "ch", "c", "h", "a"], "chah", ["ch", "a", "h"]),
         (
             ["<blk>", "<sos/eos>", "<unk>", "▁THE", "▁", "R", "AIN", "#0"],
@@ -276,6 +279,7 @@ def test_decomposed_text_and_what_unicode_does_not_recompose() -> None:
     [
         ("x.vocab", "<pad>\t0\n\u2581a\t-1.5\n\u2581a\t-1.5\n\u2581b\t-2.5\n", "'\u2581a' again in line 3"),
         ("x.txt", "- 0\na 1\na 2\nb 3\n", "'a' more than once"),
+        ("x.json", '{"-": 0, "a": 1, "b": 2, "a": 3}', "'a' more than once"),
     ],
 )
 def test_a_token_twice_would_move_the_others(tmp_path: Path, name: str, content: str, message: str) -> None:

@@ -34,6 +34,7 @@ def texts(tokens: list[int], names: list[str]) -> list[str]:
         (["-", " ", "a", "b"], [2, 1, 3, 3], ["a", "bb"]),
         (["[PAD]", "go", "##ing", "on"], [1, 2, 3], ["going", "on"]),
         (["-", "HH", "AH", "L"], [1, 2, 4], ["HH", "AH", "*"]),
+        (["-", "▁caf", "<0xC3>", "<0xA9>", "▁"], [1, 2, 3, 4, 3, 2], ["caf\u00e9", "\ufffd\ufffd"]),
     ],
 )
 def test_marks_part_words(names: list[str], tokens: list[int], wanted: list[str]) -> None:
@@ -86,6 +87,11 @@ def test_nothing_begins_before_the_recording() -> None:
     assert (word.start, word.end) == (0.0, pytest.approx(0.03))
 
 
+def test_a_token_of_no_frame_counts_as_one() -> None:  # a transducer may have it
+    (word,) = words(alignment([2, 2], [(1, 1), (1, 1)], [-1.0, -3.0]), ["-", "|", "a"], hop=1.0)
+    assert (word.start, word.end, word.confidence) == (1.0, 1.0, pytest.approx(np.exp(-2.0)))
+
+
 def test_padding_is_left_out() -> None:
     found = words(alignment([2, -1, -1], [(0, 1), (0, 0), (0, 0)], [0.0, 0.0, 0.0]), ["-", "|", "a"], hop=1.0)
     assert [word.text for word in found] == ["a"]
@@ -106,6 +112,7 @@ GOOD = alignment([2], [(0, 1)], [0.0])
             1.0,
             r"got ends of shape \[2\] beside tokens of \[1\], expected those of one item",
         ),
+        ({"starts": [2]}, 1.0, "got a token of frames 2 to 1, expected none that ends before it starts"),
         ({"tokens": [[2]]}, 1.0, r"got tokens of shape \[1, 1\]"),
     ],
 )
