@@ -1,11 +1,12 @@
 """Inputs of a loss that are the same in every call, put into its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
+from onnx.inliner import inline_selected_functions
 
 from exportable_losses.contract import Contract
 
@@ -48,3 +49,47 @@ def bind(loss: onnx.ModelProto, about: dict[str, Any], weights: Tensors) -> None
     contract = about["contract"]
     contract["inputs"] = [entry for entry in contract["inputs"] if entry["name"] not in weights]
     contract["differentiable"] = [name for name in contract["differentiable"] if name not in weights]
+    _into_scans(loss, set(weights))
+
+
+def _into_scans(loss: onnx.ModelProto, constants: Set[str]) -> None:
+    """Put constants that a scan hands from step to step into its body.
+
+    A runtime copies a state at each step, and packs the weights of a product once where it knows them.
+    """
+    with_scan = {(each.domain, each.name) for each in loss.functions if _scans(each.node)}
+    kinds = {(node.domain, node.op_type) for node in loss.graph.node if constants & set(node.input)}
+    if not kinds & with_scan:
+        return
+    loss.CopyFrom(inline_selected_functions(loss, sorted(kinds & with_scan)))
+    graph = loss.graph
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    values = {tensor.name: tensor for tensor in graph.initializer if tensor.name in constants}
+    for scan in _scans(graph.node):
+        _settle(scan, values, read)
+    read = {name for node in graph.node for name in node.input}
+    left = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name not in constants]
+    del graph.initializer[:]
+    graph.initializer.extend(left)
+
+
+def _scans(nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    return [node for node in nodes if node.op_type == "Scan"]
+
+
+def _settle(scan: NodeProto, values: Mapping[str, onnx.TensorProto], read: Set[str]) -> None:
+    """Make initializers of the body of states that are `values` at each step, and are not read afterwards."""
+    attributes: dict[str, AttributeProto] = {each.name: each for each in scan.attribute}
+    body, states = attributes["body"].g, len(scan.input) - attributes["num_scan_inputs"].i
+    makers = {node.output[0]: node for node in body.node}
+    for at in reversed(range(states)):
+        name, stays = body.input[at].name, makers.get(body.output[at].name)
+        if scan.input[at] not in values or scan.output[at] in read or stays is None:
+            continue
+        if stays.op_type != "Identity" or list(stays.input) != [name]:
+            continue
+        body.initializer.add().CopyFrom(values[scan.input[at]])
+        body.initializer[-1].name = name
+        body.node.remove(stays)
+        for repeated in (scan.input, scan.output, body.input, body.output):
+            del repeated[at]

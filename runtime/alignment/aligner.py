@@ -154,8 +154,8 @@ class Aligner(Scorer):
         log_probs, of_file = feed[self._log_probs], self.session.losses[0].names
         lengths = whole(feed[of_file["input_lens"]], log_probs.shape[1])
         for scores, frames in zip(log_probs, lengths.tolist(), strict=True):
-            some = scores[: int(frames)][:: max(1, int(frames) // _FRAMES)]
-            mass = float(np.exp(np.minimum(some, _HUGE), dtype=np.float64).sum(-1).mean()) if some.size else 1.0
+            some = scores[: int(frames)][:: max(1, int(frames) // _FRAMES)].astype(np.float64)
+            mass = np.exp(np.minimum(some, _HUGE)).sum(-1).mean() if some.size else 1.0
             if not _MASS[0] <= mass <= _MASS[1]:
                 got = f"got scores whose exp adds up to {mass:.3g} per frame"
                 raise ValueError(f"{self._log_probs}: {got}, expected log-probabilities, as of a log-softmax")

@@ -73,9 +73,9 @@ class Vocabulary:
 
         Punctuation, combining marks and pictures that are not among the pieces are not spoken and left out,
         and so is a word of nothing else.
-        Capitals are as the vocabulary has them, where it has one kind, and so are apostrophes. What it does not have becomes a
-        wildcard, one for all such characters in a row. Kana and Han are words of their own, unless there are
-        marks.
+        Capitals are as the vocabulary has them, where it has one kind, and so are apostrophes. What it does
+        not have becomes a wildcard, one for all such characters in a row. Kana and Han are words of their
+        own, unless there are marks.
         """
         words: list[str] = []
         labels: list[int] = []

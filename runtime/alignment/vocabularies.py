@@ -63,7 +63,8 @@ def _listed(content: bytes, blank: int) -> Vocabulary:
         return of_names([line.rstrip() or line for line in lines], blank)
     numbers = {token: int(number) for token, number in parts}
     if len(numbers) < len(parts):
-        raise ValueError(f"got {_twice(token for token, _ in parts)!r} more than once, expected each token once")
+        twice = _twice(token for token, _ in parts)
+        raise ValueError(f"got {twice!r} more than once, expected each token once")
     return of_names(_in_order(numbers), blank)
 
 

@@ -112,8 +112,8 @@ def timed(
         got = f"got scores of {scores[~np.isfinite(scores)][0]}"
         raise ValueError(f"alignment: {got}, expected those of a target that could be aligned")
     starts, ends = (found[name][: len(labels)].astype(int) for name in ("starts", "ends"))
-    if (at := np.flatnonzero(ends < starts)).size:
-        got = f"got a token of frames {starts[at[0]]} to {ends[at[0]]}"
+    if (wrong := ends < starts).any():
+        got = f"got a token of frames {starts[wrong][0]} to {ends[wrong][0]}"
         raise ValueError(f"alignment: {got}, expected none that ends before it starts")
     seconds = np.maximum(offset + hop * np.stack([starts, ends]), 0.0)
     sure, frames = np.exp(scores), np.maximum(ends - starts, 1)  # a transducer's token may take no frame

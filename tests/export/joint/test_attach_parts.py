@@ -83,6 +83,12 @@ def test_a_transducer_in_parts(parts: Any, from_file: bool, tmp_path: Path) -> N
     found = run(joint, feed)
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(LossSession(joint)(**feed)["loss"], expected, rtol=1e-5)
+    (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (each.g for each in scan.attribute if each.name == "body")
+    layer = {tuple(each.dims) for each in body.initializer}  # not handed on from step to step
+    assert layer == {(CLASSES, HIDDEN), (CLASSES,)}
+    of_predictor = [each for each in model.graph.initializer if tuple(each.dims) == (CLASSES, HIDDEN)]
+    assert len(of_predictor) == 1
     # joint and scores are nowhere as a whole
     sizes = {dim.dim_value for each in model.graph.value_info for dim in each.type.tensor_type.shape.dim}
     assert CLASSES not in sizes
