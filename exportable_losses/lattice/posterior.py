@@ -12,7 +12,7 @@ from .ctc import CTC, ctc_lengths
 from .durations import TDT, check_multi_blank, check_tdt, multi_blank_emissions, tdt_emissions
 from .hybrid import check_hat, hat_emissions
 from .pruned import PRUNED, pruned_arcs, pruned_lengths
-from .simple import SIMPLE, OfSimple
+from .sums import SIMPLE, OfSimple
 from .transducer import TRANSDUCER, absolute_lengths, transducer_emissions, transducer_lengths
 
 __all__ = [

@@ -299,6 +299,7 @@ def check_alignments(call: Call, truth: Outputs) -> None:
         if case.row == "ctc_loss":
             if item.shape[1] ** t > 3000:
                 return
+            item = item - case.settings.get("log_priors", 0.0)
             costs.append(ctc_by_enumeration(item[:t], tuple(target[:u]), blank)[0])
         elif math.comb(t + u, u) > 1000:
             return
