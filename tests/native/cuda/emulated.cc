@@ -283,6 +283,7 @@ int main(int argc, char** argv) {
   check_door();
   check_pick_door();
   check_far_rows();
+  check_rounds();
   check_wide<float>(1e-6);
   check_wide<double>(1e-14);
   // lattices of one strip that is full, of two, the second a single column, and of three

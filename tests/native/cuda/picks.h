@@ -95,6 +95,20 @@ void check_far_rows() {
   munmap(memory, bytes);
 }
 
+// More rows than a grid has teams: one block takes all.
+void check_rounds() {
+  constexpr int rows = 3 * row_threads;
+  std::vector<float> scores(2 * rows), grad(rows, 1), found(rows, NAN), workspace(rows, NAN);
+  const std::vector<int64_t> picked(rows, 0);
+  for (int n = 0; n < rows; ++n) scores[2 * n] = 30 * (n % 2);
+  const Picks x{rows, 2, 2, picked.data(), 1};
+  launch_rows(pick_log_probs<float>, 1, 1, 4, nullptr, scores.data(), x, found.data());
+  launch_rows(pick_gradient<float>, 1, 1, 4, nullptr, scores.data(), x, grad.data(), scores.data(), workspace.data());
+  for (int n = 0; n < rows; ++n)
+    if (std::fabs(found[n] + (n % 2 ? 0 : 0.693147f)) > 1e-6f || std::fabs(scores[2 * n] - (n % 2 ? 0 : 0.5f)) > 1e-6f)
+      ++failures, printf("row %d of one block is not computed\n", n);
+}
+
 // What the door refuses, and rows of nothing.
 void check_pick_door() {
   float scores[4] = {0, 0, 0, 0}, out[4], grad[1] = {1}, workspace[1];
