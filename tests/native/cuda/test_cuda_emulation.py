@@ -121,6 +121,7 @@ def test_rows_of_no_numbers_are_as_on_the_cpu(emulated_device, dtype: torch.dtyp
     picked = torch.tensor([[3, 30], [-1, 39]]).repeat(5, 1)[:9]
     weights = torch.linspace(-1, 2, 18).reshape(9, 2)
     weights[8, 1] = torch.nan
+    rows[7], weights[7] = torch.nan, 0  # a row of which nothing is wanted
     close = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-6, "equal_nan": True}
     torch.testing.assert_close(cuda.picked(rows, picked), native.picked(rows, picked), **close)
     found, expected = (computer.picked(rows, picked, weights) for computer in (cuda, native))
