@@ -14,7 +14,8 @@ out) and `unavailable`, which says why it cannot compute given scores. The first
 ==============  ====================================================================
 
 Lattices of given arcs are computed by all but ``torchaudio``; the edits between sequences, and
-CTC of frames in pieces, by ``native`` or ``torch`` alone (`only_native_of`).
+CTC of frames in pieces, by ``native`` or ``torch`` alone, and a few classes of a softmax by ``cuda`` too
+(`only_native_of`).
 """
 
 import contextlib
@@ -79,22 +80,24 @@ def computer_of(scores: Tensor, what: str = "ctc") -> ModuleType:
     return next(computer for computer in candidates if not computer.unavailable(scores))
 
 
-def only_native_of(given: Tensor) -> ModuleType:
+def only_native_of(given: Tensor, what: str = "") -> ModuleType:
     """The computer of what the native library alone knows, where it can, and else plain torch.
 
-    Where another computer is named, plain torch computes. Tokens are of any dtype, scores of those that the
-    library knows.
+    On a CUDA device it is the CUDA library, of `what` that knows too. Where another computer is named, plain
+    torch computes. Tokens are of any dtype, scores of those that the library knows.
 
     Raises:
-        RuntimeError: the native library was named, and it cannot compute them.
+        RuntimeError: a library was named, and it cannot compute them.
     """
-    name = named() or "native"
-    if _known(name) != "native":
+    libraries: list[ModuleType] = [native, *([cuda] if hasattr(cuda, what) else [])]
+    name = named() or ("cuda" if given.device.type == "cuda" and cuda in libraries else "native")
+    library = COMPUTERS[_known(name)]
+    if library not in libraries:
         return plain
-    why = native.unavailable(given) if given.is_floating_point() else native.unavailable_on(given.device)
+    why = library.unavailable(given) if given.is_floating_point() else native.unavailable_on(given.device)
     if why and named():
         raise RuntimeError(f"the computer {name!r} was asked for: {why}")
-    return plain if why else native
+    return plain if why else library
 
 
 def named() -> str | None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..library import library_path, load
 from . import plain
-from .native import in_rows, pointer
+from .native import in_rows, picks_and_room, pointer
 from .scores import computed
-from .structures import TYPES, Arcs, ArcShape, Batch
+from .structures import TYPES, Arcs, ArcShape, Batch, Picks
 
 _MOST_KINDS = 64  # that a kernel takes
 MISSING = "the package was installed without it (EXPORTABLE_LOSSES_CUDA=ON pip install builds it, with nvcc)"
@@ -53,6 +53,10 @@ def _library() -> ctypes.CDLL | None:
             function = getattr(library, f"exportable_losses_cuda_{loss}_{kind}")
             function.restype = ctypes.c_char_p
             function.argtypes = [ctypes.c_void_p] * 6
+    for kind in TYPES.values():
+        function = getattr(library, f"exportable_losses_cuda_pick_{kind}")
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p] * 5
     library.exportable_losses_cuda_architectures.restype = ctypes.c_char_p
     return library
 
@@ -155,3 +159,25 @@ def arcs(
     if error:
         raise ValueError(error.decode())
     return costs, grad
+
+
+def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """`picked.picked`, or with `grad` `picked.picked_grad`; the latter in `out`, which may be `logits`.
+
+    A class out of range is none.
+    """
+    library, device = _library(), logits.device
+    if library is None or classes.shape[1] == 0:
+        return plain.picked(logits, classes, grad, out)
+    with torch.cuda.device(device):
+        logits, classes, grad, out = picks_and_room(logits, classes.to(device), grad, out)
+        workspace = None if grad is None else torch.empty_like(grad)
+        picks = Picks.of(logits, classes)
+        error = getattr(library, f"exportable_losses_cuda_pick_{TYPES[logits.dtype]}")(
+            ctypes.byref(picks),
+            *(pointer(grad), pointer(out), pointer(workspace)),
+            torch.cuda.current_stream(device).cuda_stream,
+        )
+    if error:
+        raise ValueError(error.decode())
+    return out

@@ -70,7 +70,7 @@ def fused_joint(
         if torch.jit.is_scripting():
             log_probs = picked(scores[:, :tokens], wanted)
         else:
-            log_probs = only_native_of(scores).picked(scores[:, :tokens], wanted)
+            log_probs = only_native_of(scores, "picked").picked(scores[:, :tokens], wanted)
         both = torch.cat([log_probs, scores[:, tokens:].to(log_probs.dtype)], 1)
         found[item, t:frames, u:nodes] = both.view(frames - t, nodes - u, shape[3])
     return found
@@ -103,7 +103,7 @@ def fused_joint_grad(
         wanted = classes[item, u:nodes].repeat(frames - t, 1)
         slopes = grad[item, t:frames, u:nodes].flatten(0, 1)
         of_tokens = scores[:, :tokens]
-        only_native_of(scores).picked(of_tokens, wanted, slopes[:, :kinds], of_tokens)
+        only_native_of(scores, "picked").picked(of_tokens, wanted, slopes[:, :kinds], of_tokens)
         scores[:, tokens:] = slopes[:, kinds:]
         of_bias += scores.sum(0, dtype=wide)
         if scores.dtype == wide:
@@ -190,8 +190,10 @@ def tiles(input_lengths: Tensor, node_lengths: Tensor, rows: int) -> list[tuple[
     A tile is an item, its frames from and to, and its nodes from and to.
     """
     found: list[tuple[int, int, int, int, int]] = []
-    for item in range(input_lengths.shape[0]):
-        frames, nodes = int(input_lengths[item]), int(node_lengths[item])
+    all_frames: list[int] = input_lengths.tolist()  # at once: a device is waited for
+    all_nodes: list[int] = node_lengths.tolist()
+    for item, frames in enumerate(all_frames):
+        nodes = all_nodes[item]
         high, wide = max(rows // max(nodes, 1), 1), min(nodes, rows)
         high = max(-(frames // -max(-(frames // -high), 1)), 1)  # as many tiles, all about as large
         for t in range(0, frames, high):
@@ -201,15 +203,22 @@ def tiles(input_lengths: Tensor, node_lengths: Tensor, rows: int) -> list[tuple[
 
 
 def tile_rows(weight: Tensor) -> int:
-    """How many rows of scores stay near: twice as much as the second-level caches hold.
+    """How many rows of scores stay near: twice as much as the second-level caches hold, of a GPU half.
 
     No fewer than 256, since a product of few rows waits for the weights, and their gradient is gone through
     for each tile.
     """
-    caches = 1 << 21  # bytes, a common size
+    near = 1 << 22  # bytes, a common size
     if not torch.jit.is_scripting():
-        caches = _second_level() * torch.get_num_threads()
-    return max(2 * caches // max(weight.shape[0] * weight.element_size(), 1), 256)
+        near = _near(weight.device)
+    return max(near // max(weight.shape[0] * weight.element_size(), 1), 256)
+
+
+def _near(device: torch.device) -> int:
+    """The bytes of scores in a tile. On a GPU, what they are made of has to find room in the same cache."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size // 2
+    return 2 * _second_level() * torch.get_num_threads()
 
 
 @functools.cache

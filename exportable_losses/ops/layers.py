@@ -41,7 +41,15 @@ def _picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None) -> Tens
         raise ValueError(f"logits, classes: got shapes {got}, expected [N, V] and [N, K]")
     if grad is not None and grad.shape != classes.shape:
         raise ValueError(f"grad: got shape {list(grad.shape)}, expected {list(classes.shape)}")
-    return only_native_of(logits).picked(logits, classes, grad)
+    if grad is None and classes.is_cuda:
+        assert_classes(classes, logits.shape[1])
+    return only_native_of(logits, "picked").picked(logits, classes, grad)
+
+
+def assert_classes(classes: Tensor, size: int) -> None:
+    """Have the device refuse what is no class, and wait for nothing; on a CPU who computes refuses it."""
+    legal = ((classes >= -1) & (classes < size)).all()
+    torch._assert_async(legal, f"classes: got one out of range, expected numbers in [-1, {size - 1}]")
 
 
 register(
@@ -86,6 +94,10 @@ def _fused_joint(encoder: Tensor, predictor: Tensor, weight: Tensor, bias: Tenso
     _check_lengths(
         batch, {"input_lengths": (input_lengths, frames), "node_lengths": (node_lengths, classes.shape[1])}
     )
+    if not grad and classes.is_cuda:
+        node = torch.arange(classes.shape[1], device=classes.device)
+        within = (node < node_lengths.to(classes.device).unsqueeze(1)).unsqueeze(2)
+        assert_classes(classes.masked_fill(~within, -1), bias.shape[0] - others)
     with torch.autocast(encoder.device.type, enabled=False):
         return (fused_joint_grad if grad else fused_joint)(encoder, predictor, weight, bias, *rest)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..library import about as about_library
 from ..library import library_path, load
+from . import plain
 from .scores import computed
 from .structures import (
     SEQUENCES,
@@ -92,11 +93,11 @@ def _room(scores: Tensor, grad_costs: Tensor | None) -> tuple[Tensor, Tensor | N
 
 
 def _empty_like(scores: Tensor) -> Tensor:
-    """Contiguous memory for a gradient, in huge pages where it is large."""
-    grad = torch.empty(scores.shape, dtype=scores.dtype)
+    """Contiguous memory for a gradient, on a CPU in huge pages where it is large."""
+    grad = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
     library = _library()
-    assert library is not None
-    library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
+    if library and scores.device.type == "cpu":
+        library.exportable_losses_huge_pages(grad.data_ptr(), grad.numel() * grad.element_size())
     return grad
 
 
@@ -246,15 +247,10 @@ def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None, out: Ten
         MemoryError: there is none left.
     """
     _on_the_cpu({"classes": classes, "grad": grad}, "the logits are")
-    logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    classes = classes.long().contiguous()
-    wide = computed(logits.dtype)
-    if grad is None:
-        out = logits.new_empty(classes.shape, dtype=wide)
-    else:
-        logits = logits if out is not None else logits.contiguous()  # the gradient lies as the scores do
-        out, grad = _empty_like(logits) if out is None else out, grad.to(wide).contiguous()
-    picks = Picks(logits.data_ptr(), *logits.shape, logits.stride(0), classes.data_ptr(), classes.shape[1])
+    if classes.shape[1] == 0:
+        return plain.picked(logits, classes, grad, out)
+    logits, classes, grad, out = picks_and_room(logits, classes, grad, out)
+    picks = Picks.of(logits, classes)
     _call(
         f"pick_{TYPES[logits.dtype]}",
         ctypes.byref(picks),
@@ -262,6 +258,21 @@ def picked(logits: Tensor, classes: Tensor, grad: Tensor | None = None, out: Ten
         pointer(out),
     )
     return out
+
+
+def picks_and_room(
+    logits: Tensor, classes: Tensor, grad: Tensor | None, out: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """What a `Picks` is of, as a library reads it, the gradient, and where to write."""
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    classes = classes.long().contiguous()
+    wide = computed(logits.dtype)
+    if grad is None:
+        return logits, classes, None, logits.new_empty(classes.shape, dtype=wide)
+    if out is None:  # the gradient lies as the scores do
+        logits = logits.contiguous()
+        out = _empty_like(logits)
+    return logits, classes, grad.to(logits.device, wide).contiguous(), out
 
 
 def ctc_forward(

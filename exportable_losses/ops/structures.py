@@ -117,6 +117,12 @@ class Picks(ctypes.Structure):
         ("kinds", ctypes.c_int64),
     )
 
+    @classmethod
+    def of(cls, logits: Tensor, classes: Tensor) -> "Picks":
+        """The picks of rows that are in one piece each; `classes` are int64 and contiguous."""
+        of_rows = logits.data_ptr(), *logits.shape, logits.stride(0)
+        return cls(*of_rows, classes.data_ptr(), classes.shape[1])
+
 
 def integers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
     """An array of them."""

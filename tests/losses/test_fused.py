@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -192,6 +193,15 @@ def test_refused_is_what_does_not_fit():
         loss(*inputs, torch.full_like(targets, 6), *LENGTHS)
     with pytest.raises(ValueError, match="blank_index: got 6, expected an index in \\[0, 5\\]"):
         el.FusedTransducerLoss(6)(*inputs, targets, *LENGTHS)
+
+
+def test_a_tile_on_a_gpu_is_of_its_cache(monkeypatch):
+    cache = SimpleNamespace(L2_cache_size=50 << 20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cache)
+    weight = SimpleNamespace(device=torch.device("cuda", 0), shape=(1024, 512), element_size=lambda: 4)
+    assert fused.tile_rows(weight) == 25 * 256
+    weight.shape = 1 << 20, 512
+    assert fused.tile_rows(weight) == 256
 
 
 MORE_THAN_INT32 = """

@@ -5,6 +5,7 @@
 
 #include "arcs.cuh"
 #include "ctc.cuh"
+#include "picked.cuh"
 #include "transducer.cuh"
 
 #ifndef EXPORTABLE_LOSSES_VERSION
@@ -23,15 +24,16 @@ using Message = const char*;  // null: all is well
 
 constexpr int64_t most_rows = INT32_MAX - row_threads;  // of an item: the kernels count them in an int
 
+Message got(const char* name, int64_t value, int64_t low, int64_t high) {
+  static thread_local char message[160];
+  snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
+           static_cast<long long>(value), static_cast<long long>(low), static_cast<long long>(high));
+  return message;
+}
+
 // What is wrong with what the host can see of a batch.
 template <class Score>
 Message what_is_wrong(const Batch<Score>& x, bool rows_have_labels, const void* workspace) {
-  static thread_local char message[160];
-  auto got = [](const char* name, int64_t value, int64_t low, int64_t high) -> Message {
-    snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
-             static_cast<long long>(value), static_cast<long long>(low), static_cast<long long>(high));
-    return message;
-  };
   if (x.batch < 0 || x.batch > INT32_MAX) return got("batch", x.batch, 0, INT32_MAX);
   if (x.classes < 1 || x.classes > INT32_MAX / 2) return got("classes", x.classes, 1, INT32_MAX / 2);
   if (x.labels < 0 || x.labels > most_rows) return got("labels", x.labels, 0, most_rows);
@@ -196,12 +198,6 @@ struct Sweeps {
 template <class Real>
 Message arcs(const exportable_losses_arcs& given, const Real* grad_costs, Real* costs, Real* grad, void* workspace,
              void* stream) {
-  static thread_local char message[160];
-  auto got = [](const char* name, int64_t value, int64_t low, int64_t high) -> Message {
-    snprintf(message, sizeof message, "%s: got %lld, expected a number in [%lld, %lld]", name,
-             static_cast<long long>(value), static_cast<long long>(low), static_cast<long long>(high));
-    return message;
-  };
   const auto& shape = given.shape;
   if (given.batch < 0 || given.batch > INT32_MAX) return got("batch", given.batch, 0, INT32_MAX);
   if (given.labels < 0 || given.labels > INT32_MAX / 4) return got("labels", given.labels, 0, INT32_MAX / 4);
@@ -224,6 +220,35 @@ Message arcs(const exportable_losses_arcs& given, const Real* grad_costs, Real* 
   if (!workspace) return "workspace: got null";
   return launch(arcs_walk<Real>, dim3(static_cast<unsigned>(given.batch)), threads_for(given.labels + 1), 0, stream, x,
                 sweeps.alphas, sweeps.betas, grad_costs, costs, grad);
+}
+
+// What is wrong with what the host can see of rows.
+Message what_is_wrong(const Picks& x) {
+  constexpr int64_t all = INT64_MAX / 8;  // bytes have 64 bits too
+  if (x.classes < 0 || x.classes > INT32_MAX / 2) return got("classes", x.classes, 0, INT32_MAX / 2);
+  if (x.row_stride < 0 || x.row_stride > all) return got("row_stride", x.row_stride, 0, all);
+  if (x.kinds < 0 || x.kinds > all) return got("kinds", x.kinds, 0, all);
+  const int64_t widest = x.row_stride > x.kinds ? x.row_stride : x.kinds;
+  const int64_t most = all / (widest > 1 ? widest : 1);
+  return x.rows < 0 || x.rows > most ? got("rows", x.rows, 0, most) : nullptr;
+}
+
+template <class Score>
+Message pick(const exportable_losses_picks& given, const Computed<Score>* grad, void* out, void* workspace,
+             void* stream) {
+  const Picks x{given.rows, given.classes, given.row_stride, given.picked, given.kinds};
+  const Score* scores = static_cast<const Score*>(given.scores);
+  if (Message wrong = what_is_wrong(x)) return wrong;
+  if (x.rows == 0 || (grad ? x.classes : x.kinds) == 0) return nullptr;
+  if (!scores && x.classes > 0) return "scores: got null, expected an array";
+  if (!x.picked && x.kinds > 0) return "picked: got null, expected an array";
+  if (!out) return "out: got null, expected an array";
+  const int lanes = lanes_for<Score>(x.classes);
+  const int64_t rows = x.rows < most_rows ? x.rows : most_rows;
+  auto* to = static_cast<Computed<Score>*>(grad ? workspace : out);
+  if (!grad) return launch_rows(pick_log_probs<Score>, 1, rows, lanes, stream, scores, x, to);
+  if (!to && x.kinds > 0) return "workspace: got null";
+  return launch_rows(pick_gradient<Score>, 1, rows, lanes, stream, scores, x, grad, static_cast<Score*>(out), to);
 }
 
 template <class LayOut>
@@ -282,6 +307,10 @@ Message exportable_losses_cuda_arcs_double(const exportable_losses_arcs* given, 
   Message exportable_losses_cuda_transducer_##name(const exportable_losses_batch* batch, const Real* grad_costs,     \
                                                    Real* costs, Grad* grad, void* workspace, void* stream) {         \
     return transducer<Score>(*batch, grad_costs, costs, grad, workspace, stream);                                    \
+  }                                                                                                                  \
+  Message exportable_losses_cuda_pick_##name(const exportable_losses_picks* picks, const Real* grad, void* out,      \
+                                             void* workspace, void* stream) {                                        \
+    return pick<Score>(*picks, grad, out, workspace, stream);                                                        \
   }
 EXPORTABLE_LOSSES_DOORS(float, float, float, float)
 EXPORTABLE_LOSSES_DOORS(double, double, double, double)

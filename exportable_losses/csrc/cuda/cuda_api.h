@@ -68,6 +68,17 @@ EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_arcs_double(const expor
                                                                      const double* grad_costs, double* costs,
                                                                      double* grad, void* workspace, void* stream);
 
+/* Some classes of each row of scores: as in c_api.h, but that a class out of range is none. With `grad` the workspace
+ * has room for as many numbers of the same type; it is null without. */
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_pick_float(const exportable_losses_picks*, const float* grad,
+                                                                    void* out, void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_pick_double(const exportable_losses_picks*, const double* grad,
+                                                                     void* out, void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_pick_bfloat16(const exportable_losses_picks*, const float* grad,
+                                                                       void* out, void* workspace, void* stream);
+EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_pick_float16(const exportable_losses_picks*, const float* grad,
+                                                                      void* out, void* workspace, void* stream);
+
 /* Memory for work on this stream, in the stream's order: it may be freed as soon as that work is queued. */
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_allocate(int64_t bytes, void* stream, void** memory);
 EXPORTABLE_LOSSES_API const char* exportable_losses_cuda_free(void* memory, void* stream);

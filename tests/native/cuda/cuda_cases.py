@@ -8,7 +8,7 @@ from building import CSRC, built, kept, which
 from torch import Tensor
 
 import exportable_losses
-from exportable_losses.ops import plain
+from exportable_losses.ops import native, plain
 from exportable_losses.ops.scores import computed
 
 # loss, and sizes (batch, frames, classes, labels): rows that are whole vectors and rows that are not, one
@@ -66,6 +66,40 @@ def check(
         torch.testing.assert_close(ours.cpu().double(), costs, **close)
         assert ours_grad.dtype == dtype
         torch.testing.assert_close(ours_grad.cpu().double(), grad, **rounded)
+
+
+# classes, and how many of them are picked: less than a vector of scores, a team's vectors, a block's
+PICKS = [(1, 1), (2, 1), (2, 3), (7, 2), (33, 3), (64, 2), (257, 1), (1000, 2), (2051, 3), (12, 70)]
+
+
+def check_picked(computer: object, classes: int, kinds: int, device: str, dtype: torch.dtype) -> None:
+    """Log-probabilities and gradients of tiles, in place too, beside the CPU's kernel and float64."""
+    draw = torch.Generator().manual_seed(classes)
+    rows = (3 * torch.randn(75, classes + 5, generator=draw, dtype=torch.float64)).to(dtype)
+    logits, behind = rows[:, :classes], rows[:, classes:].clone()
+    wanted = torch.randint(-1, classes, (75, kinds), generator=draw)
+    wanted[3], logits[3] = -1, torch.nan  # it is not read
+    weights = torch.randn(75, kinds, generator=draw, dtype=torch.float64).to(computed(dtype))
+    weights[5] = 0
+    exact = dtype == torch.float64
+    close = {"rtol": 1e-12, "atol": 1e-12} if exact else {"rtol": 2e-6, "atol": 2e-6}
+    rounded = {**close, "rtol": close["rtol"] + (dtype != computed(dtype)) * torch.finfo(dtype).eps / 2}
+    given, on_device = rows.to(device), (wanted.to(device), weights.to(device))
+    log_probs = computer.picked(given[:, :classes], on_device[0])
+    assert log_probs.dtype == computed(dtype)
+    for expected in (plain.picked(logits.double(), wanted), native.picked(logits, wanted).double()):
+        torch.testing.assert_close(log_probs.cpu().double(), expected, **close)
+    grad = plain.picked(logits.double(), wanted, weights.double())
+    grad_of_cpu = native.picked(logits, wanted, weights)
+    twice = {**rounded, "rtol": 2 * rounded["rtol"]}  # the CPU's rounds too
+    tile = given[:, :classes]
+    apart = computer.picked(tile, *on_device)
+    assert computer.picked(tile, *on_device, tile) is tile
+    for ours in (apart, tile):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.cpu().double(), grad, **rounded)
+        torch.testing.assert_close(ours.cpu(), grad_of_cpu, **twice)
+    assert torch.equal(given[:, classes:].cpu(), behind)
 
 
 def compile_emulated(source: Path, *options: str) -> Path:

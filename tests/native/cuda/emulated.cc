@@ -7,45 +7,10 @@
 // float64 on the same numbers.
 #include "../../../exportable_losses/csrc/cuda/cuda_api.cu"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <string>
+#include "guarded.h"
+#include "picks.h"
 
 namespace {
-
-using Random = std::mt19937_64;
-
-int64_t between(Random& random, int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(random);
-}
-
-// Memory of `count` values that ends, or begins, at a page that must not be touched; `lead` values away
-// from it, for addresses of every alignment.
-template <class T>
-class Guarded {
- public:
-  Guarded(size_t count, bool at_end, T value, size_t lead = 0) : count_(count) {
-    const size_t page = sysconf(_SC_PAGESIZE), bytes = (count + lead) * sizeof(T);
-    const size_t inside = (bytes + page - 1) / page * page;
-    size_ = inside + 2 * page;
-    memory_ = static_cast<char*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (memory_ == MAP_FAILED) abort();
-    if (inside > 0 && mprotect(memory_ + page, inside, PROT_READ | PROT_WRITE) != 0) abort();
-    data_ = reinterpret_cast<T*>(memory_ + page + (at_end ? inside - bytes : 0)) + (at_end ? 0 : lead);
-    std::fill(data_, data_ + count, value);
-  }
-  ~Guarded() { munmap(memory_, size_); }
-  Guarded(const Guarded&) = delete;
-  T* get() { return data_; }
-  T& operator[](size_t i) { return data_[i]; }
-  size_t size() const { return count_; }
-
- private:
-  size_t count_, size_;
-  char* memory_;
-  T* data_;
-};
 
 struct Shape {
   int64_t batch, frames, classes, labels, blank;
@@ -181,7 +146,7 @@ void reference(Problem<Real>& p, std::vector<double>& costs, std::vector<double>
   }
 }
 
-int failures = 0, possible = 0, impossible = 0;
+int possible = 0, impossible = 0;
 double worst_cost = 0, worst_grad = 0;  // of float32, relative to what is allowed
 
 void report(const Shape& s, const char* type, const char* what, int64_t at, double got, double expected) {
@@ -316,6 +281,9 @@ int main(int argc, char** argv) {
   const int cases = argc > 1 ? atoi(argv[1]) : 300;
   const uint64_t seed = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1;
   check_door();
+  check_pick_door();
+  check_far_rows();
+  check_rounds();
   check_wide<float>(1e-6);
   check_wide<double>(1e-14);
   // lattices of one strip that is full, of two, the second a single column, and of three
@@ -330,6 +298,10 @@ int main(int argc, char** argv) {
     Random random(seed * 1000003 + i);
     emulation::machine.random.seed(seed + i);
     check_both(random, random_shape(random));
+    check_pick<float>(seed + i, &exportable_losses_cuda_pick_float, "float32", 1e-7);
+    check_pick<double>(seed + i, &exportable_losses_cuda_pick_double, "float64", 2.2e-16);
+    check_pick<bfloat16>(seed + i, &exportable_losses_cuda_pick_bfloat16, "bfloat16", 1e-7);
+    check_pick<float16>(seed + i, &exportable_losses_cuda_pick_float16, "float16", 1e-7);
   }
   printf("%d random cases in two types, %d failures; %d finite costs, %d infinite; float32 used %.2f of what is "
          "allowed for costs, %.2f for gradients\n",

@@ -36,6 +36,8 @@ def test_it_shows_its_door_alone(library):
     assert names == {
         *(f"exportable_losses_cuda_{name}" for name in ("allocate", "free", "architectures", "version")),
         *(f"exportable_losses_cuda_{loss}_{kind}" for loss in ("ctc", "transducer") for kind in kinds),
+        *(f"exportable_losses_cuda_arcs_{kind}" for kind in ("float", "double", "workspace")),
+        *(f"exportable_losses_cuda_pick_{kind}" for kind in kinds[:-1]),
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cuda_cases import SIZES, build_with_cmake, check, lattice, missing
+from cuda_cases import PICKS, SIZES, build_with_cmake, check, check_picked, lattice, missing
 
 from exportable_losses.ops import cuda
 
@@ -29,6 +29,12 @@ def library():
 @pytest.mark.parametrize(("loss", "sizes"), SIZES)
 def test_agrees_with_plain_torch(loss, sizes, dtype):
     check(cuda, loss, sizes, "cuda", dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("classes", "kinds"), PICKS)
+def test_a_few_classes_of_rows(classes, kinds, dtype):
+    check_picked(cuda, classes, kinds, "cuda", dtype)
 
 
 @pytest.mark.parametrize("loss", ["ctc", "transducer"])
