@@ -191,12 +191,16 @@ EXPORTABLE_LOSSES_ONE_COPY Computed<Score> row_sum_exp(const Score* x, std::int6
   return sum;
 }
 
-// scale * exp(x - top), which must not be far above zero; exactly zero where it is far below.
+// scale * exp(x - top), which must not be far above zero; exactly zero where it is far below or nothing beside one.
 template <class Score>
 inline void row_slopes(const Score* x, std::int64_t n, Computed<Score> top, Computed<Score> scale, Computed<Score>* to) {
-  for_pieces(x, n, [&](std::int64_t first, std::int64_t size, const Computed<Score>* wide) {
+  using Real = Computed<Score>;
+  for_pieces(x, n, [&](std::int64_t first, std::int64_t size, const Real* wide) {
 #pragma GCC ivdep
-    for (std::int64_t i = 0; i < size; ++i) to[first + i] = scale * exp_negative(wide[i] - top);
+    for (std::int64_t i = 0; i < size; ++i) {
+      const Real slope = scale * exp_negative(wide[i] - top);
+      to[first + i] = std::abs(slope) < least_share<Real> ? Real(0) : slope;  // a NaN stays one
+    }
   });
 }
 

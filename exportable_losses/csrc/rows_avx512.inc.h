@@ -62,12 +62,19 @@ EXPORTABLE_LOSSES_ONE_COPY inline float row_sum_exp(const float* x, std::int64_t
   return _mm512_reduce_add_ps(_mm512_add_ps(a, b));
 }
 
+// Slopes, and zero where they are nothing beside one. A NaN stays one.
+inline __m512 that_count(__m512 slopes) {
+  const __m512 least = _mm512_set1_ps(least_share<float>);
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(slopes), least, _CMP_NLT_UQ), slopes);
+}
+
 EXPORTABLE_LOSSES_ONE_COPY inline void row_slopes(const float* x, std::int64_t n, float top, float scale, float* to) {
   const __m512 by = _mm512_set1_ps(top), times = _mm512_set1_ps(scale), most = _mm512_set1_ps(88.0f);
   for_sixteens(n, [&](std::int64_t i, __mmask16 mask) {
     const __m512 below = _mm512_min_ps(most, _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), by));
     const __mmask16 counts = _mm512_cmp_ps_mask(below, least_exponent_of_floats(), _CMP_NLT_UQ);
-    _mm512_mask_storeu_ps(to + i, mask, _mm512_mul_ps(times, _mm512_maskz_mov_ps(counts, exp_of_floats(below))));
+    const __m512 slopes = _mm512_mul_ps(times, _mm512_maskz_mov_ps(counts, exp_of_floats(below)));
+    _mm512_mask_storeu_ps(to + i, mask, that_count(slopes));
   });
 }
 
@@ -164,7 +171,7 @@ inline void half_slopes(const Half* x, std::int64_t n, float top, float scale, f
   auto slopes = [&](__m256i halves) {
     const __m512 below = _mm512_min_ps(most, _mm512_sub_ps(widen_16(halves, Half()), by));  // a NaN stays one
     const __mmask16 counts = _mm512_cmp_ps_mask(below, least_exponent(), _CMP_NLT_UQ);
-    return _mm512_mul_ps(times, _mm512_maskz_mov_ps(counts, exp_of_halves(below)));
+    return that_count(_mm512_mul_ps(times, _mm512_maskz_mov_ps(counts, exp_of_halves(below))));
   };
   std::int64_t i = 0;
   for (; i + 16 <= n; i += 16)
