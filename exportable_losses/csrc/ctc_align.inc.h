@@ -5,11 +5,11 @@
 //     blank'(i) = max(blank(i), label(i-1)) + y(blank)
 //     label'(i) = max(label(i), blank(i), label(i-1) where it may skip) + y(label i)
 //
-// One walk keeps the states before every so many frames and no moves. From the last frame backwards each block of
-// frames is walked again: from a state no more labels are within reach than the block has frames, so that this takes
-// next to nothing, and the comparisons of the trace are of the same numbers. A block of frames by a strip of labels is a
-// tile; it needs what the tiles of the frames before and of the labels before have left, so those of an anti-diagonal
-// are independent.
+// One walk keeps the states before every so many frames and no moves, so few that they take a certain memory at most.
+// From the last frame backwards each span of frames is walked again: from a state no more labels are within reach than
+// the span has frames, so that this takes little, and the comparisons of the trace are of the same numbers. Of a span
+// whose states are too many, some are kept in the same way. A block of frames by a strip of labels is a tile; it needs
+// what the tiles of the frames before and of the labels before have left, so those of an anti-diagonal are independent.
 //
 // Sums are of doubles: of a few thousand floats a float has lost the digits that tell one path from another.
 #pragma once
@@ -68,21 +68,23 @@ class BestPath {
         free_ends_(free_ends),
         strip_(std::min(most_of_strip, (item.labels + 1 + 15) & ~std::int64_t(15))),
         strips_(item.labels / strip_ + 1),
-        block_(block_for(item)),
+        span_(span_for(item.frames, item.labels)),
+        block_(std::min(span_, most_of_block)),
         blocks_((item.frames + block_ - 1) / block_),
         may_skip_(strips_ * strip_, never),
-        kept_(blocks_ + 1, strips_ * strip_),
+        kept_((item.frames + span_ - 1) / span_, strips_ * strip_),
+        last_(1, strips_ * strip_),
         edges_(2 * strips_ * block_, never) {
     for (std::int64_t i = 1; i < item.labels; ++i)
       if (item.targets[i] != item.targets[i - 1]) may_skip_[i] = 0;
-    kept_[0].blank[0] = 0;  // before the first frame
+    last_[0].blank[0] = 0;  // before the first frame
   }
 
   // The path's log-probability, and the state at each frame, or -1 in all where that is none.
   double operator()(std::int64_t* states, const Parallel& parallel) {
     walk(parallel);
     const std::int64_t last = item_.labels;
-    const Best end = kept_[blocks_];
+    const Best end = last_[0];
     const bool on_label = end.label[last - 1] > end.blank[last];
     const double score = (on_label ? end.label[last - 1] : end.blank[last]) + poison(parallel);
     if (std::isfinite(score))
@@ -95,11 +97,14 @@ class BestPath {
  private:
   static constexpr std::int64_t most_of_strip = 256;  // labels whose states stay in the nearest cache
 
-  // How many frames a block has: more of them where what is kept of all blocks would be more than memory is cheap for.
-  static std::int64_t block_for(const Item<Real>& item) {
-    constexpr std::int64_t least = 64, most = 2048, states = std::int64_t(1) << 23;
-    const double all = 2.0 * double(item.labels) * double(item.frames);
-    return std::int64_t(std::min(double(most), std::max(double(least), all / double(states))));
+  static constexpr std::int64_t most_of_block = 2048;  // frames, of which the states that are within reach are kept
+
+  // From how many frames to how many the states of so many labels are kept: as rarely as takes 64 MB.
+  static std::int64_t span_for(std::int64_t frames, std::int64_t labels) {
+    constexpr std::int64_t least = 64, states = std::int64_t(1) << 23;
+    const double few = 2.0 * double(labels) * double(frames) / double(states), half = double(frames + 1) / 2;
+    const std::int64_t span = std::max(least, std::int64_t(std::min(few, half)));
+    return span < most_of_block ? span : (span + most_of_block - 1) / most_of_block * most_of_block;
   }
 
   // Each of some workers takes the next tile and waits for those that it needs, which others have taken before: so the
@@ -157,16 +162,17 @@ class BestPath {
     const bool leads = tile.left <= tile.last && item_.frames - tile.first >= item_.labels - tile.right;
     if (!leads) {
       for (std::int64_t k = 0; k < tile.frames(); ++k) next(k, never);
-      return;  // what is kept is impossible, as it was
+      return;  // no path that ends reads what is left of others
     }
-    copy(kept_[at.block] + left, strip_, rows[0]);
+    if (first % span_ == 0) copy(last_[0] + left, strip_, kept_[first / span_] + left);
+    copy(last_[0] + left, strip_, rows[0]);
     forward(tile, scores, [&](std::int64_t k) {
       const Best now = rows[k % 2];
       next(k, now.label[strip_ - 1]);
       now.label[-1] = edge[k];
       return Step{now, rows[(k + 1) % 2]};
     });
-    copy(rows[tile.frames() % 2], strip_, kept_[at.block + 1] + left);
+    copy(rows[tile.frames() % 2], strip_, last_[0] + left);
   }
 
   static void copy(Best from, std::int64_t n, Best to) {
@@ -208,27 +214,39 @@ class BestPath {
     }
   }
 
-  // The states from the last frame back. Of equals the path stayed, else stepped, else skipped.
+  // The states from the last frame back.
   void trace(std::int64_t state, std::int64_t* states) {
-    for (std::int64_t block = blocks_ - 1; block >= 0; --block) {
-      const std::int64_t first = block * block_, last = std::min(first + block_, item_.frames);
-      const std::int64_t right = state / 2 + 1, left = std::max(std::int64_t(0), right - (last - first) - 2);
-      const Tile tile{first, last, left, right};
-      BestRows rows(last - first + 1, right - left);
-      copy(kept_[block] + left, right - left, rows[0]);
-      if (left > 0) rows[0].label[-1] = kept_[block].label[left - 1];
-      std::vector<Real> scores(right - left);
-      forward(tile, scores, [&](std::int64_t k) { return Step{rows[k], rows[k + 1]}; });
-      for (std::int64_t t = last - 1; t >= first; --t) {
-        states[t] = state;
-        const Best from = rows[t - first] + -left;
-        const std::int64_t i = state / 2;
-        const double one = state % 2 ? from.blank[i] : from.label[i - 1];
-        const double stayed = state % 2 ? from.label[i] : from.blank[i];
-        const double two = state % 2 ? from.label[i - 1] + may_skip_[i] : never;
-        state -= two > std::max(stayed, one) ? 2 : one > stayed;
-      }
+    for (std::int64_t n = (item_.frames + span_ - 1) / span_ - 1; n >= 0; --n)
+      state = trace(n * span_, std::min((n + 1) * span_, item_.frames), kept_[n], state, states);
+  }
+
+  // Those of frames [first, last), of the states before them and the one behind: the state that leads there.
+  std::int64_t trace(std::int64_t first, std::int64_t last, Best before, std::int64_t state, std::int64_t* states) {
+    const std::int64_t right = state / 2 + 1, left = std::max(std::int64_t(0), right - (last - first) - 2);
+    const bool all = last - first <= most_of_block;
+    const std::int64_t span = all ? 1 : span_for(last - first, right - left), spans = (last - first - 1) / span + 1;
+    BestRows kept(spans, right - left), between(2, right - left);
+    copy(before + left, right - left, kept[0]);
+    if (left > 0) kept[0].label[-1] = before.label[left - 1];
+    const auto row = [&](std::int64_t k) { return k % span == 0 ? kept[k / span] : between[k % 2]; };
+    std::vector<Real> scores(right - left);
+    forward({first, last - 1, left, right}, scores, [&](std::int64_t k) { return Step{row(k), row(k + 1)}; });
+    for (std::int64_t n = spans - 1; n >= 0; --n) {
+      const std::int64_t t = first + n * span;
+      const Best from = kept[n] + -left;
+      state = all ? step(t, from, state, states) : trace(t, std::min(t + span, last), from, state, states);
     }
+    return state;
+  }
+
+  // The state before frame t's, of those that might be. Of equals the path stayed, else stepped, else skipped.
+  std::int64_t step(std::int64_t t, Best from, std::int64_t state, std::int64_t* states) const {
+    states[t] = state;
+    const std::int64_t i = state / 2;
+    const double one = state % 2 ? from.blank[i] : from.label[i - 1];
+    const double stayed = state % 2 ? from.label[i] : from.blank[i];
+    const double two = state % 2 ? from.label[i - 1] + may_skip_[i] : never;
+    return state - (two > std::max(stayed, one) ? 2 : one > stayed);
   }
 
   // A NaN if the target reads a NaN or +inf anywhere, whichever path would take it, else zero.
@@ -254,9 +272,10 @@ class BestPath {
 
   Item<Real> item_;
   bool free_ends_;
-  std::int64_t strip_, strips_, block_, blocks_;
+  std::int64_t strip_, strips_, span_, block_, blocks_;
   std::vector<double> may_skip_;
-  BestRows kept_;               // before each block of frames, and behind the last
+  BestRows kept_;               // before each span of frames
+  BestRows last_;               // behind the last frame of each strip that has been walked
   std::vector<double> edges_;   // of each strip, the label before it at each frame of an even block, and of an odd one
 };
 

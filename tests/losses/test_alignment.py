@@ -193,6 +193,44 @@ def test_a_long_item_on_several_threads(dtype: torch.dtype, threads: int) -> Non
     assert torch.equal(path, wanted)
 
 
+@pytest.mark.skipif(bool(native.unavailable(torch.zeros(1))), reason="native: not here")
+def test_a_lattice_whose_states_fit_nowhere() -> None:
+    """8.7e9 of them, most within reach of no path; those that are kept are kept again of a part."""
+    generator = torch.Generator().manual_seed(0)
+    frames, labels, classes = 93_500, 93_200, 8
+    steps = torch.randint(1, classes - 1, (labels,), generator=generator)  # no label is there twice in a row
+    targets = 1 + steps.cumsum(0).remainder(classes - 1)
+    scores = (2 * torch.randn(frames, classes, generator=generator)).log_softmax(-1)
+    lattice = scores.unsqueeze(0), targets.unsqueeze(0), torch.tensor([frames]), torch.tensor([labels]), 0
+    states, path = native.ctc_align(*lattice, False)
+    assert path.item() == pytest.approx(best_of_a_band(scores.numpy(), targets.numpy()), rel=1e-6)
+    state = states[0]
+    moves, odd = state.diff(), state.remainder(2) == 1
+    assert bool(((moves == 0) | (moves == 1) | ((moves == 2) & odd[1:])).all())
+    assert state[0] <= 1
+    assert state[-1] >= 2 * labels - 1
+    classes_of = torch.where(odd, targets[(state // 2).clamp(max=labels - 1)], 0)
+    own = scores.double().gather(1, classes_of.unsqueeze(1)).sum()
+    assert path.item() == pytest.approx(own.item(), rel=1e-6)
+
+
+def best_of_a_band(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Viterbi over what is within reach, of a target without repetitions and D frames more than labels.
+
+    At frame t these are the labels t - D to t, and the blanks before them.
+    """
+    spare = len(scores) - len(targets)
+    padded = np.concatenate([np.zeros(spare, int), targets, np.zeros(spare, int)])
+    blank, label = np.full((2, spare + 2), -np.inf)  # the last is out of reach, but before the first frame
+    blank[-1] = 0.0
+    for t, y in enumerate(scores.astype(np.float64)):
+        blanks = np.maximum(blank[1:], label[:-1]) + y[0]
+        labels = np.maximum(np.maximum(label[1:], blank[1:]), label[:-1]) + y[padded[t : t + spare + 1]]
+        labels[: max(spare - t, 0)] = labels[len(targets) - t + spare :] = -np.inf  # there are none
+        blank, label = np.append(blanks, -np.inf), np.append(labels, -np.inf)
+    return float(max(blank[1], label[0]))
+
+
 @pytest.mark.parametrize("wildcard", WILDCARDS)
 def test_costs_less_priors_have_their_own_gradient(wildcard: str) -> None:
     """Of scores that are no softmax's, too; what lies behind the frames has none."""
