@@ -220,14 +220,14 @@ class BestPath {
       state = trace(n * span_, std::min((n + 1) * span_, item_.frames), kept_[n], state, states);
   }
 
-  // Those of frames [first, last), of the states before them and the one behind: the state that leads there.
+  // Those of frames [first, last), of the states before them and the one behind: the state that leads there. What comes
+  // in from the left of the labels that are walked is behind the path by then.
   std::int64_t trace(std::int64_t first, std::int64_t last, Best before, std::int64_t state, std::int64_t* states) {
     const std::int64_t right = state / 2 + 1, left = std::max(std::int64_t(0), right - (last - first) - 2);
     const bool all = last - first <= most_of_block;
     const std::int64_t span = all ? 1 : span_for(last - first, right - left), spans = (last - first - 1) / span + 1;
     BestRows kept(spans, right - left), between(2, right - left);
     copy(before + left, right - left, kept[0]);
-    if (left > 0) kept[0].label[-1] = before.label[left - 1];
     const auto row = [&](std::int64_t k) { return k % span == 0 ? kept[k / span] : between[k % 2]; };
     std::vector<Real> scores(right - left);
     forward({first, last - 1, left, right}, scores, [&](std::int64_t k) { return Step{row(k), row(k + 1)}; });
