@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/transducers.py [--librispeech]
 
-Both sides of a ratio run in turn in this one process; each figure is the median. transformers' loss is timed
-where it is installed. ``--librispeech`` measures time and memory of a batch with that corpus's lengths, in
-processes of their own.
+Both sides of a ratio run in turn in this one process; each figure is the median. fast_rnnt and transformers
+are timed where they are installed. ``--librispeech`` measures time and memory of a batch with that corpus's
+lengths, in processes of their own.
 """
 
 import subprocess
@@ -114,7 +114,51 @@ def simple_and_pruned() -> Iterator[Line]:
     yield Line(f"simple + ranges + pruned (R={RANGE})", "TransducerLoss of the joint", ours, theirs, 0.25)
 
 
-def peers() -> Iterator[Line]:
+def of_fast_rnnt() -> Iterator[Line]:
+    """The loss of logits, the simple loss, and the step of a recipe, with gradients, in fast_rnnt."""
+    try:
+        import fast_rnnt
+    except ImportError as error:
+        print(f"fast_rnnt: not timed, {error}")
+        return
+
+    def boundary(batch: int, frames: int, nodes: int) -> Tensor:
+        return torch.tensor([0, 0, nodes - 1, frames]).repeat(batch, 1)
+
+    batch, frames, nodes, classes = JOINT
+    more, end = labels_of(batch, nodes, classes), boundary(batch, frames, nodes)
+    logits, regular = torch.randn(JOINT).requires_grad_(), el.TransducerLoss()
+    theirs_of: Callable[..., Tensor] = lambda x: fast_rnnt.rnnt_loss(x, more[0], 0, end, reduction="mean")  # noqa: E731
+    ours, theirs = race(
+        with_gradient(lambda x: regular(x, *more), [logits]), with_gradient(theirs_of, [logits])
+    )
+    yield Line("TransducerLoss with gradient", "fast_rnnt's rnnt_loss", ours, theirs, 1)
+
+    batch, frames, nodes, classes = PRUNED
+    of_simple, end = labels_of(batch, nodes, classes), boundary(batch, frames, nodes)
+    sizes = (batch, frames, classes), (batch, nodes, classes), (batch, frames, RANGE, classes)
+    am, lm, joined = (torch.randn(size).requires_grad_() for size in sizes)
+    simple = el.SimpleTransducerLoss()
+
+    def step(am: Tensor, lm: Tensor, joined: Tensor) -> Tensor:
+        given = {"symbols": of_simple[0], "termination_symbol": 0, "boundary": end, "reduction": "mean"}
+        cost, slopes = fast_rnnt.rnnt_loss_simple(lm, am, **given, return_grad=True)
+        ranges = fast_rnnt.get_rnnt_prune_ranges(*slopes, end, RANGE)
+        return cost + fast_rnnt.rnnt_loss_pruned(joined, ranges=ranges, **given)
+
+    ours, theirs = race(
+        with_gradient(lambda a, b: simple(a, b, *of_simple), [am, lm]),
+        with_gradient(lambda a, b: fast_rnnt.rnnt_loss_simple(b, a, of_simple[0], 0, end), [am, lm]),
+    )
+    yield Line("SimpleTransducerLoss with gradient", "fast_rnnt's rnnt_loss_simple", ours, theirs, 1)
+    ours, theirs = race(
+        with_gradient(lambda *x: pruned_step(*x, of_simple), [am, lm, joined]),
+        with_gradient(step, [am, lm, joined]),
+    )
+    yield Line(f"simple + ranges + pruned (R={RANGE})", "the same in fast_rnnt", ours, theirs, 1)
+
+
+def of_transformers() -> Iterator[Line]:
     """transformers' TDT loss: NeMo's `TDTLossPytorch`, a diagonal at a time."""
     try:
         from transformers.loss.loss_tdt import tdt_loss
@@ -208,7 +252,9 @@ def main() -> None:
     if "--librispeech" in sys.argv:
         librispeech()
         return
-    show(line for group in (fused, arcs, simple_and_pruned, peers) for line in group())
+    show(
+        line for group in (fused, arcs, simple_and_pruned, of_fast_rnnt, of_transformers) for line in group()
+    )
 
 
 if __name__ == "__main__":
