@@ -49,6 +49,7 @@ from .lattice import (
     pruned,
     simple,
     streaming,
+    sums,
     transducer,
 )
 from .legal import blanks
@@ -368,7 +369,7 @@ _ENTRIES: dict[str, Entry] = {
         Entry("HATLoss", hybrid.HATLoss, transducer.TRANSDUCER),
         Entry("HATPosterior", posterior.HATPosterior, posterior.TRANSDUCER_POSTERIOR),
         Entry("HATAlign", align.HATAlign, align.TRANSDUCER_ALIGN),
-        Entry("SimpleTransducerLoss", simple.SimpleTransducerLoss, simple.SIMPLE),
+        Entry("SimpleTransducerLoss", simple.SimpleTransducerLoss, sums.SIMPLE),
         Entry("SimpleTransducerPosterior", posterior.SimpleTransducerPosterior, posterior.SIMPLE_POSTERIOR),
         Entry("SimpleTransducerAlign", align.SimpleTransducerAlign, align.SIMPLE_ALIGN),
         Entry("PruneRanges", simple.PruneRanges, simple.RANGES),

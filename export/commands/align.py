@@ -169,6 +169,9 @@ def align_command(
         found = watched("Aligning", lambda progress: run(progress=progress))
     if found["wildcards"]:
         typer.echo(f"Note: {_unknown(found['wildcards'], found['words'])}.")
+    if unmatched := found["unmatched"]:
+        more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
+        typer.echo(f"Note: transcripts of no item: {', '.join(unmatched[:_SHOWN])}{more}.")
     tell(found, out, f"{found['items']} items aligned, {found['words']} words")
     if report is not None:
         typer.echo(f"Wrote {report}{'' if audio is None else _heard(found['heard'], found['items'])}.")

@@ -163,7 +163,7 @@ def forced_align(
 
     Raises:
         ValueError: the shapes do not match, a length is outside its range, a label is the blank or not below
-            C, or an item has too few frames for its labels.
+            C, an item has too few frames for its labels, or no path of a probability above zero.
 
     Examples:
         >>> import torch
@@ -172,20 +172,31 @@ def forced_align(
         >>> path
         tensor([[0, 1, 1, 0, 2]])
     """
+    for name, x, dims in (("log_probs", log_probs, "[B, T, C]"), ("targets", targets, "[B, L]")):
+        if x.dim() != dims.count(",") + 1:
+            raise ValueError(f"{name}: got shape {list(x.shape)}, expected {dims}")
     scores = log_probs.detach()
     frames = _whole(scores, 1) if input_lengths is None else input_lengths
     labels = _whole(targets, 1) if target_lengths is None else target_lengths
     frames, labels = ctc_lengths(scores, targets, frames, labels, blank)
     states, path_scores = torch.ops.exportable_losses.ctc_align(scores, targets, frames, labels, blank, False)
-    for item in path_scores.isneginf().nonzero().flatten().tolist():
-        had, wanted = int(frames[item]), f"a frame for each of its {int(labels[item])} labels"
-        raise ValueError(
-            f"targets: got {had} frames for item {item}, expected {wanted} and between equal ones"
-        )
+    for item in (~path_scores.isfinite()).nonzero().flatten().tolist():
+        raise ValueError(_why_not(item, targets[item, : labels[item]], int(frames[item]), path_scores[item]))
     label = nn.functional.pad(targets, [0, 1], value=blank).gather(1, states.clamp(min=0) // 2)
     path = torch.where((states >= 0) & (states % 2 == 1), label, blank).to(targets.dtype)
     along = log_probs.gather(2, path.long().unsqueeze(2)).squeeze(2)
     return path, along.masked_fill(states < 0, 0.0)
+
+
+def _why_not(item: int, labels: Tensor, frames: int, score: Tensor) -> str:
+    """Why an item has no path."""
+    if score.isnan():
+        return f"log_probs: got a NaN or infinity in item {item}, expected log-probabilities"
+    least = len(labels) + int((labels[1:] == labels[:-1]).sum())
+    if frames < least:
+        wanted = f"a frame for each of its {len(labels)} labels and between equal ones"
+        return f"targets: got {frames} frames for item {item}, expected {wanted}"
+    return f"log_probs: got a probability of zero on each path of item {item}"
 
 
 def _whole(x: Tensor, dim: int) -> Tensor:

@@ -73,8 +73,8 @@ def align_corpus(
 
     Returns:
         What `score_corpus` returns, and `words`, how many there are; `wildcards` has the number of words with
-        wildcards of each item that has some, by id; `heard`, if there is a report, for how many items there
-        are recordings.
+        wildcards of each item that has some, by id; `unmatched`, the ids of transcripts of no item; `heard`,
+        if there is a report, for how many items there are recordings.
 
     Raises:
         ValueError: as `score_corpus` does; or `hop` is not positive, `offset` is no number, a format is
@@ -125,7 +125,18 @@ def align_corpus(
             collections.deque(written(), maxlen=0)
         else:
             write_report(Path(report), written(), title=_title(paths), set_aside=_set_aside(Path(out)))
-    return {**found, "words": count, "wildcards": wildcards, **({} if report is None else {"heard": heard})}
+    found |= {"words": count, "wildcards": wildcards, "unmatched": _unmatched(aligner, Path(out))}
+    return found if report is None else {**found, "heard": heard}
+
+
+def _unmatched(aligner: Aligner, out: Path) -> list[str]:
+    """The ids of transcripts that no item has: lines of a text that is not what it was taken for, perhaps."""
+    if aligner.transcripts is None:
+        return []
+    ids: set[str] = set()
+    for name in (ITEMS, ASIDE):
+        ids.update(pq.read_table(out / name, columns=["id"])["id"].to_pylist())
+    return [id_ for id_ in aligner.transcripts.texts if id_ not in ids]
 
 
 def _check_report(

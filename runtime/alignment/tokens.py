@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .segmentation import BestScore, Longest, Segmenter, Whole
@@ -19,10 +19,13 @@ _UNKNOWN = {"<unk>", "<UNK>", "[UNK]"}
 _WILD = {STAR, *_UNKNOWN}  # words that ask for a wildcard
 _BLANKS = {"", "blank", "blk", "pad", "eps", "epsilon"}  # without brackets and underscores
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_ADDED = re.compile(r"#\d+")
 _SPECIAL = re.compile(r"<[^<>]+>|\[[^\[\]]+\]|#\d+")  # names that no text has
 _APOSTROPHE = "'"
 _APOSTROPHES = dict.fromkeys("\u2018\u2019\u02bc\uff07", _APOSTROPHE)  # as typesetters write it
 _SPOKEN = set("%&@#*§‰°/\\")  # which Unicode calls punctuation or symbols
+# What BERT takes for punctuation: all of ASCII but letters and digits, and Unicode's; in pieces of their own.
+_PUNCTUATION = re.compile(r"([^\w\s]|_)")
 # Scripts without spaces, of which each character is as good as a word: kana and Han.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _ALONE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
@@ -57,6 +60,8 @@ class Vocabulary:
         bytes_: the classes of bytes, of which a model with such a fallback makes unknown characters.
         byte_level: whether pieces are made of bytes, each written as a printable character.
         compatible: whether look-alikes are one character: Unicode's form NFKC, else NFC.
+        bare: whether letters lose their accents.
+        apart: whether punctuation is cut off before words are cut into pieces, as BERT does.
     """
 
     names: tuple[str, ...]
@@ -67,6 +72,8 @@ class Vocabulary:
     bytes_: Mapping[int, int] = field(default_factory=dict)
     byte_level: bool = False
     compatible: bool = False
+    bare: bool = False
+    apart: bool = False
 
     def spell(self, text: str) -> Spelling:
         """The labels of a transcript.
@@ -109,6 +116,9 @@ class Vocabulary:
 
     def _composed(self, text: str) -> str:
         """The text as the tokens write it: as it is, or else in the form of which they know most."""
+        if self.bare:
+            parts = unicodedata.normalize("NFD", text)
+            return "".join(c for c in parts if unicodedata.category(c) != "Mn")
         if all(c in self._characters for c in self._cased(text)):
             return text
         if self.compatible:
@@ -122,19 +132,25 @@ class Vocabulary:
         written = self._cased(self._composed(word))
         if _APOSTROPHE in self._characters:
             written = "".join(c if c in self._characters else _APOSTROPHES.get(c, c) for c in written)
-        spoken = "".join(c for c in written if c in self._characters or _is_spoken(c))
-        if not spoken:
-            return []
-        piece = as_bytes(" " * self.marked + spoken) if self.byte_level else MARK * self.marked + spoken
+        parts = _PUNCTUATION.split(written) if self.apart else [written]
         labels: list[int] = []
-        for part in self.segmenter.cut(piece):
-            for label in self._classes(part):
+        for part in parts:
+            spoken = "".join(c for c in part if c in self._characters or _is_spoken(c))
+            for label in self._pieces(spoken) if spoken else ():
                 if label != WILDCARD or labels[-1:] != [WILDCARD]:
                     labels.append(label)
         # the beginning of a word that is unknown is a part of what is unknown
         if labels[1:2] == [WILDCARD] and labels[0] == self.pieces.get(MARK):
             del labels[0]
         return labels
+
+    def _pieces(self, spoken: str) -> Iterator[int]:
+        """The labels of what the segmenter cuts at once. What no piece has and nobody speaks is left out."""
+        piece = as_bytes(" " * self.marked + spoken) if self.byte_level else MARK * self.marked + spoken
+        for part in self.segmenter.cut(piece):
+            found = self._classes(part)
+            if found != [WILDCARD] or part == MARK or any(map(_is_spoken, part)):
+                yield from found
 
     def _classes(self, piece: str) -> list[int]:
         if piece in self.pieces:
@@ -182,7 +198,7 @@ def of_names(names: Sequence[str], blank: int = 0) -> Vocabulary:
     if any(name.startswith(CONTINUES) and len(name) > len(CONTINUES) for name in names):
         names = [_begun(name) for name in names]
         pieces = _pieces(names, blank)
-        return Vocabulary(tuple(names), pieces, Longest(pieces), marked=True)
+        return Vocabulary(tuple(names), pieces, Longest(pieces), marked=True, apart=True)
     pieces = _pieces(names, blank)
     marked = any(name.startswith(MARK) for name in pieces)
     separator = None
@@ -211,6 +227,12 @@ def check_blank(names: Sequence[str], blank: int) -> None:
     raise ValueError(
         f"got class {blank} for the blank, which is {name!r}, expected another: {likely}, perhaps"
     )
+
+
+def of_classes(names: Sequence[str]) -> Sequence[str]:
+    """Names without those behind the classes, which k2 adds to tell words apart: ``#0``, ``#1``."""
+    last = next((at for at in range(len(names), 0, -1) if not _ADDED.fullmatch(names[at - 1])), 0)
+    return names[:last]
 
 
 def text_of(names: Iterable[str]) -> str:

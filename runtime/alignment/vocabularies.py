@@ -141,9 +141,11 @@ def _hugging_face(content: bytes, blank: int) -> Vocabulary:
     kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")
     if kind == "WordLevel" or (kind == "WordPiece" and model.get("continuing_subword_prefix") != "##"):
         return of_names(["" if name in special else name for name in names], blank)
+    before, normal = _parts(data.get("pre_tokenizer")), _parts(data.get("normalizer"))
+    bare = any(_strips_accents(each) for each in normal)
+    _refuse({"Replace": any(each.get("type") == "Replace" and not _marks_spaces(each) for each in normal)})
     if kind == "WordPiece":
-        return of_names(names, blank)
-    before = _parts(data.get("pre_tokenizer"))
+        return replace(of_names(names, blank), bare=bare)
     _refuse(
         {
             "end_of_word_suffix": bool(model.get("end_of_word_suffix")),
@@ -166,8 +168,21 @@ def _hugging_face(content: bytes, blank: int) -> Vocabulary:
         marked=byte_level or any(name.startswith(MARK) for name in pieces),
         bytes_=bytes_,
         byte_level=byte_level,
-        compatible=bool({"NFKC", "Precompiled"} & _types(data.get("normalizer"))),
+        compatible=bool({"NFKC", "NFKD", "Precompiled"} & _types(data.get("normalizer"))),
+        bare=bare,
     )
+
+
+def _strips_accents(normalizer: Mapping[str, Any]) -> bool:
+    """BERT's does where it is told to, or is not and writes small letters."""
+    if normalizer.get("type") != "BertNormalizer":
+        return normalizer.get("type") == "StripAccents"
+    told = normalizer.get("strip_accents")
+    return bool(normalizer.get("lowercase") if told is None else told)
+
+
+def _marks_spaces(normalizer: Mapping[str, Any]) -> bool:
+    return normalizer.get("pattern") == {"String": " "} and normalizer.get("content") == MARK
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .tokens import CONTINUES, MARK, SEPARATORS, STAR, WILDCARD, Spelling, text_of
+from .tokens import CONTINUES, MARK, SEPARATORS, STAR, WILDCARD, Spelling, of_classes, text_of
 
 _LONGEST_HOP = 3600
 ALIGNMENT = ("tokens", "starts", "ends", "scores")  # of what `CTCAlign` gives
@@ -66,7 +66,8 @@ def words(
     Args:
         alignment: what `CTCAlign` gives for one item: `tokens`, `starts` and `ends` in frames, and `scores`,
             `[S]` each. -1 among the tokens is padding; a number behind the last name is a wildcard.
-        tokens: the names of the classes, from 0.
+        tokens: the names of the classes, from 0. Those of no class at the end, ``#0`` and so on, do not
+            count.
         hop: the seconds from one frame to the next.
         offset: the seconds at which the first frame begins. What begins before zero begins at zero.
 
@@ -82,11 +83,14 @@ def words(
         soft 0.02 0.1 0.9
         rain 0.12 0.18 1.0
     """
+    tokens = of_classes(tokens)
     given = _arrays(alignment)["tokens"].tolist()
     if -1 in given:
         given, padding = given[: given.index(-1)], given[given.index(-1) :]
         if set(padding) != {-1}:
             raise ValueError("alignment: got -1 among the tokens, expected it behind them alone")
+    if min(given, default=0) < 0:
+        raise ValueError(f"alignment: got {min(given)} among the tokens, expected -1 behind them alone")
     labels = [label if label < len(tokens) else WILDCARD for label in given]
     texts, spans = _written([STAR if label == WILDCARD else tokens[label] for label in labels], tokens)
     return timed(alignment, Spelling(texts, tuple(labels), spans), tokens, hop, offset)
@@ -94,6 +98,9 @@ def words(
 
 def check_times(hop: float, offset: float) -> None:
     """Refuse what makes no seconds of frames."""
+    for name, value in (("hop", hop), ("offset", offset)):
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: got {value!r}, expected a number of seconds")
     if not 0 < hop <= _LONGEST_HOP:
         raise ValueError(f"hop: got {hop}, expected a positive number of seconds, of at most {_LONGEST_HOP}")
     if not math.isfinite(offset):

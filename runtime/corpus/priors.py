@@ -106,14 +106,12 @@ def read_priors(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(
             f"priors: got {os.fspath(path)}, which is no .npy file of numbers: {error}"
         ) from error
-    if found.ndim != 1 or found.dtype.kind != "f":
+    if found.ndim != 1 or found.dtype.kind != "f" or not found.size:
         got = f"got {found.dtype} of shape {list(found.shape)}"
         raise ValueError(f"priors: {got}, expected a floating-point vector, a number for each class")
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(np.exp(found.astype(np.float64)).sum())
     if not np.isfinite(found).all() or not abs(total - 1) <= TOLERANCE:
-        got = (
-            f"got numbers from {found.min(initial=0):.4g} to {found.max(initial=0):.4g} whose exp adds up to"
-        )
+        got = f"got numbers from {found.min():.4g} to {found.max():.4g} whose exp adds up to"
         raise ValueError(f"priors: {got} {total:.4g}, expected natural logarithms of probabilities")
     return found

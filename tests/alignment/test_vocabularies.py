@@ -354,3 +354,37 @@ def test_sentencepiece_that_cuts_otherwise_is_refused(
     listed = b"".join(field(1, field(1, name.encode()) + field(2, -1.0)) for name in ("<blk>", "▁a"))
     with pytest.raises(ValueError, match=f"got {named}, expected a tokenizer without"):
         read("tokens.model", listed + settings)
+
+
+def test_bert_cuts_punctuation_off(tmp_path: Path) -> None:
+    """What tokenizers 0.22 gives for the same file."""
+    words = ["[PAD]", "[UNK]", "hello", "don", "t", "##t", "world", ",", ".", "'", "naive"]
+    model = {"type": "WordPiece", "vocab": {word: at for at, word in enumerate(words)}}
+    normal = {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}
+    data = {"model": {**model, "continuing_subword_prefix": "##"}, "normalizer": normal}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    vocabulary = read_tokens(tmp_path / "tokenizer.json")
+    assert vocabulary.spell("Hello, world.").labels == (2, 7, 6, 8)
+    assert vocabulary.spell("don't").labels == (3, 9, 4)
+    assert vocabulary.spell("na\u00efve!").labels == (10,)
+    assert vocabulary.spell("dont").labels == (3, 5)
+
+
+def test_punctuation_that_stands_elsewhere_is_not_spoken() -> None:
+    names = ["<blk>", "<unk>", "\u2581-", "\u2581it", "well", "\u2581well", "known"]
+    assert of_names(names).spell("well-known it - it").labels == (5, 6, 3, 2, 3)
+
+
+@pytest.mark.parametrize(("pattern", "content", "refused"), [("-", " ", True), (" ", "\u2581", False)])
+def test_a_tokenizer_that_replaces_characters(
+    tmp_path: Path, pattern: str, content: str, refused: bool
+) -> None:
+    normal = {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+    model = {"type": "BPE", "vocab": {"-": 0, "\u2581": 1, "a": 2}, "merges": []}
+    accents = {"type": "Sequence", "normalizers": [normal, {"type": "NFD"}, {"type": "StripAccents"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "normalizer": accents}))
+    if refused:
+        with pytest.raises(ValueError, match="got Replace, expected a tokenizer without"):
+            read_tokens(tmp_path / "tokenizer.json")
+    else:
+        assert read_tokens(tmp_path / "tokenizer.json").spell("\u00e1").labels == (1, 2)

@@ -134,3 +134,16 @@ def test_padding_is_behind_all_tokens() -> None:
         words(alignment, ["-", "a"], hop=0.02)
     padded = {**alignment, "tokens": [1, 1, -1], "starts": [0, 2, 0], "ends": [1, 3, 0]}
     assert [word.text for word in words(padded, ["-", "a"], hop=0.02)] == ["a", "a"]
+
+
+def test_names_of_no_class_are_none_of_a_wildcard() -> None:
+    names = ["<blk>", "\u2581a", "\u2581b", "#0", "#1"]
+    assert texts([1, 3, 2], names) == ["a", "*", "b"]
+    with pytest.raises(ValueError, match="got -2 among the tokens, expected -1 behind them alone"):
+        texts([1, -2], names)
+
+
+@pytest.mark.parametrize(("name", "value"), [("hop", "0.02"), ("hop", None), ("offset", "0")])
+def test_seconds_that_are_no_numbers(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name}: got {value!r}, expected a number of seconds"):
+        words(GOOD, ["-", "|", "a"], **{"hop": 0.02, name: value})

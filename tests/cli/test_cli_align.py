@@ -71,6 +71,15 @@ def test_one_utterance_with_its_text(cli: Callable[..., Result], desk: Path) -> 
     assert labels == "0.000000\t0.100000\tIt\n0.180000\t0.460000\trains.\n"
 
 
+def test_transcripts_of_no_item_are_mentioned(cli: Callable[..., Result], desk: Path) -> None:
+    np.savez(desk / "talk.npz", **{"it.log_probs": scores("rains")})
+    (desk / "talk.txt").write_text("it rains\nso it goes")
+    words = ["talk.npz" if word == "dev.parquet" else word for word in WORDS]
+    result = cli(*words, "--transcripts", "talk.txt", "--hop", 0.02)
+    assert result.exit_code == 0, result.output
+    assert "Note: transcripts of no item: so.\n" in result.stdout
+
+
 def test_a_report_with_recordings(cli: Callable[..., Result], desk: Path) -> None:
     (desk / "sounds").mkdir()
     (desk / "sounds" / "utt2.mp3").write_bytes(b"something")

@@ -114,11 +114,11 @@ def test_a_graph_without_log_probs(tmp_path: Path) -> None:
         ),
         (np.log([[0.5, 0.5]]), r"priors: got float64 of shape \[1, 2\], expected a floating-point vector"),
         (np.array([1, 0]), r"priors: got int64 of shape \[2\], expected a floating-point"),
-        (np.array([0.5, 0.5]), "from 0 to 0.5 whose exp adds up to 3.297, expected natural logarithms"),
+        (np.array([0.5, 0.5]), "from 0.5 to 0.5 whose exp adds up to 3.297, expected natural logarithms"),
         (np.log10([0.5, 0.5]), "whose exp adds up to 1.48, expected natural logarithms"),
         (np.array([0.0, -np.inf]), "priors: got numbers from -inf to 0 whose exp adds up to 1, expected"),
         (np.array([0.0, np.nan]), "expected natural logarithms"),
-        (np.zeros(0), "whose exp adds up to 0, expected natural logarithms"),
+        (np.zeros(0), "got float64 of shape \\[0\\], expected a floating-point vector"),
     ],
 )
 def test_a_file_that_has_none(content: Any, message: str, tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_what_cannot_be_aligned() -> None:
     log_probs = torch.zeros(2, 3, 4).log_softmax(-1)
     with pytest.raises(ValueError, match=r"^targets: got 2 frames for item 1, expected a frame for"):
         drop_in.forced_align(log_probs, torch.tensor([[1, 2], [3, 3]]), torch.tensor([3, 2]))
+    nan, never = log_probs.clone(), log_probs.clone()
+    nan[1, 1, 1] = torch.nan
+    never[1, :, 3] = -torch.inf
+    targets = torch.tensor([[1, 2], [1, 3]])
+    with pytest.raises(ValueError, match=r"^log_probs: got a NaN or infinity in item 1, expected"):
+        drop_in.forced_align(nan, targets)
+    with pytest.raises(ValueError, match=r"^log_probs: got a probability of zero on each path of item 1"):
+        drop_in.forced_align(never, targets)
+    with pytest.raises(ValueError, match=r"^log_probs: got shape \[3, 4\], expected \[B, T, C\]"):
+        drop_in.forced_align(log_probs[0], targets[:1])
 
 
 @pytest.mark.parametrize(
