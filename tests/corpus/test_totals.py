@@ -88,10 +88,20 @@ AS_TRANSDUCER = (
     "SimpleTransducerLoss",
     "PrunedTransducerLoss",
 )
+# rows whose totals are those of the transducer's: costs, and what is padded behind each item
+LIKE_TRANSDUCER = tuple(
+    f"{kind}{what}"
+    for kind in ("TDT", "MultiBlankTransducer", "HAT", "SimpleTransducer", "PrunedTransducer")
+    for what in ("Posterior", "Align")
+)
 # all items share the weights of a layer
 OF_WEIGHTS = ("FusedTransducerLoss", "LinearCTCLoss", "LinearCTCAlign")
 CASES = [
-    pytest.param(row, reduction, marks=pytest.mark.thorough if i and row not in EVERY else ())
+    pytest.param(
+        row,
+        reduction,
+        marks=pytest.mark.thorough if (i and row not in EVERY) or row in LIKE_TRANSDUCER else (),
+    )
     for row in catalog.names()
     if catalog.get(row).contract.totals and row not in (*WHOLE, *OF_WEIGHTS)
     for i, reduction in enumerate(reductions(row)[:1] if row in AS_TRANSDUCER else reductions(row))

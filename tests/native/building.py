@@ -102,8 +102,9 @@ def plain(*options: str, targets: tuple[str, ...] = ("exportable_losses",)) -> P
 
 def programs() -> Path:
     """Where the programs of examples/cpp are; each is there if what it needs was found."""
-    quickly = "-DCMAKE_BUILD_TYPE=Debug"  # what they compute with is in libraries
-    return built(PROGRAMS, f"-DPYTHON={sys.executable}", quickly, source=EXAMPLES)
+    # quickly, without symbols of libtorch: what they compute with is in libraries
+    quickly = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
+    return built(PROGRAMS, f"-DPYTHON={sys.executable}", *quickly, source=EXAMPLES)
 
 
 def cmake(folder: Path, *options: str, targets: tuple[str, ...], source: Path) -> None:

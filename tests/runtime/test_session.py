@@ -21,7 +21,18 @@ from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
 
 # What an exported graph can be given wrong; a module's own settings are refused when it is made.
-CASES = [case for case in bad_inputs() if case.row in catalog.names()]
+# A blank of its own makes a graph of its own; what compares it with the classes is told the row's contract
+# alone, and a loss of CTC and of each transducer shows it.
+OF_A_BLANK = "fewer classes than the blank"
+CASES = [
+    pytest.param(
+        case,
+        marks=pytest.mark.thorough if case.wrong == OF_A_BLANK and not case.row.endswith("oss") else (),
+        id=str(case),
+    )
+    for case in bad_inputs()
+    if case.row in catalog.names()
+]
 
 
 @functools.cache
@@ -47,7 +58,7 @@ def arrays(row: str, **sizes: int) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in catalog.get(row).example_inputs(**sizes).items()}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_sessions_refuse_the_table(case: BadInput) -> None:
     legal = {name: tensor.numpy() for name, tensor in case.legal().items()}
     run = session(case)
