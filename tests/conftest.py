@@ -49,6 +49,14 @@ def _the_same_numbers_each_time() -> None:
     torch.manual_seed(0)
 
 
+_LONG = {"test_new_row.py", "test_docs_site.py", "test_docs.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: as the last, it would keep one worker while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from walking the tests themselves: a fifth of the time of a trace."""
     gc.collect()

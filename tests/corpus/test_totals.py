@@ -88,7 +88,7 @@ AS_TRANSDUCER = (
     "SimpleTransducerLoss",
     "PrunedTransducerLoss",
 )
-# rows whose totals are those of the transducer's: costs, and what is padded behind each item
+# rows of the inputs of their loss, and of the totals of the transducer's, which another test asks
 LIKE_TRANSDUCER = tuple(
     f"{kind}{what}"
     for kind in ("TDT", "MultiBlankTransducer", "HAT", "SimpleTransducer", "PrunedTransducer")
@@ -211,6 +211,14 @@ def test_the_total_is_the_row_of_everything_at_once(row: str, reduction: str) ->
             assert {name: found["value"] for name, found in one.items()} == pytest.approx(want, 3e-5, 1e-6)
             for seed, most in ((1, 2), (2, 3), (3, 100)):
                 assert totals_of(session, items, seed, most) == one
+
+
+@pytest.mark.parametrize("row", LIKE_TRANSDUCER)
+def test_what_is_padded_and_what_adds_up_are_those_of_others(row: str) -> None:
+    what = "Align" if row.endswith("Align") else "Posterior"
+    ours, loss = catalog.get(row).contract, catalog.get(f"{row.removesuffix(what)}Loss").contract
+    assert ours.totals == catalog.get(f"Transducer{what}").contract.totals
+    assert ours.inputs == loss.inputs
 
 
 @pytest.mark.parametrize("row", OF_WEIGHTS)

@@ -21,8 +21,8 @@ from exportable_losses.export import to_onnx
 from exportable_losses.runtime import LossSession
 
 # What an exported graph can be given wrong; a module's own settings are refused when it is made.
-# A setting makes a graph of its own. What holds arrays to it (another blank, no difference of lengths) knows
-# the file's contract alone, and eager modules have shown that of each row: one of a kind is exported.
+# A setting makes a graph of its own, of which a session knows the contract alone: one of a kind is exported,
+# and of the others the contract itself is asked.
 WITH_SETTINGS = ("ctc_loss", "transducer_loss", "HATLoss", "l1_loss")
 CASES = [
     pytest.param(
@@ -65,6 +65,14 @@ def test_sessions_refuse_the_table(case: BadInput) -> None:
     run(**legal)
     with pytest.raises((ValueError, TypeError), match=f"^{case.message}"):
         run(**{name: tensor.numpy() for name, tensor in case.illegal().items()})
+
+
+@pytest.mark.parametrize("case", [case for case in bad_inputs() if case.settings], ids=str)
+def test_contracts_refuse_what_settings_forbid(case: BadInput) -> None:
+    contract, settings = catalog.get(case.row).contract, catalog.settings_of(case.module())
+    contract.check({name: tensor.numpy() for name, tensor in case.legal().items()}, settings)
+    with pytest.raises(ValueError, match=f"^{case.message}"):
+        contract.check({name: tensor.numpy() for name, tensor in case.illegal().items()}, settings)
 
 
 def layouts(array: np.ndarray) -> dict[str, np.ndarray]:
