@@ -53,7 +53,7 @@ _LONG = {"test_new_row.py", "test_docs_site.py", "test_docs.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: as the last, it would keep one worker while the other has nothing to do."""
+    """What takes long comes first: as the last, it would keep one worker while the other has none left."""
     items.sort(key=lambda item: item.path.name not in _LONG)
 
 
