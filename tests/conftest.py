@@ -1,13 +1,32 @@
 """Settings of all tests."""
 
 import gc
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
+_BYTECODE = Path(__file__).parents[1] / "build" / "tests" / "bytecode"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep bytecode in a place of its own, where none is to be written beside the sources.
+
+    To compile torch and the exporter takes as long as all else that an import of them does. The workers, and
+    the processes that tests start, are told by the environment.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(_BYTECODE)
+        temporary = Path(tempfile.gettempdir())  # what was there in an earlier run comes no more
+        shutil.rmtree(_BYTECODE / temporary.relative_to(temporary.anchor), ignore_errors=True)
 
 
 class _Options(onnxruntime.SessionOptions):
@@ -28,6 +47,14 @@ def _threads_sleep() -> Iterator[None]:
 def _the_same_numbers_each_time() -> None:
     """What a test draws does not depend on which tests ran before it in this worker."""
     torch.manual_seed(0)
+
+
+_LONG = {"test_new_row.py", "test_docs_site.py", "test_docs.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: as the last, it would keep one worker while the other has none left."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 def pytest_collection_finish() -> None:

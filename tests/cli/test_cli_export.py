@@ -46,7 +46,8 @@ def test_a_list_of_numbers_is_a_weight(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "names"),
-    [(("log_probs",), ["log_probs"]), (("all",), ["log_probs"])],
+    # those that are named are in the next test, too
+    [(("all",), ["log_probs"]), pytest.param(("log_probs",), ["log_probs"], marks=pytest.mark.thorough)],
 )
 def test_gradients_are_outputs_of_the_graph(cli, tmp_path, words, names):
     options = [option for word in words for option in ("--gradients", word)]

@@ -88,10 +88,20 @@ AS_TRANSDUCER = (
     "SimpleTransducerLoss",
     "PrunedTransducerLoss",
 )
+# rows of the inputs of their loss, and of the totals of the transducer's, which another test asks
+LIKE_TRANSDUCER = tuple(
+    f"{kind}{what}"
+    for kind in ("TDT", "MultiBlankTransducer", "HAT", "SimpleTransducer", "PrunedTransducer")
+    for what in ("Posterior", "Align")
+)
 # all items share the weights of a layer
 OF_WEIGHTS = ("FusedTransducerLoss", "LinearCTCLoss", "LinearCTCAlign")
 CASES = [
-    pytest.param(row, reduction, marks=pytest.mark.thorough if i and row not in EVERY else ())
+    pytest.param(
+        row,
+        reduction,
+        marks=pytest.mark.thorough if (i and row not in EVERY) or row in LIKE_TRANSDUCER else (),
+    )
     for row in catalog.names()
     if catalog.get(row).contract.totals and row not in (*WHOLE, *OF_WEIGHTS)
     for i, reduction in enumerate(reductions(row)[:1] if row in AS_TRANSDUCER else reductions(row))
@@ -201,6 +211,14 @@ def test_the_total_is_the_row_of_everything_at_once(row: str, reduction: str) ->
             assert {name: found["value"] for name, found in one.items()} == pytest.approx(want, 3e-5, 1e-6)
             for seed, most in ((1, 2), (2, 3), (3, 100)):
                 assert totals_of(session, items, seed, most) == one
+
+
+@pytest.mark.parametrize("row", LIKE_TRANSDUCER)
+def test_what_is_padded_and_what_adds_up_are_those_of_others(row: str) -> None:
+    what = "Align" if row.endswith("Align") else "Posterior"
+    ours, loss = catalog.get(row).contract, catalog.get(f"{row.removesuffix(what)}Loss").contract
+    assert ours.totals == catalog.get(f"Transducer{what}").contract.totals
+    assert ours.inputs == loss.inputs
 
 
 @pytest.mark.parametrize("row", OF_WEIGHTS)

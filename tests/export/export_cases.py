@@ -390,6 +390,10 @@ _OF_INTEGERS = ("l1_loss", "bce_loss", "cal_si_snr", "compute_length_mask")
 # What `bce_loss-frames_weight`, `-classes`, `-pos_weight` and `nll_loss-items` show as well, and so on.
 _PIECES = ("item_weight", "items_weight", "one_pos_weight", "item_smoothing", "frames_1", "frames", "items_1")
 _PIECES += ("smoothing_items", "one_bin", "margin", "costs", "blank_1", "infinite_batch", "normalize_none")
+_PIECES += ("wildcard_mean",)  # `ctc_loss-priors` has it
+# Rows whose graphs test_lattices and test_ctc_paths run with the last class as the blank.
+_WITH_EVERY_BLANK = ("ctc_loss", "ctc_loss_kd", "CTCPosterior", "CTCAlign")
+_WITH_EVERY_BLANK += ("transducer_loss", "TransducerPosterior", "TransducerAlign")
 
 
 def _exported_like_others(case: Case) -> bool:
@@ -400,6 +404,10 @@ def _exported_like_others(case: Case) -> bool:
     if case.name in ("flat", "deep", "integers"):
         return case.row not in (_OF_INTEGERS if case.name == "integers" else _OF_ANY_RANK)
     if case.name in _PIECES or (case.name == "items" and case.row not in ("nll_loss", "Accuracy")):
+        return True
+    if case.name == "last_blank" and case.row in _WITH_EVERY_BLANK:
+        return True
+    if case.name == "constrained" and case.row == "PrunedTransducerLoss":  # as of the other transducers
         return True
     if case.name == "no_channels":
         return case.row not in ("cal_snr", "Laplacian")

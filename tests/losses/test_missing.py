@@ -9,6 +9,18 @@ import pytest
 
 from exportable_losses.missing import _BRINGS, explained
 
+# What each line of code says where a package is missing, as it would from a process of its own.
+TWICE = """
+import sys, traceback
+sys.modules[{!r}] = None
+for code in {!r}:
+    try:
+        exec(code, {{}})
+    except Exception as error:
+        callers = error.with_traceback(error.__traceback__.tb_next)
+        print("\\0", *traceback.format_exception(callers), sep="", end="")
+"""
+
 
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
@@ -26,17 +38,16 @@ from exportable_losses.missing import _BRINGS, explained
 )
 def test_one_sentence_names_the_extra(name: str, package: str, extra: str) -> None:
     module, _, attribute = name.rpartition(".")
-    for code in (f"import {module}; {name}", f"from {module} import {attribute}"):
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.modules[{package!r}] = None; {code}"],
-            capture_output=True,
-            text=True,
-        )
-        first, *frames, last = done.stderr.splitlines()
+    code = TWICE.format(package, (f"import {module}; {name}", f"from {module} import {attribute}"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said = done.stdout.split("\0")[1:]
+    assert len(said) == 2, done.stderr
+    for traceback in said:
+        first, *frames, last = traceback.splitlines()
         how = f"pip install '.[{extra}]' in a clone of exportable-losses"
         assert last == f"ModuleNotFoundError: {name} needs {package}: {how}"
         assert first == "Traceback (most recent call last):"
-        assert sum(line.startswith("  File ") for line in frames) == 2, done.stderr  # the caller's, and ours
+        assert sum(line.startswith("  File ") for line in frames) == 2, traceback  # the caller's, and ours
 
 
 def test_what_no_extra_brings_is_told_as_it_is() -> None:

@@ -100,10 +100,19 @@ def plain(*options: str, targets: tuple[str, ...] = ("exportable_losses",)) -> P
     return built("plain", "-DEXPORTABLE_LOSSES_TESTS=ON", flags, *options, targets=targets)
 
 
+def core_objects() -> list[Path]:
+    """The core and its C door, as they are compiled for the library."""
+    parts = [part for name in ("core_*.dir", "exportable_losses.dir") for part in plain().rglob(name)]
+    found = [file for part in parts for file in part.rglob("*.o") if not file.name.startswith("ort_door")]
+    assert len(found) >= 3, found
+    return found
+
+
 def programs() -> Path:
     """Where the programs of examples/cpp are; each is there if what it needs was found."""
-    quickly = "-DCMAKE_BUILD_TYPE=Debug"  # what they compute with is in libraries
-    return built(PROGRAMS, f"-DPYTHON={sys.executable}", quickly, source=EXAMPLES)
+    # quickly, without symbols of libtorch: what they compute with is in libraries
+    quickly = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
+    return built(PROGRAMS, f"-DPYTHON={sys.executable}", *quickly, source=EXAMPLES)
 
 
 def cmake(folder: Path, *options: str, targets: tuple[str, ...], source: Path) -> None:

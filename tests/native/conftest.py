@@ -1,5 +1,6 @@
 """What the tests of C++ and of its doors share."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ def libraries() -> tuple[str, str]:
     """The paths of our libraries for ONNX Runtime and for libtorch."""
     ours = shared_library(plain(), "exportable_losses")
     options = ("-DEXPORTABLE_LOSSES_TORCH=ON", f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
+    if sys.platform != "win32":
+        options += ("-DEXPORTABLE_LOSSES_TORCH_OPTIONS=-O1",)  # the core, which has its speed, as it is
     folder = plain(*options, targets=("exportable_losses_torch",))
     return ours, shared_library(folder, "exportable_losses_torch")
 

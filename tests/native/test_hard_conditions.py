@@ -90,7 +90,7 @@ def test_an_instruction_set_that_is_none_is_refused() -> None:
     done = python(session, EXPORTABLE_LOSSES_ISA="sse9")
     assert done.returncode != 0
     assert "EXPORTABLE_LOSSES_ISA: got sse9, expected avx512, avx2 or " in done.stderr
-    assert python(CALL, EXPORTABLE_LOSSES_ISA="").returncode == 0
+    # that an empty name is none is in test_core
 
 
 @on_linux
@@ -99,16 +99,17 @@ def test_no_more_threads_than_cores() -> None:
     code = """
 import os, re, torch
 from exportable_losses.ops import native
-torch.get_num_threads = lambda: 20000
 scores = torch.zeros(1, 100000, 2, 2)
 grad = torch.ones(1)
-native.transducer(scores, torch.tensor([[1]]), torch.tensor([100000]), torch.tensor([1]), 0, grad)
-print(re.search(r"Threads:\\s+(\\d+)", open("/proc/self/status").read())[1])
+for threads in 1, 20000:
+    torch.get_num_threads = lambda: threads
+    native.transducer(scores, torch.tensor([[1]]), torch.tensor([100000]), torch.tensor([1]), 0, grad)
+    print(re.search(r"Threads:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
-    alone = python(code.replace("20000", "1", 1))
-    many = python(code)
-    assert many.returncode == 0, many.stderr
-    assert int(many.stdout) <= int(alone.stdout) + (os.cpu_count() or 1)
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    alone, many = map(int, done.stdout.split())
+    assert many <= alone + (os.cpu_count() or 1)
 
 
 @on_linux

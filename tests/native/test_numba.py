@@ -49,14 +49,11 @@ def run(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_it_is_loaded_when_it_is_asked() -> None:
-    needs_numba()
-    run(USED + 'with computers.using("numba"): assert el.CTCLoss()(*given).isclose(expected)')
-
-
-def test_it_computes_where_there_is_no_library() -> None:
+def test_it_is_loaded_when_it_is_asked_and_computes_where_there_is_no_library() -> None:
     needs_numba()
     code = """
+with computers.using("numba"):
+    assert el.CTCLoss()(*given).isclose(expected)
 from exportable_losses import library
 from exportable_losses.ops import cuda, native
 native.library_path = cuda.library_path = lambda: None

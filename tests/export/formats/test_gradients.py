@@ -48,7 +48,14 @@ AS_OTHERS = {
     "nll_loss_kd",
     "cal_snr",
 }
-AS_OTHERS |= {"get_snr_with_pitwrapper", "SISNRImprovement", "Perplexity", "AutoencoderLoss", "Laplacian"}
+AS_OTHERS |= {
+    "get_snr_with_pitwrapper",
+    "get_si_snr_with_pitwrapper",
+    "SISNRImprovement",
+    "Perplexity",
+    "AutoencoderLoss",
+    "Laplacian",
+}
 EACH = [
     pytest.param(name, marks=pytest.mark.thorough if case.row in AS_OTHERS or case.name == "blank_1" else ())
     for name, case in CASES.items()

@@ -26,7 +26,8 @@ OTHERS = (
     *("l1_loss-batch-no_length", "bce_loss-pos_weight", "PitWrapper-deep", "cal_si_snr-integers"),
     *("AutoencoderLoss-none", "VariationalAutoencoderLoss-len_dim_none", "SISNRImprovement-no_pit"),
 )
-# what others of the same operators show as well: TDT those of all arcs, and rows without a loop each other
+# what others of the same operators show as well: TDT those of all arcs, `SimpleTransducerAlign` its other
+# walks, layers in front of a lattice those of `FusedTransducerLoss`, and rows without a loop each other
 AS_OTHERS = {
     f"{kind}{what}"
     for kind in ("MultiBlankTransducer", "HAT", "PrunedTransducer")
@@ -39,7 +40,8 @@ AS_OTHERS |= {
     "TransducerForwardChunk",
     "TokenErrorRate",
 }
-AS_OTHERS |= {"LinearCTCLoss", "LinearCTCGreedyDecode", "CTCGreedyDecode"}
+AS_OTHERS |= {"LinearCTCLoss", "LinearCTCGreedyDecode", "LinearCTCAlign", "CTCGreedyDecode"}
+AS_OTHERS |= {"TDTAlign", "SimpleTransducerPosterior", "VariationalAutoencoderLoss", "SISNRImprovement"}
 AS_OTHERS |= {"mse_loss", "distance_diff_loss", "nll_loss_kd", "cal_snr", "get_snr_with_pitwrapper", "MinDCF"}
 AS_OTHERS |= {"get_si_snr_with_pitwrapper", "compute_length_mask", "reduce_loss", "Laplacian", "Perplexity"}
 NAMES = [

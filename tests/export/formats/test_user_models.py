@@ -120,8 +120,8 @@ class Recurrent(nn.Module):
         return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, labels, zero_infinity=True)
 
 
-# of an LSTM as well in test_layer_gradients
-@pytest.mark.parametrize("kind", ["gru", pytest.param("lstm", marks=pytest.mark.thorough)])
+@pytest.mark.thorough  # test_layer_gradients has both, in two directions, and of two layers
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_gradients_through_recurrent_layers(kind: str) -> None:
     torch.manual_seed(0)
     module = Recurrent(kind).eval()

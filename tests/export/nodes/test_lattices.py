@@ -1,6 +1,7 @@
 """The hard cases of the lattices, as ONNX files, against the enumeration of every path."""
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -20,22 +21,25 @@ from onnx_runs import RUNTIMES, Run
 from torch import Tensor
 
 CLASSES = 3
-# the first and the last; one between is the same comparison of labels with a number
-BLANKS = [0, pytest.param(1, marks=pytest.mark.thorough), 2]
 KINDS = ("ordinary", "huge", "with -inf", "one class")
 # float32 scores of up to 4e4 and up to five of them summed; float64 to ten digits
 RTOL = {torch.float32: 8 * float(np.finfo(np.float32).eps), torch.float64: 1e-10}
+# the first blank and the last, each in one of the dtypes, of which neither knows; one between is the same
+# comparison of labels with a number
+QUICK = ((0, torch.float32), (2, torch.float64))
+each_blank = pytest.mark.parametrize(
+    ("blank", "dtype"),
+    [
+        pytest.param(*each, marks=() if each in QUICK else pytest.mark.thorough, id="-".join(map(str, each)))
+        for each in itertools.product(range(CLASSES), RTOL)
+    ],
+)
 
 
 @pytest.fixture(params=RUNTIMES)
 def runs(request: pytest.FixtureRequest) -> Callable[[Case], Run]:
     """A case's file in one of the runtimes."""
     return lambda case: RUNTIMES[request.param](case.graph())
-
-
-@pytest.fixture(params=RTOL, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
 
 
 def lattice(row: str, blank: int, dtype: torch.dtype = torch.float32, **settings: object) -> Case:
@@ -122,7 +126,7 @@ def every_sequence(
     }, sequences
 
 
-@pytest.mark.parametrize("blank", BLANKS)
+@each_blank
 def test_ctc_of_every_label_sequence(blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]) -> None:
     # from the empty target to those too long to align; repeated labels are among them
     strict = runs(lattice("ctc_loss", blank, dtype, zero_infinity=False))
@@ -138,7 +142,7 @@ def test_ctc_of_every_label_sequence(blank: int, dtype: torch.dtype, runs: Calla
             agree(lenient(call)["loss"], expected.masked_fill(expected.isinf(), 0.0), dtype)
 
 
-@pytest.mark.parametrize("blank", BLANKS)
+@each_blank
 def test_transducer_of_every_label_sequence(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:
@@ -165,7 +169,7 @@ def test_transducer_of_impossible_classes(runs: Callable[[Case], Run]) -> None:
     agree(run(call)["loss"], expected, torch.float32)
 
 
-@pytest.mark.parametrize("blank", BLANKS)
+@each_blank
 def test_transducer_paths_of_every_label_sequence(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:
@@ -231,7 +235,7 @@ def test_nothing_behind_a_length_is_read(row: str, garbage: float, runs: Callabl
                 agree(got[output], expected, torch.float32, truth.get("costs"))
 
 
-@pytest.mark.parametrize("blank", BLANKS)
+@each_blank
 def test_ctc_distillation_of_every_teacher(
     blank: int, dtype: torch.dtype, runs: Callable[[Case], Run]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from arc_shapes import SHAPES, drawn, expected
 from arc_shapes import SIZES as ARC_SIZES
-from building import CSRC
+from building import core_objects
 from cuda_cases import (
     PICKS,
     SIZES,
@@ -29,10 +29,9 @@ pytestmark = pytest.mark.skipif(bool(missing("g++")), reason=missing("g++"))
 
 
 def test_the_kernels_agree_with_the_core():
-    core = [str(CSRC / name) for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc")]
     sanitizers = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     source = Path(__file__).with_name("emulated.cc")
-    program = compile_emulated(source, "-DISA=baseline", *core, *sanitizers)
+    program = compile_emulated(source, "-x", "none", *map(str, core_objects()), *sanitizers)
     run = subprocess.run([program, "300"], capture_output=True, text=True, timeout=600)
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from building import CSRC, kept, plain, shared_library
+from building import CSRC, core_objects, kept, plain, shared_library
 from cuda_cases import emulated_kernels, gpp, missing
 from onnx import TensorProto, helper
 
@@ -35,8 +35,8 @@ def doors() -> dict[str, str]:
             shutil.copy(shared_library(plain(), "exportable_losses"), folder / name)
         for name in ("beside", "instead"):
             shutil.copy(emulated_kernels(), folder / name / "libexportable_losses_cuda.so")
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-DISA=baseline"]
-        sources = [CSRC / name for name in ("lattice_isa.cc", "dispatch.cc", "c_api.cc", "ort_door.cc")]
+        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
+        sources = [CSRC / "ort_door.cc", *core_objects()]
         settings = {"CUDA_PROVIDER": "CPUExecutionProvider", "VERSION": el.__version__}
         define = [f'-DEXPORTABLE_LOSSES_{name}="{value}"' for name, value in settings.items()]
         gpp(*flags, *define, *sources, "-o", folder / "instead" / "libexportable_losses.so", "-ldl")
