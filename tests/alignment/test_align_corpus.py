@@ -153,6 +153,16 @@ def test_items_that_cannot_be_aligned_are_set_aside(graph: Path, tokens: Path, t
     assert reasons["good"] == "id: got it a second time, expected one item of each"
 
 
+def test_a_transcript_of_an_item_that_is_set_aside_has_its_item(
+    graph: Path, tokens: Path, tmp_path: Path
+) -> None:
+    rows = [{"id": "a", "log_probs": scores("so")}, {"id": "b", "log_probs": scores("so")}]
+    data = speech.write(tmp_path / "dev.parquet", rows)
+    (tmp_path / "text").write_text("a so\nb much too long\nc so\n")
+    found = align_corpus(Aligner(graph, tokens, tmp_path / "text"), [data], tmp_path / "out", hop=HOP)
+    assert (found["items"], found["set_aside"], found["unmatched"]) == (1, 1, ["c"])
+
+
 def test_the_second_of_an_id_has_its_own_text(graph: Path, tokens: Path, tmp_path: Path) -> None:
     rows = [
         {"id": "a", "log_probs": scores("so"), "text": "much too long"},

@@ -373,6 +373,7 @@ def test_bert_cuts_punctuation_off(tmp_path: Path) -> None:
 def test_punctuation_that_stands_elsewhere_is_not_spoken() -> None:
     names = ["<blk>", "<unk>", "\u2581-", "\u2581it", "well", "\u2581well", "known"]
     assert of_names(names).spell("well-known it - it").labels == (5, 6, 3, 2, 3)
+    assert of_names(["-", "\u2581a", "b"]).spell("b").labels == (WILDCARD, 2)  # no word begins with it
 
 
 @pytest.mark.parametrize(("pattern", "content", "refused"), [("-", " ", True), (" ", "\u2581", False)])

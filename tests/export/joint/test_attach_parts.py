@@ -9,12 +9,14 @@ import pytest
 import torch
 from attach_cases import FLOAT, run, save, value
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from typer.testing import CliRunner
 
 import exportable_losses as el
 from exportable_losses.export import attach, to_onnx
 from exportable_losses.export.commands import app
+from exportable_losses.export.joint.bind import _into_scans
 from exportable_losses.runtime import LossSession
 from exportable_losses.runtime.corpus.batches import Batches
 
@@ -212,3 +214,36 @@ def test_weights_whose_gradient_is_returned_are_refused(parts: Any, tmp_path: Pa
     to_onnx(el.FusedTransducerLoss(0), tmp_path / "loss.onnx", inputs, gradients="all")
     with pytest.raises(ValueError, match="weights: got bias, whose gradient the loss returns"):
         attach(files, tmp_path / "loss.onnx", tmp_path / "joint.onnx", inputs=COMPUTED, weights=weights)
+
+
+@pytest.mark.parametrize("kind", ["stays", "moves", "read"])
+def test_only_a_state_that_stays_becomes_a_constant(kind: str) -> None:
+    """One that a step changes, or that is read after the last, has to be handed on."""
+    step = "Add" if kind == "moves" else "Identity"
+    body = helper.make_graph(
+        [
+            helper.make_node(step, ["w", "x"] if kind == "moves" else ["w"], ["w_next"]),
+            helper.make_node("Mul", ["w", "x"], ["y"]),
+        ],
+        "body",
+        [value("w", FLOAT, [2]), value("x", FLOAT, [2])],
+        [value("w_next", FLOAT, [2]), value("y", FLOAT, [2])],
+    )
+    scan = helper.make_node("Scan", ["weight", "xs"], ["last", "ys"], body=body, num_scan_inputs=1)
+    after = helper.make_node("Add", ["ys", "last"] if kind == "read" else ["ys", "ys"], ["out"])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("here", 1)]
+    function = helper.make_function("here", "Walk", ["weight", "xs"], ["out"], [scan, after], opsets[:1])
+    graph = helper.make_graph(
+        [helper.make_node("Walk", ["weight", "xs"], ["out"], domain="here")],
+        "loss",
+        [value("xs", FLOAT, [3, 2])],
+        [value("out", FLOAT, [3, 2])],
+        [numpy_helper.from_array(np.float32([1, 2]), "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    feed = {"xs": np.float32([[1, 2], [3, 4], [5, 6]])}
+    before = ReferenceEvaluator(model).run(None, feed)
+    _into_scans(model, {"weight"})
+    (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
+    assert len(scan.input) == (1 if kind == "stays" else 2)
+    np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, feed), before)
