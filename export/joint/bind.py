@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 from onnx.inliner import inline_selected_functions
 
 from exportable_losses.contract import Contract
 
 from ..formats.verify import Tensors, arrays
+from ..nodes.protos import all_nodes, subgraphs
 
 
 def sizes_of(about: Mapping[str, Any], weights: Tensors) -> dict[str, int]:
@@ -63,14 +64,19 @@ def _into_scans(loss: onnx.ModelProto, constants: Set[str]) -> None:
         return
     loss.CopyFrom(inline_selected_functions(loss, sorted(kinds & with_scan)))
     graph = loss.graph
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    read = _read(graph)
     values = {tensor.name: tensor for tensor in graph.initializer if tensor.name in constants}
     for scan in _scans(graph.node):
         _settle(scan, values, read)
-    read = {name for node in graph.node for name in node.input}
+    read = _read(graph)
     left = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name not in constants]
     del graph.initializer[:]
     graph.initializer.extend(left)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """The names of values that something reads, in subgraphs too."""
+    return {name for node in all_nodes(graph.node) for name in node.input} | {v.name for v in graph.output}
 
 
 def _scans(nodes: Iterable[NodeProto]) -> list[NodeProto]:
@@ -79,8 +85,9 @@ def _scans(nodes: Iterable[NodeProto]) -> list[NodeProto]:
 
 def _settle(scan: NodeProto, values: Mapping[str, onnx.TensorProto], read: Set[str]) -> None:
     """Make initializers of the body of states that are `values` at each step, and are not read afterwards."""
-    attributes: dict[str, AttributeProto] = {each.name: each for each in scan.attribute}
-    body, states = attributes["body"].g, len(scan.input) - attributes["num_scan_inputs"].i
+    (body,) = subgraphs(scan)
+    (inputs,) = (each.i for each in scan.attribute if each.name == "num_scan_inputs")
+    states = len(scan.input) - inputs
     makers = {node.output[0]: node for node in body.node}
     for at in reversed(range(states)):
         name, stays = body.input[at].name, makers.get(body.output[at].name)
